@@ -1,0 +1,34 @@
+# demo, test, check: each makes .venv by itself. PYTHON names the interpreter to build it with.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
+
+.PHONY: demo test check format install clean
+install: .venv/installed
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/gmmas demo
+
+test: install
+	$(BIN)/pytest -m "not slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,1 @@
+"""The hospital node. An application package: only tests, Flower and gmmas_cli import it."""

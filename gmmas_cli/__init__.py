@@ -1,0 +1,1 @@
+"""The `gmmas` command, one file per command group."""

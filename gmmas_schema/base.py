@@ -1,0 +1,74 @@
+"""The frozen pydantic base of every configuration, and reading it from YAML with errors a person can act on."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gmmas_schema.errors import ConfigError
+
+
+class FrozenModel(BaseModel):
+    """A configuration record: immutable, unknown keys refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """Return the SHA-256 hex digest of the canonical JSON form (sorted keys, no white space)."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Read and validate a YAML file; relative paths inside it are relative to its folder.
+
+        Raises:
+            ConfigError: the file is missing, is not YAML, or has a missing, unknown or wrong key; every fault is named.
+        """
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{cls.__name__} cannot be read",
+                where=path,
+                got=type(error).__name__,
+                expected="a readable YAML file",
+                remedy="check the path and its rights; site_configs/ holds commented examples",
+            ) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"{cls.__name__} is not valid YAML",
+                where=path,
+                got=" ".join(str(error).split()),
+                expected="YAML",
+                remedy="mend the line named above",
+            ) from error
+        return cls.parse(raw, where=path, folder=path.resolve().parent)
+
+    @classmethod
+    def parse(cls, raw: Any, *, where: object, folder: Path | None = None) -> Self:
+        """Validate plain data; `where` names its origin and `folder` is the base for relative paths."""
+        try:
+            return cls.model_validate(raw, context={"folder": folder})
+        except ValidationError as error:
+            faults = [_fault(entry) for entry in error.errors()]
+            raise ConfigError(
+                f"{cls.__name__} has {len(faults)} fault{'s' if len(faults) > 1 else ''}",
+                where=where,
+                got="; ".join(faults),
+                expected="keys and values as in site_configs/",
+                remedy="mend or remove the keys named above",
+            ) from error
+
+
+def _fault(entry: Any) -> str:
+    """Return one pydantic fault as `key: reason (got value)`."""
+    key = ".".join(str(part) for part in entry["loc"]) or "(top level)"
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key '{key}'"
+    if entry["type"] == "missing":
+        return f"missing key '{key}'"
+    return f"{key}: {entry['msg']} (got {entry['input']!r:.80})"

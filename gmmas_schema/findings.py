@@ -1,0 +1,31 @@
+"""The findings record of one case: what the network saw and what it says, with units (findings.json)."""
+
+from pydantic import Field
+
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.vocabulary import Modality, Region, Subtype, Task
+
+
+class Findings(FrozenModel):
+    """Result of one prediction. Research use only: molecular status needs tissue.
+
+    Attributes:
+        volume_ml: predicted volume per region in millilitres.
+        probability: P(IDH mutant) and P(1p/19q codeleted), in [0, 1].
+        subtype: probability per subtype; sums to 1 and agrees with `probability` (WHO CNS5).
+        modalities_used: sequences the prediction rests on.
+        modalities_missing: sequences that were not there.
+        model_digest: digest of the model definition; `weights_sha256` names the exact weights.
+    """
+
+    case: str
+    modalities_used: tuple[Modality, ...]
+    modalities_missing: tuple[Modality, ...]
+    volume_ml: dict[Region, float]
+    probability: dict[Task, float]
+    subtype: dict[Subtype, float]
+    model_digest: str
+    weights_sha256: str
+    software: str
+    seconds: float = Field(ge=0)
+    notice: str = "Research use only. Imaging suggests, tissue decides."

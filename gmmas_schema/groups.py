@@ -1,0 +1,74 @@
+"""Groups of tensors: the unit in which a model is exchanged and averaged.
+
+A tensor's name decides its group, so both sides agree without a table. Names are those of GmmasNetwork.state_dict():
+
+    encoders.<modality>.*               -> encoder.<modality>
+    gates.<modality>.*                  -> gate.<modality>        bias of the fusion gate
+    fusion.* | bottleneck.* | decoder.* -> fusion | bottleneck | decoder
+    heads.<task>.*                      -> head.<task>
+    uncertainty.<task>                  -> uncertainty.<task>     log-variance of the task's loss
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from gmmas_schema.errors import ProtocolError
+from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Task
+
+SHARED = ("fusion", "bottleneck", "decoder")
+_PREFIX = {"encoders": "encoder", "gates": "gate", "heads": "head", "uncertainty": "uncertainty"}
+
+GROUPS = (
+    *(f"encoder.{m}" for m in MODALITIES),
+    *(f"gate.{m}" for m in MODALITIES),
+    *SHARED,
+    *(f"head.{t}" for t in TASKS),
+    *(f"uncertainty.{t}" for t in TASKS),
+)
+"""Every group, in a fixed order."""
+
+
+def group_of(tensor: str) -> str:
+    """Return the group of a tensor name.
+
+    Raises:
+        ProtocolError: the name belongs to no group.
+    """
+    first, _, rest = tensor.partition(".")
+    group = first if first in SHARED else f"{_PREFIX.get(first, first)}.{rest.partition('.')[0]}"
+    if group not in GROUPS:
+        raise ProtocolError(
+            "a tensor belongs to no group",
+            got=tensor,
+            expected="a name as in gmmas_schema.groups",
+            remedy="run the same software version on both sides",
+        )
+    return group
+
+
+def by_group(tensors: Iterable[str]) -> dict[str, list[str]]:
+    """Sort tensor names into their groups, in the order of GROUPS; groups without tensors are left out."""
+    found: dict[str, list[str]] = {}
+    for name in tensors:
+        found.setdefault(group_of(name), []).append(name)
+    return {group: found[group] for group in GROUPS if group in found}
+
+
+def groups_received(modalities: Collection[Modality]) -> frozenset[str]:
+    """Return the groups a site with these modalities runs: all but the encoders and gates of sequences it lacks."""
+    absent = [m for m in MODALITIES if m not in modalities]
+    return frozenset(GROUPS) - {f"encoder.{m}" for m in absent} - {f"gate.{m}" for m in absent}
+
+
+def groups_sent(modalities: Collection[Modality], labelled: Mapping[Task, int]) -> frozenset[str]:
+    """Return the groups a site trains and sends.
+
+    Encoders: of the sequences it has. Gates: where it has at least one more sequence, for a gate alone learns nothing. Decoder,
+    heads and uncertainties: of the tasks it has labels for. A site without any label sends nothing.
+    """
+    tasks = [t for t in TASKS if labelled.get(t, 0) > 0]
+    if not tasks or not modalities:
+        return frozenset()
+    sent = {"fusion", "bottleneck"} | {f"encoder.{m}" for m in modalities}
+    sent |= {f"gate.{m}" for m in modalities} if len(modalities) > 1 else set()
+    sent |= {f"head.{t}" for t in tasks} | {f"uncertainty.{t}" for t in tasks}
+    return frozenset(sent | {"decoder"} if Task.SEGMENTATION in tasks else sent)

@@ -1,0 +1,94 @@
+"""Configuration of one hospital node (site.yaml)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.vocabulary import MODALITIES, Layout, Modality
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a relative path against the configuration's own folder."""
+    folder = (info.context or {}).get("folder")
+    return path if path.is_absolute() or folder is None else folder / path
+
+
+SitePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class SplitConfig(FrozenModel):
+    """Shares of the patients; the assignment is a seeded hash of the patient identifier, so it never moves."""
+
+    validation: float = Field(default=0.15, ge=0, lt=1)
+    test: float = Field(default=0.2, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_left_to_train(self) -> "SplitConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test shares leave no patient to train on")
+        return self
+
+
+class DataConfig(FrozenModel):
+    """The cohort on disk.
+
+    Attributes:
+        root: folder of the cohort.
+        layout: naming convention of its files; `auto` infers it from names, never from values.
+        labels: CSV with columns patient_id, idh, codeletion (and others, ignored); relative to this file. None: no molecular labels.
+        modalities: sequences this site offers; files of others are not opened.
+        skip_bad_cases: leave out cases that fail the quality gate (each is reported) instead of refusing the cohort.
+    """
+
+    root: SitePath
+    layout: Layout | Literal["auto"] = "auto"
+    labels: SitePath | None = None
+    modalities: tuple[Modality, ...] = Field(default=MODALITIES, min_length=1)
+    skip_bad_cases: bool = False
+    split: SplitConfig = SplitConfig()
+
+    @field_validator("modalities")
+    @classmethod
+    def _ordered_and_unique(cls, value: tuple[Modality, ...]) -> tuple[Modality, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a modality is named twice")
+        return tuple(m for m in MODALITIES if m in value)
+
+
+class CoordinatorConfig(FrozenModel):
+    """How the node reaches the coordinator: outbound TLS only."""
+
+    address: str = Field(pattern=r"^[A-Za-z0-9.\-]+:\d{1,5}$")
+    root_certificate: SitePath
+
+
+class NodeConfig(FrozenModel):
+    """The node's processes.
+
+    Attributes:
+        private_key: P-384 key of the node (PEM); it never leaves the site.
+        state: folder of sockets, caches, logs and training state; made with rights 0700.
+        runtime_port: loopback port between SuperNode and executor.
+        executor: `resident` runs only the locally installed client; `flower` is Flower's own executor, one process a message.
+        threads: CPU threads of the trainer.
+        device: `auto` is CUDA where present, else CPU.
+    """
+
+    private_key: SitePath
+    state: SitePath
+    runtime_port: int = Field(default=19091, ge=1024, le=65535)
+    executor: Literal["resident", "flower"] = "resident"
+    threads: PositiveInt = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class SiteConfig(FrozenModel):
+    """One hospital node."""
+
+    site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    data: DataConfig
+    coordinator: CoordinatorConfig
+    node: NodeConfig

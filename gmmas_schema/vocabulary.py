@@ -1,0 +1,84 @@
+"""Modalities, tumour regions, tasks and subtypes, with their fixed order.
+
+Axis order in every array: M modalities, R regions, then X, Y, Z in RAS+ (right, anterior, superior), lengths in millimetres.
+
+Regions are nested, ET within TC within WT (Menze et al., IEEE TMI 2015, "The Multimodal Brain Tumor Image Segmentation Benchmark").
+Subtypes follow WHO CNS5 (Louis et al., Neuro-Oncology 2021): glioblastoma is IDH-wildtype, astrocytoma is IDH-mutant without
+1p/19q codeletion, oligodendroglioma is IDH-mutant with it.
+"""
+
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Modality(StrEnum):
+    """An MRI sequence; the value is the BraTS 2018-2021 file suffix."""
+
+    T1 = "t1"
+    T1CE = "t1ce"
+    T2 = "t2"
+    FLAIR = "flair"
+
+
+class Region(StrEnum):
+    """A nested tumour region: whole tumour, tumour core, enhancing tumour."""
+
+    WT = "wt"
+    TC = "tc"
+    ET = "et"
+
+
+class Task(StrEnum):
+    """What the network is asked for. Subtype follows from IDH and 1p/19q, see the module docstring."""
+
+    SEGMENTATION = "segmentation"
+    IDH = "idh"
+    CODELETION = "codeletion"
+
+
+class Subtype(StrEnum):
+    """Histological subtype of an adult-type diffuse glioma, WHO CNS5."""
+
+    GLIOBLASTOMA = "glioblastoma"
+    ASTROCYTOMA = "astrocytoma"
+    OLIGODENDROGLIOMA = "oligodendroglioma"
+
+
+class Split(StrEnum):
+    """Part of a cohort. Patients, never scans, are split."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Layout(StrEnum):
+    """How a cohort's files are named."""
+
+    BRATS2021 = "brats2021"
+    BRATS2023 = "brats2023"
+
+
+MODALITIES = tuple(Modality)
+REGIONS = tuple(Region)
+TASKS = tuple(Task)
+SUBTYPES = tuple(Subtype)
+
+NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
+"""Values of our own label maps; 0 is background. Readers translate every public convention to these."""
+
+SEGMENTATION_VALUES = MappingProxyType(
+    {
+        Layout.BRATS2021: MappingProxyType({1: NECROSIS, 2: OEDEMA, 4: ENHANCING}),
+        Layout.BRATS2023: MappingProxyType({1: NECROSIS, 2: OEDEMA, 3: ENHANCING}),
+    }
+)
+"""File value -> our value per layout. A value that is missing here is refused, because 3 meant non-enhancing core in BraTS 2013."""
+
+REGION_MEMBERS = MappingProxyType(
+    {
+        Region.WT: frozenset({NECROSIS, OEDEMA, ENHANCING}),
+        Region.TC: frozenset({NECROSIS, ENHANCING}),
+        Region.ET: frozenset({ENHANCING}),
+    }
+)

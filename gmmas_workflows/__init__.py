@@ -1,0 +1,1 @@
+"""Where data meets the model: local training, evaluation on held-out cases, prediction of one case, pictures."""
