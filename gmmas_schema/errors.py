@@ -11,7 +11,9 @@
 An error says what failed, where, what was found, what was expected and the remedy. Only `code` ever leaves a hospital.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 
 class ReasonCode(StrEnum):
@@ -60,6 +62,11 @@ class GmmasError(ValueError):
         self.what, self.where, self.got, self.expected, self.remedy = what, str(where), str(got), str(expected), remedy
         self.code = code or self.default_code
         super().__init__(self.explain())
+
+    def __reduce__(self) -> tuple[Callable[[], "GmmasError"], tuple[()]]:
+        """Pickle by fields, so that an error arrives whole from a worker process."""
+        again = partial(type(self), self.what, where=self.where, got=self.got, expected=self.expected, remedy=self.remedy, code=self.code)
+        return again, ()
 
     def explain(self) -> str:
         """Return the message as lines: what, then where, got, expected and remedy as far as they are known."""

@@ -1,0 +1,101 @@
+"""The site's cohort: read, checked and split once at the start, preprocessed for the grid a model asks for."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from gmmas_data.cache import SampleCache
+from gmmas_data.cases import Case
+from gmmas_data.layouts import read_cohort
+from gmmas_data.quality import QualityReport, check_cohort
+from gmmas_data.samples import Sample
+from gmmas_data.splits import split_patients
+from gmmas_schema.errors import DataError
+from gmmas_schema.messages import SiteDescription
+from gmmas_schema.site import SiteConfig
+from gmmas_schema.vocabulary import MODALITIES, TASKS, Split, Task
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True)
+class SiteCohort:
+    """The accepted cases per split, and how many the quality gate left out."""
+
+    cases: Mapping[Split, tuple[Case, ...]]
+    left_out: int
+
+    @property
+    def size(self) -> int:
+        """Number of accepted cases."""
+        return sum(len(cases) for cases in self.cases.values())
+
+
+def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) -> SiteCohort:
+    """Read the cohort, pass every case through the quality gate and split the patients.
+
+    Raises:
+        DataError: the folder or the table of labels is wrong, or a case is bad and data.skip_bad_cases is off, or none is left.
+    """
+    data = config.data
+    cases = read_cohort(data.root, layout=data.layout, labels=data.labels, modalities=data.modalities)
+    report = check_cohort(cases, on_progress=on_progress, processes=config.node.threads)
+    for case_id, error in report.rejected:
+        logger.warning("case %s is left out: %s", case_id, error)
+    if report.rejected and not (data.skip_bad_cases and report.accepted):
+        raise _refuse(config, report)
+    splits = split_patients(report.accepted, data.split)
+    logger.info("cohort: %s", ", ".join(f"{len(splits.get(split, ()))} {split}" for split in Split))
+    return SiteCohort({split: tuple(splits.get(split, ())) for split in Split}, len(report.rejected))
+
+
+def prepare_samples(
+    cohort: SiteCohort, cache: SampleCache, *, processes: int, on_progress: OnProgress | None = None
+) -> dict[Split, tuple[Sample, ...]]:
+    """Return the preprocessed cases per split; what the cache does not hold yet is made."""
+    every = [case for cases in cohort.cases.values() for case in cases]
+    cache.prepare(every, processes=processes, on_progress=on_progress)
+    return {split: tuple(cache.get(case) for case in cases) for split, cases in cohort.cases.items()}
+
+
+def describe_cohort(cohort: SiteCohort, *, site: str, model_digest: str) -> SiteDescription:
+    """Return what the site holds, in counts of training cases, before anything is preprocessed."""
+    cases = cohort.cases[Split.TRAIN]
+    return SiteDescription(
+        site=site,
+        model_digest=model_digest,
+        software=version("gmmas-fed"),
+        modalities=tuple(m for m in MODALITIES if any(m in case.images for case in cases)),
+        cases=len(cases),
+        labelled=_count_labels(cases),
+    )
+
+
+def _count_labels(cases: Sequence[Case]) -> dict[Task, int]:
+    """Count as gmmas_workflows.batches does on samples: codeletion trains only where the tumour is not known to be IDH-wildtype."""
+    counts = {
+        Task.SEGMENTATION: sum(case.segmentation is not None for case in cases),
+        Task.IDH: sum(case.idh is not None for case in cases),
+        Task.CODELETION: sum(case.codeletion is not None and case.idh is not False for case in cases),
+    }
+    return {task: counts[task] for task in TASKS}
+
+
+def _refuse(config: SiteConfig, report: QualityReport) -> DataError:
+    """Return the error for a cohort with bad cases; the first is explained, the others are named in the log."""
+    case_id, first = report.rejected[0]
+    total = len(report.rejected) + len(report.accepted)
+    return DataError(
+        f"{len(report.rejected)} of {total} cases do not pass the quality gate",
+        where=config.data.root,
+        got=f"first: case {case_id}: {first}".replace("\n", "\n            "),
+        expected="readable scans of one grid with known labels",
+        remedy="mend them (all are named in logs/trainer.log), or set data.skip_bad_cases: true"
+        if report.accepted
+        else "mend them; no case is left to work with",
+        code=first.code,
+    )

@@ -1,0 +1,292 @@
+"""The trainer's gRPC service: checks a request, runs it in the one working thread, and answers with a result or a reason code.
+
+    request -> protocol version -> model definition -> queue of one worker -> LocalTrainer -> result | reason code
+
+What an exception says stays in the local log; a gRPC status carries the value of a ReasonCode and nothing else.
+"""
+
+# ruff: noqa: N802, ARG002 - gRPC gives the methods their names and arguments
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from typing import Final, NoReturn, TypeVar
+
+import grpc
+from pydantic import ValidationError
+
+from client.activity import Activity
+from client.cohort import SiteCohort, describe_cohort, open_cohort, prepare_samples
+from client.folder import NodeFolder
+from client.trainer_channel import pack_tensors, unpack_tensors
+from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
+from client.trainer_service_pb2_grpc import TrainerServicer
+from gmmas_data.cache import SampleCache
+from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, SiteReport, TaskRequest
+from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
+from gmmas_schema.site import SiteConfig
+from gmmas_workflows.training import LocalTrainer, Tensors, peak_memory_mib
+
+logger = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
+
+CALLER_CHECK_S: Final = 0.2
+DEFAULT_INTERVAL_S: Final = 0.5
+SHORTEST_INTERVAL_S: Final = 0.05
+
+
+def parse_request(document: str, *, action: Action) -> TaskRequest:
+    """Read a request; its versions are looked at first, because another version may have other keys.
+
+    Raises:
+        ProtocolError: code PROTOCOL_VERSION, MODEL_DEFINITION, or PROTOCOL for anything else that does not fit.
+    """
+    try:
+        raw = json.loads(document)
+    except ValueError as error:
+        raise ProtocolError("a request is not JSON", got=type(error).__name__, expected="a TaskRequest as JSON") from error
+    if not isinstance(raw, dict):
+        raise ProtocolError("a request is not a JSON object", got=type(raw).__name__, expected="a TaskRequest as JSON")
+    _check_version(raw.get("protocol"), PROTOCOL_VERSION, "protocol", ReasonCode.PROTOCOL_VERSION)
+    definition = raw.get("model")
+    model_version = definition.get("version") if isinstance(definition, dict) else None
+    _check_version(model_version, MODEL_DEFINITION_VERSION, "model definition", ReasonCode.MODEL_DEFINITION)
+    try:
+        request = TaskRequest.model_validate(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['type']}" for fault in error.errors())
+        raise ProtocolError("a request does not fit the protocol", got=faults, expected="a TaskRequest") from error
+    if request.action is not action:
+        raise ProtocolError("a request came to the wrong method", got=request.action, expected=action)
+    return request
+
+
+def reason_of(error: BaseException) -> ReasonCode:
+    """Return the only thing about a failure that may leave this process."""
+    if isinstance(error, GmmasError):
+        return error.code
+    return ReasonCode.OUT_OF_MEMORY if isinstance(error, MemoryError) else ReasonCode.TRAINER
+
+
+class SiteTrainer(TrainerServicer):
+    """Serves one site's cohort. Tasks run one after the other in one thread, which also opens the cohort.
+
+    Args:
+        config: the site.
+        activity: what the service is doing, for those that watch.
+    """
+
+    def __init__(self, config: SiteConfig, activity: Activity) -> None:
+        self._config, self._activity = config, activity
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task")
+        self._trainer: LocalTrainer | None = None
+        self._definition_of_run: dict[str, str] = {}
+        self.cohort: Future[SiteCohort] = self._worker.submit(self._open)
+
+    def Describe(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
+        """Answer with counts; preprocessing for the model's grid begins meanwhile."""
+
+        def answer() -> TaskAnswer:
+            request = parse_request(call.document, action=Action.DESCRIBE)
+            self._activity.admit()
+            cohort = self._await(self.cohort, context)
+            self._check_definition(request)
+            self._worker.submit(self._prepare_early, request.model)
+            return TaskAnswer(
+                document=describe_cohort(cohort, site=self._config.site, model_digest=request.model.digest()).model_dump_json()
+            )
+
+        return self._answer(answer, context)
+
+    def Train(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
+        """Run one round of local training."""
+        return self._answer(lambda: self._task(call, Action.TRAIN, self._train, context), context)
+
+    def Evaluate(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
+        """Evaluate the tensors that came."""
+        return self._answer(lambda: self._task(call, Action.EVALUATE, self._evaluate, context), context)
+
+    def Cancel(self, call: CancelCall, context: grpc.ServicerContext) -> Progress:
+        """End the running task."""
+        self._activity.stop_task()
+        return self._activity.snapshot()
+
+    def Pause(self, call: PauseCall, context: grpc.ServicerContext) -> Progress:
+        """Refuse tasks, hold or end the running one."""
+        self._activity.pause(abandon=call.abandon)
+        return self._activity.snapshot()
+
+    def Resume(self, call: ResumeCall, context: grpc.ServicerContext) -> Progress:
+        """Accept tasks again."""
+        self._activity.resume()
+        return self._activity.snapshot()
+
+    def Status(self, call: StatusCall, context: grpc.ServicerContext) -> Iterator[Progress]:
+        """Stream the state."""
+        if not call.follow:
+            yield self._activity.snapshot()
+            return
+        for progress in self._activity.watch(interval_s=max(call.interval_s or DEFAULT_INTERVAL_S, SHORTEST_INTERVAL_S)):
+            if not context.is_active():
+                return
+            yield progress
+
+    def close(self) -> None:
+        """End the running task and take no other."""
+        self._activity.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, work: Callable[[], TaskAnswer], context: grpc.ServicerContext) -> TaskAnswer:
+        """Run the work of one call; every failure becomes a reason code."""
+        try:
+            return work()
+        except GmmasError as error:
+            logger.warning("a task ends with %s", error)
+            code = error.code
+        except Exception as error:
+            logger.exception("a task failed")
+            code = reason_of(error)
+        self._activity.fail(code)
+        return _abort(context, code)
+
+    def _task(
+        self,
+        call: TaskCall,
+        action: Action,
+        work: Callable[[TaskRequest, Tensors], TaskAnswer],
+        context: grpc.ServicerContext,
+    ) -> TaskAnswer:
+        """Check a call and run it in the worker."""
+        request = parse_request(call.document, action=action)
+        tensors = unpack_tensors(call.tensors)
+
+        def run() -> TaskAnswer:
+            self._check_definition(request)
+            with self._activity.task(request):
+                return work(request, tensors)
+
+        self._activity.admit()
+        return self._await(self._worker.submit(run), context)
+
+    def _await(self, future: Future[ResultT], context: grpc.ServicerContext) -> ResultT:
+        """Wait for the worker; a caller that has gone away, or whose time is over, takes its task along."""
+        while True:
+            try:
+                return future.result(timeout=CALLER_CHECK_S)
+            except NotYet:
+                if future.done():
+                    raise
+                if not context.is_active() and not future.cancel():
+                    self._activity.stop_task()
+
+    def _train(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
+        trainer = self._trainer_for(request.model)
+        outcome = trainer.train(tensors, request, on_progress=self._activity.step, should_stop=self._should_stop)
+        losses = outcome.report.losses.values()
+        self._activity.succeed(loss=sum(losses) / len(losses) if losses else None)
+        return TaskAnswer(document=outcome.report.model_dump_json(), tensors=pack_tensors(outcome.tensors))
+
+    def _evaluate(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
+        trainer = self._trainer_for(request.model)
+        start = time.perf_counter()
+        evaluation = trainer.evaluate(tensors, request, on_progress=self._evaluated)
+        description = trainer.describe()
+        report = SiteReport(
+            site=self._config.site,
+            run=request.run,
+            round=request.round,
+            model_digest=description.model_digest,
+            modalities=description.modalities,
+            cases=description.cases,
+            labelled=description.labelled,
+            evaluation=evaluation,
+            seconds={"evaluate": time.perf_counter() - start},
+            peak_memory_mib=peak_memory_mib(),
+        )
+        self._activity.succeed(loss=None)
+        return TaskAnswer(document=report.model_dump_json())
+
+    def _should_stop(self) -> bool:
+        self._activity.check()
+        return False
+
+    def _evaluated(self, done: int, total: int) -> None:
+        self._activity.step(done, total)
+        self._activity.check()
+
+    def _open(self) -> SiteCohort:
+        def checked(done: int, total: int) -> None:
+            self._activity.require_open()
+            self._activity.count(cases=done, to_cache=total)
+
+        with self._activity.preparing():
+            cohort = open_cohort(self._config, on_progress=checked)
+            self._activity.count(cases=cohort.size, left_out=cohort.left_out, cached=0, to_cache=0)
+        return cohort
+
+    def _check_definition(self, request: TaskRequest) -> None:
+        """Refuse a run that changes its model definition on the way."""
+        digest = request.model.digest()
+        known = self._definition_of_run.setdefault(request.run, digest)
+        if known != digest:
+            raise ProtocolError(
+                "the model definition changed within a run",
+                where=f"run {request.run}",
+                got=digest[:12],
+                expected=known[:12],
+                remedy="start a new run for a new model definition",
+                code=ReasonCode.MODEL_DEFINITION,
+            )
+
+    def _prepare_early(self, definition: ModelDefinition) -> None:
+        """Fill the cache before the first round asks for it; a failure shows again, with its code, when a task needs the samples."""
+        try:
+            self._trainer_for(definition)
+        except Exception:
+            logger.exception("preprocessing failed")
+
+    def _trainer_for(self, definition: ModelDefinition) -> LocalTrainer:
+        """Return the trainer of a model definition, preprocessing the cohort for its grid at the first use. Worker thread only."""
+        if self._trainer is not None and self._trainer.definition == definition:
+            return self._trainer
+        self._trainer = None  # the samples of the other grid are let go before those of this one come
+        config = self._config
+
+        def cached(done: int, total: int) -> None:
+            self._activity.require_open()
+            self._activity.count(cached=done, to_cache=total)
+
+        with self._activity.preparing():
+            cache = SampleCache(NodeFolder(config.node.state).cache, definition.grid)
+            samples = prepare_samples(self.cohort.result(), cache, processes=config.node.threads, on_progress=cached)
+        self._trainer = LocalTrainer(
+            definition,
+            samples,
+            modalities=config.data.modalities,
+            site=config.site,
+            device=config.node.device,
+            threads=config.node.threads,
+        )
+        return self._trainer
+
+
+def _check_version(got: object, expected: int, name: str, code: ReasonCode) -> None:
+    if got != expected:
+        raise ProtocolError(
+            f"the {name} has another version",
+            got=got,
+            expected=expected,
+            remedy="run the same software version at the coordinator and at every site",
+            code=code,
+        )
+
+
+def _abort(context: grpc.ServicerContext, code: ReasonCode) -> NoReturn:
+    """End the call with the reason code alone."""
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED if code is ReasonCode.OUT_OF_MEMORY else grpc.StatusCode.ABORTED
+    context.abort(status, code.value)
+    raise AssertionError("abort raises")

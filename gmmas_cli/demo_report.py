@@ -1,0 +1,158 @@
+"""What the demo shows at its end: the table, summary.json, the contact sheet, the learning curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gmmas_cli.demo_deployment import UNSEEN, DemoFolder
+from gmmas_runtime.files import write_atomic
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.messages import Evaluation, Interval
+from gmmas_schema.vocabulary import REGIONS, Region, Task
+from server.checkpoint import RunFolder
+from server.records import RoundRecord, RunResult
+
+COLUMNS: dict[str, tuple[str, Region | Task]] = {
+    **{f"Dice {region.upper()}": ("dice", region) for region in REGIONS},
+    "AUC IDH": ("auc", Task.IDH),
+    "AUC 1p/19q": ("auc", Task.CODELETION),
+}
+
+
+class DemoSummary(FrozenModel):
+    """Contents of summary.json.
+
+    Attributes:
+        wall_seconds: of the whole demo and of its stages.
+        rounds: finished rounds; `best_round` is the one whose model is evaluated here, chosen on validation cases.
+        sites: best model on each hospital's held-out test cases, measured at the hospital on the network's grid.
+        unseen: best model on the unseen hospital, on the scans' own voxels, all sequences shown.
+        bytes_down: sent to all hospitals over all rounds; `bytes_up` received from them.
+        peak_memory_mib: largest resident memory per process.
+    """
+
+    software: str
+    wall_seconds: dict[str, float]
+    rounds: int
+    best_round: int
+    sites: dict[str, Evaluation]
+    unseen: Evaluation
+    bytes_down: int
+    bytes_up: int
+    site_bytes: dict[str, dict[str, int]]
+    peak_memory_mib: dict[str, float]
+    missing_replies: int
+    federation: FederationConfig
+
+
+def read_rounds(folder: RunFolder) -> list[RoundRecord]:
+    """Return the records of the finished rounds, oldest first."""
+    return [folder.read_record(number) for number in folder.finished_rounds() if number > 0]
+
+
+def traffic(records: Sequence[RoundRecord]) -> dict[str, dict[str, int]]:
+    """Return bytes per site and direction, summed over rounds."""
+    total: dict[str, dict[str, int]] = {}
+    for site in (site for record in records for site in record.sites):
+        counts = total.setdefault(site.site, {"down": 0, "up": 0})
+        counts["down"] += site.bytes_down
+        counts["up"] += site.bytes_up
+    return total
+
+
+def accuracy_table(rows: Mapping[str, Evaluation], *, title: str) -> Table:
+    """Return a table with one row per cohort: means or AUCs with their 95 % bootstrap intervals."""
+    table = Table(title=title, caption="95 % bootstrap intervals over patients; a dash: no such label, or one class only")
+    table.add_column("held-out patients")
+    table.add_column("n", justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for name, evaluation in rows.items():
+        table.add_row(name, str(evaluation.cases), *(_cell(_interval(evaluation, key)) for key in COLUMNS.values()))
+    return table
+
+
+def markdown_table(rows: Mapping[str, Evaluation]) -> str:
+    """Return the same table as Markdown."""
+    lines = ["| model or cohort | n | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+    for name, evaluation in rows.items():
+        cells = [_cell(_interval(evaluation, key)) for key in COLUMNS.values()]
+        lines.append(f"| {name} | {evaluation.cases} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def site_rows(result: RunResult, unseen: Evaluation) -> dict[str, Evaluation]:
+    """Return the rows of the demo's table: each hospital's test cases, then the unseen hospital."""
+    sites = dict(result.test.sites) if result.test else {}
+    return {**sites, UNSEEN: unseen}
+
+
+def write_summary(folder: DemoFolder, summary: DemoSummary) -> None:
+    """Write summary.json."""
+    write_atomic(folder.path / "summary.json", summary.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
+
+
+def read_summary(folder: DemoFolder) -> DemoSummary | None:
+    """Return the summary of an earlier call, or None."""
+    path = folder.path / "summary.json"
+    return DemoSummary.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def write_curves(folder: DemoFolder, records: Sequence[RoundRecord]) -> Path:
+    """Draw validation Dice and training losses over the rounds."""
+    from gmmas_workflows.figures import learning_curves
+
+    scored = [record.validation for record in records if record.validation is not None]
+    dice = {
+        region.upper(): [(score.model_round, score.metrics[f"dice_{region}"]) for score in scored if f"dice_{region}" in score.metrics]
+        for region in REGIONS
+    }
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"validation Dice over the hospitals": dice}
+    for task in Task:
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for record in records:
+            for site in record.sites:
+                if task in site.losses:
+                    lines.setdefault(site.site, []).append((record.round, site.losses[task]))
+        panels[f"training loss: {task}"] = lines
+    path = folder.path / "learning-curves.png"
+    learning_curves(panels, path)
+    return path
+
+
+def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary, rows: Mapping[str, Evaluation]) -> None:
+    """Print the table and where everything is."""
+    console.print(accuracy_table(rows, title=f"Federated model of round {summary.best_round} of {summary.rounds}"))
+    mib = 2**20
+    console.print(
+        f"[bold]{summary.wall_seconds['total']:.0f} s[/] in all; "
+        f"{summary.bytes_down / mib:.0f} MiB down, {summary.bytes_up / mib:.0f} MiB up; "
+        f"largest process {max(summary.peak_memory_mib.values(), default=0):.0f} MiB"
+    )
+    console.print(f"summary        {folder.path / 'summary.json'}")
+    console.print(f"contact sheet  {folder.path / 'contact-sheet.png'}")
+    console.print(f"curves         {folder.path / 'learning-curves.png'}")
+    console.print(f"model          {folder.run / 'models' / 'best'}")
+    console.print(f"MLflow         .venv/bin/mlflow ui --backend-store-uri sqlite:///{folder.run / 'mlflow.db'} --host 127.0.0.1")
+    console.print(
+        f"try it         .venv/bin/gmmas predict {next((folder.cohorts / UNSEEN).glob('PH-*'))} --model {folder.run / 'models' / 'best'} "
+        f"--out {folder.path / 'prediction'}"
+    )
+
+
+def _interval(evaluation: Evaluation, key: tuple[str, Region | Task]) -> Interval | None:
+    kind, name = key
+    found: Mapping[Any, Interval] = evaluation.dice if kind == "dice" else evaluation.auc
+    return found.get(name)
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None or interval.value is None:
+        return "–"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.2f}"
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -1,0 +1,188 @@
+"""A run on the terminal while it goes on: rounds with the time left, one row per hospital, faults in red.
+
+On a terminal the picture is redrawn in place; into a file or pipe one line per event is written instead.
+"""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pydantic import ValidationError
+from rich.box import SIMPLE
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gmmas_cli.run_view import RunView, SiteRow
+from gmmas_cli.screens import format_bytes, format_seconds
+from gmmas_schema.events import Event, EventKind
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Region, Task
+from server.records import RoundRecord
+
+REFRESH_PER_S: Final = 2
+METRIC_NAMES: Final = {
+    **{f"dice_{region}": f"Dice {region.upper()}" for region in REGIONS},
+    f"auc_{Task.IDH}": "AUC IDH",
+    f"auc_{Task.CODELETION}": "AUC 1p/19q",
+}
+_REPLIES = (EventKind.REPLY_REFUSED, EventKind.REPLY_MISSING, EventKind.SITE_REFUSED, EventKind.ROUND_FAILED, EventKind.RUN_FAILED)
+
+
+class LiveRun:
+    """Shows a run's events. Use as a context: `with LiveRun(console, run_dir=folder) as live: live.update(event)`.
+
+    Args:
+        console: where to.
+        run_dir: the run's folder, for the accuracies by site; without it the columns stay empty.
+    """
+
+    def __init__(self, console: Console, *, run_dir: Path | None = None) -> None:
+        self.view = RunView(round_reader(run_dir) if run_dir else None)
+        self._console = console
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_S)
+
+    def update(self, event: Event) -> None:
+        """Show one event."""
+        self.view.update(event)
+        if self._live is None:
+            line = describe_event(event, self.view)
+            if line is not None:
+                self._console.print(line, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Show what goes on beside the run's own events, as its stage."""
+        self.view.stage = text
+        if self._live is None:
+            self._console.print(text, soft_wrap=True)
+
+    def render(self) -> RenderableType:
+        """Return the picture of this moment."""
+        return draw_run(self.view, now=None if self.view.ended else time.time())
+
+    def __enter__(self) -> Self:
+        """Begin to redraw."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Leave the last picture on the terminal."""
+        if self._live is not None:
+            self._live.stop()
+
+
+def draw_run(view: RunView, *, now: float | None = None) -> Group:
+    """Return the picture of a run; `now` (seconds since 1970) counts the elapsed time on, None stops it at the last event."""
+    style = "green" if view.succeeded else "red" if view.ended else "cyan"
+    head = Text.assemble((view.name or "run", "bold"), "  ", (view.stage, style))
+    parts: list[RenderableType] = [head, _progress(view, now)]
+    if view.sites:
+        parts.append(_sites(view))
+    if view.validation:
+        parts.append(_validation(view))
+    parts += [Text.assemble((time.strftime("%H:%M:%S ", time.localtime(fault.time)), "dim"), (fault.text, "red")) for fault in view.faults]
+    return Group(*parts)
+
+
+def describe_event(event: Event, view: RunView) -> Text | None:
+    """Return one line for an event, or None for one that a log does not need; `view` has taken it into account."""
+    clock = (time.strftime("%H:%M:%S ", time.localtime(event.time)), "dim")
+    if event.kind in _REPLIES:
+        return Text.assemble(clock, (view.faults[-1].text, "red"))
+    if event.kind is EventKind.SITE_JOINED and event.site:
+        row = view.sites[event.site]
+        return Text.assemble(clock, f"{row.name} joined: {row.cases} training cases, {', '.join(row.modalities)}")
+    if event.kind is EventKind.ROUND_FINISHED:
+        left = f", about {format_seconds(view.remaining_s)} left" if view.remaining_s else ""
+        scores = view.validation.get(view.finished - 1, {})
+        shown = "".join(f"  {METRIC_NAMES[name]} {scores[name]:.3f}" for name in METRIC_NAMES if name in scores)
+        return Text.assemble(
+            clock, f"round {event.round} of {view.rounds} in {format_seconds(event.detail.get('seconds', 0))}{left}", shown
+        )
+    if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
+        return None
+    return Text.assemble(clock, view.stage)
+
+
+def round_reader(run_dir: Path) -> "RoundReader":
+    """Return what reads finished rounds of a run's folder."""
+    return RoundReader(run_dir)
+
+
+class RoundReader:
+    """Reads round.json of a finished round; one that is missing or damaged is nothing to show."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._rounds = run_dir / "rounds"
+
+    def __call__(self, number: int) -> RoundRecord | None:
+        """Return the record of a round."""
+        try:
+            return RoundRecord.model_validate_json((self._rounds / f"{number:04d}" / "round.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+def _progress(view: RunView, now: float | None) -> Table:
+    row = Table.grid(padding=(0, 2))
+    elapsed = view.elapsed_s if now is None or view.started is None else max(0.0, now - view.started)
+    bar = ProgressBar(total=max(view.rounds, 1), completed=view.finished, width=40)
+    left = "" if view.ended or view.remaining_s is None else f"about {format_seconds(view.remaining_s)} left"
+    row.add_row(Text(f"round {view.finished} of {view.rounds or '?'}"), bar, Text(format_seconds(elapsed), style="dim"), Text(left))
+    return row
+
+
+def _sites(view: RunView) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in ("hospital", "state", "sequences", "cases"):
+        table.add_column(column, justify="right" if column == "cases" else "left")
+    for region in REGIONS:
+        table.add_column(f"Dice {region.upper()}", justify="right")
+    for column in ("last round", "received", "sent"):
+        table.add_column(column, justify="right")
+    for name in sorted(view.sites):
+        table.add_row(*_site_cells(view.sites[name]))
+    return table
+
+
+def _site_cells(row: SiteRow) -> list[Text]:
+    style = "red" if row.failed else "green" if row.state == "done" else "yellow" if row.state == "training" else ""
+    sequences = " ".join(m.upper() if m != "t1ce" else "T1ce" for m in MODALITIES if m in row.modalities)
+    return [
+        Text(row.name, style="bold"),
+        Text(row.state, style=style),
+        Text(sequences),
+        Text("" if row.cases is None else str(row.cases)),
+        *(_dice(row, region) for region in REGIONS),
+        Text("" if row.seconds is None else format_seconds(row.seconds)),
+        Text(format_bytes(row.bytes_down)),
+        Text(format_bytes(row.bytes_up)),
+    ]
+
+
+def _dice(row: SiteRow, region: Region) -> Text:
+    return Text(f"{row.dice[region]:.3f}" if region in row.dice else "")
+
+
+def _validation(view: RunView) -> Text:
+    """Return the mean validation of the newest measured model and of the best one so far."""
+    last = max(view.validation)
+    best = max(view.validation, key=lambda number: _score(view.validation[number]))
+    text = Text()
+    for label, number in dict.fromkeys((("validation", last), ("best so far", best))):
+        scores = view.validation[number]
+        shown = "  ".join(f"{METRIC_NAMES[name]} {scores[name]:.3f}" for name in METRIC_NAMES if name in scores)
+        text.append(f"{label:<12}", style="dim").append(f"model {number:<3} {shown}\n")
+    return text
+
+
+def _score(metrics: dict[str, float]) -> float:
+    dice = [value for name, value in metrics.items() if name.startswith("dice_")]
+    aucs = [value for name, value in metrics.items() if name.startswith("auc_")]
+    values = dice or aucs
+    return sum(values) / len(values) if values else float("-inf")

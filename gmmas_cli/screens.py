@@ -1,0 +1,110 @@
+"""Tables and lines that several commands show: processes, nodes, enrolled sites."""
+
+import time
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from gmmas_runtime.process_state import ProcessState, SupervisorState
+from gmmas_runtime.processes import ProcessEvent, ProcessEventKind
+from gmmas_schema.coordinator import SiteRegister
+from server.enrolment import NodeStatus
+
+_STATE_STYLE = {
+    ProcessState.RUNNING: "green",
+    ProcessState.STARTING: "yellow",
+    ProcessState.BACK_OFF: "yellow",
+    ProcessState.FAILED: "bold red",
+}
+_NODE_STYLE = {"online": "green", "offline": "yellow", "registered": "cyan", "unregistered": "red", "revoked": "red"}
+
+
+def processes_table(state: SupervisorState) -> Table:
+    """Return the processes of a supervisor: state, pid, restarts, memory now and at most."""
+    table = Table(box=SIMPLE, title="processes", title_justify="left")
+    for column, justify in (
+        ("process", "left"),
+        ("state", "left"),
+        ("pid", "right"),
+        ("restarts", "right"),
+        ("MiB", "right"),
+        ("most", "right"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for process in state.processes:
+        shown = Text(process.state.value.replace("_", " "), style=_STATE_STYLE.get(process.state, ""))
+        pid = "" if process.pid is None else str(process.pid)
+        table.add_row(process.name, shown, pid, str(process.restarts), f"{process.rss_mib:.0f}", f"{process.peak_mib:.0f}")
+    return table
+
+
+def nodes_table(nodes: Sequence[NodeStatus], register: SiteRegister) -> Table:
+    """Return every node that Flower knows, by name, with its connection."""
+    enrolled = {site.node: site for site in register.sites}
+    table = Table(box=SIMPLE, title="hospitals", title_justify="left")
+    for column in ("site", "connection", "since", "enrolled", "node"):
+        table.add_column(column)
+    for node in nodes:
+        site = enrolled.get(node.node)
+        status = "revoked" if node.status == "unregistered" else "never connected" if node.status == "registered" else node.status
+        table.add_row(
+            node.name or Text("(no name)", style="dim"),
+            Text(status, style=_NODE_STYLE.get(node.status, "")),
+            format_seconds(node.online_s) if node.status == "online" else "",
+            _date(site.enrolled) if site else "",
+            Text(node.node, style="dim"),
+        )
+    return table
+
+
+def sites_table(register: SiteRegister) -> Table:
+    """Return the enrolled sites as far as the coordinator's own list tells."""
+    table = Table(box=SIMPLE, title="hospitals", title_justify="left")
+    for column in ("site", "state", "enrolled", "node"):
+        table.add_column(column)
+    for site in register.sites:
+        state = Text("enrolled", style="green") if site.revoked is None else Text(f"revoked {_date(site.revoked)}", style="red")
+        table.add_row(site.name, state, _date(site.enrolled), Text(site.node, style="dim"))
+    return table
+
+
+def describe_process_event(event: ProcessEvent) -> Text:
+    """Return one line (a failure: its whole explanation) for the terminal."""
+    clock = (time.strftime("%H:%M:%S "), "dim")
+    match event.kind:
+        case ProcessEventKind.STARTED:
+            return Text.assemble(clock, f"{event.name} started (pid {event.pid})")
+        case ProcessEventKind.READY:
+            return Text.assemble(clock, (f"{event.name} is ready", "green"))
+        case ProcessEventKind.EXITED:
+            return Text.assemble(clock, (f"{event.name} ended with code {event.exit_code}", "yellow"))
+        case ProcessEventKind.BACK_OFF:
+            return Text.assemble(clock, (f"{event.name} starts again in {event.wait_s:g} s", "yellow"))
+        case ProcessEventKind.FAILED:
+            return Text.assemble(clock, (f"{event.name} failed", "bold red"))
+        case ProcessEventKind.STOPPED:
+            return Text.assemble(clock, f"{event.name} stopped")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as 45 s, 3 min 05 s or 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes in kB, MB or GB (powers of ten)."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))

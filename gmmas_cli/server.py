@@ -1,0 +1,189 @@
+"""`gmmas server`: set up, run and stop a coordinator; enrol and revoke hospitals."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gmmas_cli.screens import describe_process_event, nodes_table, sites_table
+from gmmas_runtime.keys import load_certificate
+from gmmas_runtime.probe import is_healthy
+from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
+from gmmas_runtime.processes import ProcessEvent, Supervisor
+from gmmas_schema.coordinator import DEFAULT_PORT
+from gmmas_schema.errors import ConfigError
+from server.deployment import (
+    coordinator_processes,
+    enrol,
+    init_coordinator,
+    list_nodes,
+    renew_certificate,
+    revoke,
+    stop_run,
+)
+from server.folder import CoordinatorFolder
+from server.submission import read_submission
+
+app = typer.Typer(help="Set up and run a coordinator, enrol and revoke hospitals.", no_args_is_help=True)
+
+DEFAULT_FOLDER = Path("coordinator")
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
+FolderOption = Annotated[Path, typer.Option("--server", "-s", help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
+HostOption = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="Name or address by which hospitals reach this machine; may be repeated.", show_default=False),
+]
+
+
+@app.command("init")
+def init_command(
+    folder: FolderArgument = DEFAULT_FOLDER,
+    *,
+    host: HostOption = None,
+    port: Annotated[int, typer.Option(help="TCP port to serve on.")] = DEFAULT_PORT,
+    name: Annotated[str, typer.Option(help="Name of the federation.")] = "gmmas",
+    network: Annotated[bool, typer.Option("--network", help="Serve every network interface, not loopback only.")] = False,
+) -> None:
+    """Make a coordinator's folder: keys, certificates, configuration.
+
+    Without --network nothing listens beyond 127.0.0.1. With it, enrolled hospitals can connect; administration stays on loopback.
+    """
+    console = Console()
+    made = init_coordinator(folder, hosts=host or (), port=port, name=name, listen="network" if network else "loopback")
+    console.print(
+        Text.assemble("Made the coordinator's folder ", (str(made.path), "bold"), ". Keep it private and back it up."), soft_wrap=True
+    )
+    _print_handout(console, made)
+    console.print(Text.assemble("Next: ", (f"gmmas server up {folder}", "bold")), soft_wrap=True)
+
+
+@app.command()
+def up(
+    folder: FolderArgument = DEFAULT_FOLDER,
+    *,
+    background: Annotated[bool, typer.Option("--background", help="Return once it serves; stop it with `gmmas server down`.")] = False,
+) -> None:
+    """Run the coordinator until Ctrl-C, or in the background."""
+    console = Console()
+    opened = CoordinatorFolder.open(folder)
+    if background:
+        state = _start_in_background(console, opened)
+        console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address} (pid {state.pid})."))
+        console.print(Text(f"Stop it with: gmmas server down {folder}"), soft_wrap=True)
+        return
+    supervisor = Supervisor(coordinator_processes(folder), _reporter(console, opened), state_file=opened.state_file)
+    supervisor.run()
+    console.print("The coordinator has stopped. Runs that were at work can be resumed.")
+
+
+@app.command()
+def down(folder: FolderArgument = DEFAULT_FOLDER) -> None:
+    """Stop a coordinator that runs in the background or in another terminal."""
+    opened = CoordinatorFolder.open(folder)
+    was_running = stop_supervisor(opened.state_file)
+    Console().print("The coordinator has stopped." if was_running else "No coordinator was running.")
+
+
+@app.command("enrol")
+def enrol_command(
+    public_key: Annotated[Path, typer.Argument(help="The .pub file that the hospital sent.", show_default=False)],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the site, as in its site.yaml.", show_default=False)],
+    server: FolderOption = DEFAULT_FOLDER,
+) -> None:
+    """Let a hospital in, by the public half of its node's key."""
+    site = enrol(server, public_key, name=name)
+    console = Console()
+    console.print(Text.assemble(("Enrolled ", "green"), (site.name, "bold"), f" as node {site.node}."))
+    _print_handout(console, CoordinatorFolder.open(server))
+
+
+@app.command("revoke")
+def revoke_command(
+    name: Annotated[str, typer.Argument(help="Name of the site.", show_default=False)],
+    *,
+    server: FolderOption = DEFAULT_FOLDER,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Shut a hospital out for good: its key can never come back."""
+    if not yes:
+        typer.confirm(f"Revoke the key of '{name}' for good?", abort=True)
+    site = revoke(server, name=name)
+    Console().print(Text.assemble(("Revoked ", "yellow"), (site.name, "bold"), f" (node {site.node})."))
+
+
+@app.command()
+def sites(server: FolderOption = DEFAULT_FOLDER) -> None:
+    """List the enrolled hospitals, and who is online if the coordinator runs."""
+    console = Console()
+    opened = CoordinatorFolder.open(server)
+    if is_healthy(opened.config.local_address, authority_certificate=opened.authority_certificate):
+        console.print(nodes_table(list_nodes(server), opened.read_register()))
+    else:
+        console.print(sites_table(opened.read_register()))
+        console.print("The coordinator does not run, so nobody is online.", style="yellow")
+
+
+@app.command()
+def renew(folder: FolderArgument = DEFAULT_FOLDER, *, host: HostOption = None) -> None:
+    """Issue a new TLS certificate, for further host names if given; hospitals need nothing new."""
+    renewed = renew_certificate(folder, hosts=host or ())
+    last = load_certificate(renewed.server / "server.pem").not_valid_after_utc
+    names = ", ".join([*renewed.config.hosts, "127.0.0.1", "localhost"])
+    console = Console()
+    console.print(Text(f"New certificate for {names}, valid until {last:%Y-%m-%d}."), soft_wrap=True)
+    console.print("A running coordinator takes it at its next start: gmmas server down, gmmas server up.")
+
+
+@app.command("stop-run")
+def stop_run_command(run_dir: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)]) -> None:
+    """Stop a run that goes on in the background; it can be resumed."""
+    submission = read_submission(run_dir)
+    if submission is None:
+        raise ConfigError(
+            "no run was submitted from this folder",
+            where=run_dir,
+            got="no submission.json",
+            expected="the folder of a run that `gmmas run` started",
+            remedy="name the folder given to `gmmas run --out`",
+        )
+    stop_run(submission.coordinator, submission.flower_run)
+    Console().print("The run has stopped; its finished rounds are safe.")
+
+
+def _print_handout(console: Console, opened: CoordinatorFolder) -> None:
+    """Say what a hospital needs."""
+    console.print("A hospital needs this address and this file (public; a copy of it is enough):")
+    console.print(Text.assemble("  address      ", (opened.config.public_address, "bold")))
+    console.print(Text.assemble("  certificate  ", (str(opened.authority_certificate), "bold")), soft_wrap=True)
+    if opened.config.listen == "loopback":
+        console.print("It serves this machine only (`listen: loopback` in coordinator.yaml).", style="yellow")
+
+
+def _start_in_background(console: Console, opened: CoordinatorFolder) -> SupervisorState:
+    coordinator_processes(opened.path)  # faults of the folder are told here, not in a log
+    argv = [sys.executable, "-m", "gmmas_cli.main", "server", "up", str(opened.path)]
+    with console.status("starting the coordinator"):
+        return launch_in_background(
+            argv, state_file=opened.state_file, log_file=opened.logs / "supervisor.log", environment={"NO_COLOR": "1", "COLUMNS": "200"}
+        )
+
+
+def _reporter(console: Console, opened: CoordinatorFolder) -> Callable[[ProcessEvent], None]:
+    """Return what prints the changes of the processes, and once that all are ready."""
+    waiting = {"superlink", "superexec"}
+
+    def report(event: ProcessEvent) -> None:
+        console.print(describe_process_event(event), soft_wrap=True)
+        if event.kind == "ready" and event.name in waiting:
+            waiting.remove(event.name)
+            if not waiting:
+                console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address}. Ctrl-C stops it."))
+                console.print(Text(f"Enrol a hospital: gmmas server enrol KEY.pub --name SITE --server {os.path.relpath(opened.path)}"))
+
+    return report

@@ -1,0 +1,90 @@
+"""`gmmas status`: a coordinator's processes and hospitals, and how far a run has come."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gmmas_cli.live import LiveRun, draw_run, round_reader
+from gmmas_cli.run import failure_of, print_outcome
+from gmmas_cli.run_view import RunView
+from gmmas_cli.screens import nodes_table, processes_table, sites_table
+from gmmas_runtime.probe import is_healthy
+from gmmas_runtime.process_state import live_state
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.events import EventKind
+from server.checkpoint import RunFolder
+from server.deployment import list_nodes
+from server.events import read_events
+from server.folder import CoordinatorFolder
+from server.following import follow_run
+from server.submission import is_at_work, read_submission
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    run_dir: Annotated[Path | None, typer.Argument(help="Folder of a run.", show_default=False)] = None,
+    *,
+    server: Annotated[Path | None, typer.Option("--server", "-s", help="Folder of a coordinator.", show_default=False)] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the run until it ends.")] = False,
+) -> None:
+    """Show a coordinator, its hospitals and a run. Exit code 1 if the coordinator does not answer or the run has failed."""
+    console = Console()
+    if run_dir is None and server is None:
+        raise ConfigError(
+            "nothing to show",
+            where="gmmas status",
+            got="neither a run nor a coordinator",
+            expected="the folder of a run, or --server with the folder of a coordinator",
+            remedy="for example: gmmas status runs/first, or gmmas status --server coordinator",
+        )
+    good = True
+    if server is not None:
+        good = show_coordinator(console, server)
+    if run_dir is not None:
+        good &= _follow(console, run_dir) if follow else show_run(console, run_dir)
+    if not good:
+        raise typer.Exit(1)
+
+
+def show_coordinator(console: Console, server: Path) -> bool:
+    """Print a coordinator's processes and hospitals; returns whether it answers."""
+    opened = CoordinatorFolder.open(server)
+    state = live_state(opened.state_file)
+    if state is not None:
+        console.print(processes_table(state))
+    answers = is_healthy(opened.config.local_address, authority_certificate=opened.authority_certificate)
+    if answers:
+        console.print(f"The coordinator answers on {opened.config.local_address}.", style="green")
+        console.print(nodes_table(list_nodes(server), opened.read_register()))
+    else:
+        console.print(f"The coordinator does not answer on {opened.config.local_address}.", style="red")
+        console.print(sites_table(opened.read_register()))
+    return answers
+
+
+def show_run(console: Console, run_dir: Path) -> bool:
+    """Print how far a run has come; returns False if it has failed or its process is gone."""
+    folder = RunFolder.open(run_dir)
+    view = RunView(round_reader(run_dir))
+    for event in read_events(folder.events_path):
+        view.update(event)
+    at_work = not view.ended and is_at_work(run_dir)
+    view.rounds = view.rounds or folder.config.rounds
+    if not at_work and not view.ended:
+        view.stage = "not at work" + ("" if read_submission(run_dir) else ", never submitted")
+    console.print(draw_run(view))
+    return at_work or view.succeeded
+
+
+def _follow(console: Console, run_dir: Path) -> bool:
+    with LiveRun(console, run_dir=run_dir) as live:
+        end = follow_run(run_dir, on_event=live.update)
+    submission = read_submission(run_dir)
+    if end.kind is EventKind.RUN_FAILED and submission is not None:
+        raise failure_of(end, run_dir, submission.coordinator)
+    print_outcome(console, run_dir, end)
+    return True

@@ -1,0 +1,160 @@
+"""Preprocessed samples on disk, keyed by content.
+
+    key = SHA-256(preprocessing version, grid, layout, and for every file of the case its role and the SHA-256 of its content)
+
+A file that changes is preprocessed again, one that was only moved or renamed is not. Patient identifiers and molecular labels are
+neither in the key nor in the entry but come from the case each time, so a mended label needs no rebuild and the folder names nobody.
+An entry is a safetensors file (no pickle) with a checksum of its tensors; a damaged one is rebuilt.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from gmmas_data.cases import Case
+from gmmas_data.parallel import map_in_processes
+from gmmas_data.preprocessing import PREPROCESSING_VERSION, preprocess_case
+from gmmas_data.samples import Sample, marker_value
+from gmmas_data.volumes import unreadable
+from gmmas_runtime.files import make_private_folder, sha256_file, write_atomic
+from gmmas_schema.model import GridConfig
+
+_LOG = logging.getLogger(__name__)
+
+_CHECKSUM = "sha256"
+
+
+class SampleCache:
+    """Samples of one grid in one folder (rights 0700). Several processes may share it: entries appear whole or not at all."""
+
+    def __init__(self, folder: Path, grid: GridConfig) -> None:
+        self.folder = make_private_folder(folder)
+        self.grid = grid
+
+    def get(self, case: Case) -> Sample:
+        """Return the sample of a case, from disk where it is there and whole.
+
+        Raises:
+            DataError: the case does not pass the quality gate.
+        """
+        path = self.path_of(case)
+        sample = self._read(path, case)
+        if sample is None:
+            sample = preprocess_case(case, self.grid)
+            write_atomic(path, _encode(sample))
+        return sample
+
+    def prepare(self, cases: Sequence[Case], *, processes: int = 1, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Preprocess what is not there yet.
+
+        Args:
+            cases: cases to have ready.
+            processes: processes working at one time.
+            on_progress: called with (done, total) cases.
+
+        Raises:
+            DataError: of the first case that does not pass the quality gate; finished entries stay.
+        """
+        map_in_processes(partial(_prepare_one, self.folder, self.grid), cases, processes=processes, on_progress=on_progress)
+
+    def path_of(self, case: Case) -> Path:
+        """Return the file of a case's entry, whether or not it is there.
+
+        Raises:
+            DataError: a file of the case cannot be read.
+        """
+        files: dict[str, Path] = {str(modality): path for modality, path in case.images.items()}
+        if case.segmentation is not None:
+            files["segmentation"] = case.segmentation
+        identity = {
+            "version": PREPROCESSING_VERSION,
+            "grid": self.grid.digest(),
+            "layout": case.layout,
+            "files": {role: _digest(path) for role, path in files.items()},
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{key}.safetensors"
+
+    def _read(self, path: Path, case: Case) -> Sample | None:
+        """Return the sample of an entry, or None if it is missing or damaged."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return _decode(content, case)
+        except (SafetensorError, KeyError, ValueError) as error:
+            _LOG.warning("a cache entry is damaged and made again: %s", type(error).__name__)
+            return None
+
+
+def _prepare_one(folder: Path, grid: GridConfig, case: Case) -> None:
+    SampleCache(folder, grid).get(case)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _encode(sample: Sample) -> bytes:
+    """Return an entry: present scans in half precision, regions, geometry, checksum."""
+    tensors: dict[str, NDArray[Any]] = {
+        "image": np.ascontiguousarray(sample.image_MXYZ[sample.present_M], dtype=np.float16),
+        "present": sample.present_M,
+        "affine": sample.affine,
+        "native_affine": sample.native_affine,
+        "native_shape": np.array(sample.native_shape, dtype=np.int64),
+    }
+    if sample.regions_RXYZ is not None:
+        tensors["regions"] = sample.regions_RXYZ
+    tensors[_CHECKSUM] = _checksum(tensors)
+    content: bytes = save(tensors)
+    return content
+
+
+def _decode(content: bytes, case: Case) -> Sample:
+    """Return the sample of an entry.
+
+    Raises:
+        ValueError: the checksum does not fit. (SafetensorError, KeyError: not an entry.)
+    """
+    tensors: dict[str, NDArray[Any]] = load(content)
+    if not np.array_equal(tensors.pop(_CHECKSUM), _checksum(tensors)):
+        raise ValueError("checksum")
+    present, stored = tensors["present"], tensors["image"]
+    image_MXYZ = np.zeros((len(present), *stored.shape[1:]), dtype=np.float32)
+    image_MXYZ[present] = stored
+    x, y, z = tensors["native_shape"].tolist()
+    return Sample(
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        image_MXYZ=image_MXYZ,
+        present_M=present,
+        regions_RXYZ=tensors.get("regions"),
+        idh=marker_value(case.idh),
+        codeletion=marker_value(case.codeletion),
+        affine=tensors["affine"],
+        native_affine=tensors["native_affine"],
+        native_shape=(x, y, z),
+    )
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 over names and bytes of tensors, as 32 bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return np.frombuffer(digest.digest(), dtype=np.uint8)

@@ -1,0 +1,44 @@
+"""A sample: one case on the network's grid, ready to train on or to predict from.
+
+Shapes: M modalities (order of MODALITIES), R regions (order of REGIONS), X, Y, Z grid voxels along right, anterior, superior.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One case on the network's grid.
+
+    Attributes:
+        case_id: as in the case.
+        patient_id: as in the case.
+        image_MXYZ: float32 z-scores within the brain, 0 outside it and for absent sequences.
+        present_M: bool, which sequences the case has.
+        regions_RXYZ: uint8, nested binary regions WT, TC, ET; None without a segmentation.
+        idh: 1 mutant, 0 wildtype, nan unknown.
+        codeletion: 1 codeleted, 0 intact, nan unknown.
+        affine: 4x4, grid voxel to millimetres in RAS+.
+        native_affine: 4x4, voxel of the original files to millimetres in RAS+.
+        native_shape: voxels of the original files along each axis.
+    """
+
+    case_id: str
+    patient_id: str
+    image_MXYZ: NDArray[np.float32]
+    present_M: NDArray[np.bool_]
+    regions_RXYZ: NDArray[np.uint8] | None
+    idh: float
+    codeletion: float
+    affine: NDArray[np.float64]
+    native_affine: NDArray[np.float64]
+    native_shape: tuple[int, int, int]
+
+
+def marker_value(known: bool | None) -> float:
+    """Return 1 for True, 0 for False, nan for unknown."""
+    return math.nan if known is None else float(known)

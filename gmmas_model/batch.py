@@ -1,0 +1,106 @@
+"""A batch of training cases with partial labels, and random modality dropout.
+
+Shape suffixes: B batch, M modality (order of MODALITIES), R region (order of REGIONS), XYZ voxels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+class LabelledSample(Protocol):
+    """The arrays of one preprocessed case; gmmas_data.samples.Sample has them.
+
+    Attributes:
+        image_MXYZ: normalised intensities.
+        present_M: bool, which modalities the case has.
+        regions_RXYZ: nested 0/1 masks, or None where there is no segmentation.
+        idh: 1 mutant, 0 wildtype, nan unknown.
+        codeletion: 1 codeleted, 0 intact, nan unknown.
+    """
+
+    @property
+    def image_MXYZ(self) -> npt.NDArray[np.float32]:
+        """Return the image."""
+
+    @property
+    def present_M(self) -> npt.NDArray[np.bool_]:
+        """Return the modalities that are there."""
+
+    @property
+    def regions_RXYZ(self) -> npt.NDArray[np.uint8] | None:
+        """Return the masks."""
+
+    @property
+    def idh(self) -> float:
+        """Return the IDH label."""
+
+    @property
+    def codeletion(self) -> float:
+        """Return the 1p/19q label."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cases and their labels as far as they are known.
+
+    Attributes:
+        image_BMXYZ: normalised intensities; anything where a modality is absent.
+        present_BM: bool.
+        regions_BRXYZ: nested 0/1 masks as float; anything where the region is unknown.
+        region_known_BR: bool.
+        idh_B: 1 mutant, 0 wildtype, nan unknown.
+        codeletion_B: 1 codeleted, 0 intact, nan unknown.
+    """
+
+    image_BMXYZ: Tensor
+    present_BM: Tensor
+    regions_BRXYZ: Tensor
+    region_known_BR: Tensor
+    idh_B: Tensor
+    codeletion_B: Tensor
+
+    @classmethod
+    def collate(cls, samples: Sequence[LabelledSample]) -> Self:
+        """Stack cases of one shape; a case without segmentation gets empty masks that count as unknown."""
+        shape = samples[0].image_MXYZ.shape[1:]
+        regions = [np.zeros((3, *shape), np.uint8) if s.regions_RXYZ is None else s.regions_RXYZ for s in samples]
+        return cls(
+            image_BMXYZ=torch.from_numpy(np.stack([s.image_MXYZ for s in samples])),
+            present_BM=torch.from_numpy(np.stack([s.present_M for s in samples])),
+            regions_BRXYZ=torch.from_numpy(np.stack(regions)).float(),
+            region_known_BR=torch.tensor([[s.regions_RXYZ is not None] * 3 for s in samples]),
+            idh_B=torch.tensor([float(s.idh) for s in samples]),
+            codeletion_B=torch.tensor([float(s.codeletion) for s in samples]),
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch on a device."""
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def drop_modalities(present_BM: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
+    """Draw, for a share of the samples, a subset uniformly among the non-empty subsets of what the sample has.
+
+    Args:
+        present_BM: bool; every row has at least one modality.
+        share: probability in [0, 1] that a sample is drawn for at all.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        present_BM, bool: a non-empty subset of every row.
+    """
+    chosen_BM = present_BM.clone()
+    for row_M in chosen_BM:
+        present_K = row_M.nonzero().squeeze(1)
+        # Both numbers are drawn for every sample, so one sample's modalities do not shift the next one's draw.
+        drawn, subset = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        if drawn < share:
+            bits = 1 + int(subset * (2 ** len(present_K) - 1))
+            row_M[present_K] = torch.tensor([bool(bits >> k & 1) for k in range(len(present_K))], device=row_M.device)
+    return chosen_BM

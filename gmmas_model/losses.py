@@ -1,0 +1,142 @@
+"""Losses on partial labels: every term is taken over what is known, and a task nobody labelled leaves no trace.
+
+Regions, per known region r with probability p and mask y, sums over the voxels of all samples that know r:
+
+    L_r = 1 - (2 sum p y + c) / (sum p + sum y + c) + mean BCE(p, y)
+
+The Dice sums run over the batch and c is a voxel count, so an empty mask still has a gradient (towards no tumour).
+
+Molecular labels, with a = P(IDH mutant) and b = P(codeleted given mutant), follow the likelihood of the factorised model: an IDH label
+trains a. A 1p/19q label trains b where the patient is known to be mutant and the marginal a b where IDH is unknown. A wildtype
+patient is intact by construction, so 1p/19q adds nothing there. Each is a focal binary cross-entropy (Lin et al., ICCV 2017) with
+label smoothing and fixed class weights; the sum is divided by the number of labels, never by their weights, which would cancel at batch 1.
+
+Tasks are weighed by homoscedastic uncertainty (Kendall et al., CVPR 2018), total = sum_t y_t 1/2 (exp(-s_t) (L_t + d) + s_t). y_t
+masks both terms, else a site without task t drives s_t to minus infinity; d bounds s_t below by log d as L_t goes to 0.
+
+Shape suffixes: B batch, R region, XYZ voxels, K samples or labels that are known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+import torch
+from torch import Tensor
+
+from gmmas_model.batch import Batch
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.prediction import Prediction, chain_log_probability
+from gmmas_schema.vocabulary import TASKS, Task
+
+DICE_SMOOTHING_VOXELS: Final = 10.0
+LABEL_SMOOTHING: Final = 0.05
+FOCAL_EXPONENT: Final = 2.0
+POSITIVE_SHARE: Final = {Task.IDH: 0.35, Task.CODELETION: 0.4}
+"""Expected share of mutants among patients, and of codeleted among mutants; constants, so that every site minimises the same loss."""
+
+LOSS_FLOOR: Final = 0.05
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Loss of one batch.
+
+    Attributes:
+        total: scalar to minimise; 0 and without influence on any parameter where nothing is labelled.
+        per_task: unweighted loss of each labelled task, detached.
+        counted: labelled samples per task.
+    """
+
+    total: Tensor
+    per_task: dict[Task, Tensor]
+    counted: dict[Task, int]
+
+
+def multi_task_loss(
+    network: GmmasNetwork,
+    prediction: Prediction,
+    batch: Batch,
+    *,
+    uncertainty_weighting: Literal["learned", "fixed"] = "learned",
+    task_weights: Mapping[Task, float] | None = None,
+) -> LossTerms:
+    """Return the weighted sum of the losses of all tasks with labels in the batch, computed in fp32.
+
+    Args:
+        network: holder of the log-variances `uncertainty.<task>`.
+        prediction: the network's output for `batch`.
+        batch: the labels.
+        uncertainty_weighting: `learned`, or `fixed` for exp(-s_t) = 1.
+        task_weights: fixed factor per task; 1 where not given.
+    """
+    losses = {
+        Task.SEGMENTATION: segmentation_loss(prediction, batch),
+        Task.IDH: idh_loss(prediction, batch),
+        Task.CODELETION: codeletion_loss(prediction, batch),
+    }
+    # A leaf of its own: backward() works on an unlabelled batch and leaves every parameter's gradient None.
+    total = torch.zeros((), device=batch.image_BMXYZ.device, requires_grad=True)
+    for task, (loss, counted) in losses.items():
+        if counted:
+            log_variance = cast(Tensor, network.uncertainty[task])
+            weighed = 0.5 * ((-log_variance).exp() * (loss + LOSS_FLOOR) + log_variance) if uncertainty_weighting == "learned" else loss
+            total = total + (task_weights or {}).get(task, 1.0) * weighed
+    return LossTerms(
+        total=total,
+        per_task={task: losses[task][0].detach() for task in TASKS if losses[task][1]},
+        counted={task: losses[task][1] for task in TASKS},
+    )
+
+
+def segmentation_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
+    """Return the mean over the known regions of Dice loss + cross-entropy, and the number of samples with a known region."""
+    rows_K = batch.region_known_BR.any(1).nonzero().squeeze(1)
+    logits_KRXYZ, truth_KRXYZ, known_KR = (x[rows_K] for x in (prediction.region_logits_BRXYZ, batch.regions_BRXYZ, batch.region_known_BR))
+    log_p_KRXYZ, log_not_p_KRXYZ = chain_log_probability(logits_KRXYZ.float(), dim=1)
+    losses = []
+    for region in range(known_KR.shape[1]):
+        known_K = known_KR[:, region]
+        if bool(known_K.any()):
+            log_p_KXYZ, log_not_p_KXYZ = log_p_KRXYZ[known_K, region], log_not_p_KRXYZ[known_K, region]
+            truth_KXYZ = truth_KRXYZ[known_K, region].float()
+            p_KXYZ = log_p_KXYZ.exp()
+            overlap, size = (p_KXYZ * truth_KXYZ).sum(), p_KXYZ.sum() + truth_KXYZ.sum()
+            dice = (2 * overlap + DICE_SMOOTHING_VOXELS) / (size + DICE_SMOOTHING_VOXELS)
+            losses.append(1 - dice - torch.lerp(log_not_p_KXYZ, log_p_KXYZ, truth_KXYZ).mean())
+    return (torch.stack(losses).mean() if losses else logits_KRXYZ.new_zeros(())), len(rows_K)
+
+
+def idh_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
+    """Return the focal loss of P(IDH mutant) and the number of labels."""
+    rows_K = (~batch.idh_B.isnan()).nonzero().squeeze(1)
+    log_p_K1, log_not_p_K1 = chain_log_probability(prediction.idh_logit_B[rows_K, None].float(), dim=1)
+    return focal_loss(log_p_K1[:, 0], log_not_p_K1[:, 0], batch.idh_B[rows_K], positive_share=POSITIVE_SHARE[Task.IDH]), len(rows_K)
+
+
+def codeletion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
+    """Return the focal loss of 1p/19q (see the module docstring) and the number of labels that carry information."""
+    rows_K = (~batch.codeletion_B.isnan() & (batch.idh_B != 0)).nonzero().squeeze(1)
+    idh_logit_K, logit_K = prediction.idh_logit_B[rows_K].float(), prediction.codeletion_logit_B[rows_K].float()
+    log_b_K1, log_not_b_K1 = chain_log_probability(logit_K[:, None], dim=1)
+    log_ab_K2, log_not_ab_K2 = chain_log_probability(torch.stack([idh_logit_K, logit_K], dim=1), dim=1)
+    mutant_K = batch.idh_B[rows_K] == 1
+    log_p_K = torch.where(mutant_K, log_b_K1[:, 0], log_ab_K2[:, 1])
+    log_not_p_K = torch.where(mutant_K, log_not_b_K1[:, 0], log_not_ab_K2[:, 1])
+    return focal_loss(log_p_K, log_not_p_K, batch.codeletion_B[rows_K], positive_share=POSITIVE_SHARE[Task.CODELETION]), len(rows_K)
+
+
+def focal_loss(log_p_K: Tensor, log_not_p_K: Tensor, truth_K: Tensor, *, positive_share: float) -> Tensor:
+    """Return the mean class-balanced focal cross-entropy with label smoothing; 0 without labels.
+
+    Args:
+        log_p_K: log probability of the positive class.
+        log_not_p_K: log probability of the negative class.
+        truth_K: 1 positive, 0 negative.
+        positive_share: expected share of positives; the classes weigh 1/2 over their share.
+    """
+    weight_K = torch.where(truth_K == 1, 0.5 / positive_share, 0.5 / (1 - positive_share))
+    smooth_K = truth_K * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / 2
+    positive_K = smooth_K * (FOCAL_EXPONENT * log_not_p_K).exp() * log_p_K
+    negative_K = (1 - smooth_K) * (FOCAL_EXPONENT * log_p_K).exp() * log_not_p_K
+    return -(weight_K * (positive_K + negative_K)).sum() / max(len(truth_K), 1)

@@ -1,0 +1,122 @@
+"""The MLflow flavor `gmmas`: a logged model is the folder of gmmas_model.weights, so loading one runs no code from the store.
+
+    mlflow.pyfunc.load_model(uri).predict({"image": image_BMXYZ, "present": present_BM})
+
+Shape suffixes: B batch, M modality (order of MODALITIES), R region, S subtype, XYZ voxels of the model definition's grid.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import mlflow.pyfunc
+import numpy as np
+import torch
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+
+from gmmas_model.inference import predict_probabilities
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_network, load_weights
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES
+
+FLAVOR_NAME: Final = "gmmas"
+
+_FLOAT, _BOOL = np.dtype(np.float32), np.dtype(bool)
+
+SIGNATURE: Final = ModelSignature(
+    inputs=Schema(
+        [TensorSpec(_FLOAT, (-1, len(MODALITIES), -1, -1, -1), name="image"), TensorSpec(_BOOL, (-1, len(MODALITIES)), name="present")]
+    ),
+    outputs=Schema(
+        [
+            TensorSpec(_FLOAT, (-1, len(REGIONS), -1, -1, -1), name="regions"),
+            TensorSpec(_FLOAT, (-1,), name="idh"),
+            TensorSpec(_FLOAT, (-1,), name="codeletion"),
+            TensorSpec(_FLOAT, (-1, len(SUBTYPES)), name="subtype"),
+        ]
+    ),
+)
+
+
+def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None = None) -> None:
+    """Write weights as an MLflow model folder.
+
+    Args:
+        weights_folder: as written by save_weights.
+        path: folder to make.
+        mlflow_model: given by MLflow when it logs the model.
+
+    Raises:
+        ModelError: the weights cannot be read.
+    """
+    weights = load_weights(weights_folder)
+    model = Model() if mlflow_model is None else mlflow_model
+    model.add_flavor(FLAVOR_NAME, model_digest=weights.definition.digest(), weights_sha256=weights.sha256, metadata=weights.metadata)
+    model.signature = SIGNATURE
+    with tempfile.TemporaryDirectory() as scratch:
+        # Only the two files of the weights: what else lies in a checkpoint's folder is nobody's business here.
+        data = Path(scratch) / "weights"
+        data.mkdir()
+        for name in (TENSORS_FILE, RECORD_FILE):
+            shutil.copyfile(weights_folder / name, data / name)
+        mlflow.pyfunc.save_model(
+            path=str(path), loader_module=__name__, data_path=str(data), mlflow_model=model, pip_requirements=_requirements()
+        )
+
+
+def log_model(weights_folder: Path, *, name: str = "model", registered_model_name: str | None = None) -> ModelInfo:
+    """Log weights as a model of the active MLflow run, and as a new version of `registered_model_name` where it is given."""
+    return Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=sys.modules[__name__],
+        registered_model_name=registered_model_name,
+        weights_folder=weights_folder,
+    )
+
+
+class PyfuncNetwork:
+    """What `mlflow.pyfunc.load_model` returns an interface to."""
+
+    def __init__(self, network: GmmasNetwork) -> None:
+        self.network = network
+
+    def predict(self, model_input: dict[str, NDArray[Any]], params: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Return the probabilities of a batch.
+
+        Args:
+            model_input: `image` float32 (B, 4, X, Y, Z), normalised as by gmmas_data.preprocessing, and `present` bool (B, 4).
+            params: none are known; MLflow passes the argument.
+
+        Returns:
+            `regions` (B, 3, X, Y, Z), `idh` (B,), `codeletion` (B,) and `subtype` (B, 3), all in [0, 1].
+
+        Raises:
+            ModelError: a shape does not fit, or a sample has no modality.
+        """
+        del params
+        image_BMXYZ = torch.from_numpy(np.array(model_input["image"], dtype=np.float32))
+        present_BM = torch.from_numpy(np.array(model_input["present"], dtype=bool))
+        prediction = predict_probabilities(self.network, image_BMXYZ, present_BM)
+        return {
+            "regions": prediction.region_probability().numpy(),
+            "idh": prediction.idh_probability().numpy(),
+            "codeletion": prediction.codeletion_probability().numpy(),
+            "subtype": prediction.subtype_probability().numpy(),
+        }
+
+
+def _load_pyfunc(path: str) -> PyfuncNetwork:
+    """Return the model of a folder; called by mlflow.pyfunc.load_model."""
+    return PyfuncNetwork(load_network(Path(path)))
+
+
+def _requirements() -> list[str]:
+    """Return the installed versions that a loaded model rests on, without local build tags such as `+cpu`."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in ("gmmas-fed", "mlflow", "torch")]

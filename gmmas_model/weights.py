@@ -1,0 +1,193 @@
+"""Weights on disk: `model.safetensors` and `model.json`, nothing that can hold code.
+
+`model.json` names the model definition and the SHA-256 of `model.safetensors`, and is written last. Each file appears as a whole
+(temporary file, fsync, rename), so a reader finds a matching pair or is told that it is not one.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ModelError
+from gmmas_schema.model import ModelDefinition
+from gmmas_schema.vocabulary import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    from gmmas_model.network import GmmasNetwork
+
+TENSORS_FILE: Final = "model.safetensors"
+RECORD_FILE: Final = "model.json"
+
+
+class WeightsRecord(FrozenModel):
+    """Contents of model.json."""
+
+    definition: ModelDefinition
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of model.safetensors")
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's tensors and what they mean.
+
+    Attributes:
+        tensors: float32 by name, as in GmmasNetwork.state_dict().
+        definition: the model they belong to.
+        sha256: of the tensors' file; names these exact weights.
+        metadata: where they come from (run, round, ...).
+    """
+
+    tensors: dict[str, NDArray[np.float32]]
+    definition: ModelDefinition
+    sha256: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def save_weights(
+    folder: Path,
+    tensors: Mapping[str, NDArray[np.float32]],
+    definition: ModelDefinition,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Write weights into a folder, which is made where it is missing.
+
+    Args:
+        folder: where the two files go; older ones are replaced.
+        tensors: float32 by name.
+        definition: the model they belong to.
+        metadata: plain text about their origin; never about a patient.
+
+    Returns:
+        The SHA-256 of the tensors' file; the same tensors give the same digest.
+
+    Raises:
+        ModelError: a tensor is not float32 or not finite.
+    """
+    _check_values(tensors, where=folder)
+    # Safetensors writes memory as it lies, and torch's channels-last tensors do not lie in the order of their axes.
+    data = safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in sorted(tensors.items())})
+    record = WeightsRecord(definition=definition, sha256=hashlib.sha256(data).hexdigest(), metadata=dict(metadata or {}))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / TENSORS_FILE, data)
+    _write_whole(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n")
+    return record.sha256
+
+
+def load_weights(folder: Path) -> Weights:
+    """Read weights and check them against their digest.
+
+    Raises:
+        ModelError: a file is missing, damaged or of another version, or a tensor is not float32 or not finite.
+    """
+    try:
+        record = WeightsRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
+        data = (folder / TENSORS_FILE).read_bytes()
+    except (OSError, ValidationError) as error:
+        raise _unreadable(folder, got=_describe(error)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.sha256:
+        raise _unreadable(folder, got=f"{TENSORS_FILE} with SHA-256 {digest[:12]}", expected=f"SHA-256 {record.sha256[:12]}")
+    try:
+        tensors = safetensors.numpy.load(data)
+    except (SafetensorError, KeyError) as error:
+        raise _unreadable(folder, got=f"{TENSORS_FILE}: {error}") from error
+    _check_values(tensors, where=folder)
+    return Weights(tensors=tensors, definition=record.definition, sha256=record.sha256, metadata=record.metadata)
+
+
+def load_network(folder: Path, *, modalities: Collection[Modality] = MODALITIES) -> "GmmasNetwork":
+    """Read weights into a network for `modalities`, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: the weights cannot be read or are not those of their definition.
+    """
+    return make_network(load_weights(folder), modalities=modalities)
+
+
+def make_network(weights: Weights, *, modalities: Collection[Modality] = MODALITIES) -> "GmmasNetwork":
+    """Return a network for `modalities`, on the CPU, in evaluation mode, with the tensors it needs out of `weights`.
+
+    Raises:
+        ModelError: a tensor is missing, unknown, or of another shape.
+    """
+    # Only here, so that a coordinator can read and write weights without torch's 200 MB.
+    from gmmas_model.network import GmmasNetwork
+
+    network = GmmasNetwork(weights.definition.network, modalities=modalities)
+    absent = tuple(f"{part}.{m}." for part in ("encoders", "gates") for m in MODALITIES if m not in network.modalities)
+    load_tensors(network, {name: value for name, value in weights.tensors.items() if not name.startswith(absent)})
+    return network.eval()
+
+
+def load_tensors(network: "GmmasNetwork", tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy tensors into a network; exactly its own names and shapes.
+
+    Raises:
+        ModelError: a tensor is missing, unknown, or of another shape; all faults are counted and the first is named.
+    """
+    import torch
+
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    faults = [f"{name} is missing" for name in own.keys() - given.keys()]
+    faults += [f"{name} is not part of the network" for name in given.keys() - own.keys()]
+    faults += [f"{name} has shape {given[name]}, not {own[name]}" for name in own.keys() & given.keys() if given[name] != own[name]]
+    if faults:
+        raise ModelError(
+            "the tensors do not fit the network",
+            where=f"network of {', '.join(network.modalities)}",
+            got=f"{len(faults)} faults, first: {min(faults)}",
+            expected="the tensors of the same model definition and the same sequences",
+            remedy="use the same software version and model definition on both sides",
+        )
+    network.load_state_dict({name: torch.from_numpy(np.array(value, dtype=np.float32, order="C")) for name, value in tensors.items()})
+
+
+def _check_values(tensors: Mapping[str, NDArray[np.float32]], *, where: Path) -> None:
+    for name, value in tensors.items():
+        if value.dtype != np.float32 or not np.isfinite(value).all():
+            raise ModelError(
+                "a weight is not a finite float32 number",
+                where=where,
+                got=f"{name} of dtype {value.dtype}" + ("" if value.dtype != np.float32 else " with nan or infinity"),
+                expected="finite float32 values",
+                remedy="go back to the last good round",
+            )
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _describe(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return f"{type(error).__name__} for {Path(error.filename or '').name}"
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{RECORD_FILE} with {error.error_count()} faults, first: {'.'.join(map(str, first['loc'])) or 'whole file'}: {first['msg']}"
+
+
+def _unreadable(folder: Path, *, got: str, expected: str = f"{TENSORS_FILE} and {RECORD_FILE} of one model") -> ModelError:
+    return ModelError("weights cannot be read", where=folder, got=got, expected=expected, remedy="copy the folder again from its origin")

@@ -1,0 +1,60 @@
+"""Files that are whole or absent, and folders nobody else can read."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    The data go to a temporary file of the same folder, reach the disk, and take the name in one step.
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+        data: the whole content.
+        mode: access rights of the file, whatever the umask.
+        durable: wait for the disk; off for a file that means nothing after a power cut.
+
+    Raises:
+        OSError: the folder is missing or not writable, or the disk is full; the old file is untouched.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(handle.fileno(), mode)
+            handle.write(data)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private_folder(path: Path) -> Path:
+    """Make a folder (and its parents) with rights 0700, or tighten an existing one; returns it."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 hex digest of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

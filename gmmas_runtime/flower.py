@@ -1,0 +1,37 @@
+"""The environment every Flower process of ours runs in: its own home, no telemetry, no update check, no proxy to loopback."""
+
+import os
+import sys
+from pathlib import Path
+
+LOOPBACK = ("127.0.0.1", "localhost")
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""Nothing of ours, Flower's or MLflow's calls home."""
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Return the variables to set on top of the inherited environment.
+
+    Args:
+        home: folder for Flower's configuration and installed bundles; must be absolute, because processes run in other folders.
+    """
+    assert home.is_absolute(), f"FLWR_HOME must be absolute, got {home}"
+    inherited = [entry for entry in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if entry]
+    programs = str(Path(sys.executable).parent)
+    direct = ",".join(dict.fromkeys([*inherited, *LOOPBACK]))
+    return {
+        "FLWR_HOME": str(home),
+        # Flower starts its own programs by bare name: they must be those of this environment.
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
+        **QUIET,
+        # A hospital's proxy must never see the traffic between two processes of one machine.
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "NO_COLOR": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def flower_program(name: str) -> str:
+    """Return the path of one of Flower's programs (`flower-superlink`, `flwr`, ...) in this interpreter's environment."""
+    return str(Path(sys.executable).parent / name)

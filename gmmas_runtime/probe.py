@@ -1,0 +1,89 @@
+"""Does a TLS server answer, and is it the one we trust? Used for readiness, for `status` and by a hospital's preflight."""
+
+import http.client
+import socket
+import ssl
+from pathlib import Path
+
+from gmmas_runtime.keys import load_certificate
+from gmmas_schema.errors import FederationError, TrustError
+
+HTTP_OK = 200
+
+
+def check_health(address: str, *, authority_certificate: Path, timeout_s: float = 5.0) -> None:
+    """Ask `https://<address>/health` over a connection verified against one authority.
+
+    Args:
+        address: host:port.
+        authority_certificate: the only authority trusted.
+        timeout_s: for the connection and for the answer, each.
+
+    Raises:
+        TrustError: the authority's file is wrong, or the server's certificate was not issued by it or not for this host.
+        FederationError: nobody answers there, or not with 200 OK.
+    """
+    load_certificate(authority_certificate)
+    context = ssl.create_default_context(cafile=str(authority_certificate))
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except ssl.SSLCertVerificationError as error:
+        raise TrustError(
+            "the server's certificate is not trusted",
+            where=address,
+            got=error.verify_message,
+            expected=f"a certificate for {host} issued by {authority_certificate}",
+            remedy="check the address and that the authority's file is the coordinator's own authority.pem; "
+            "the coordinator adds a host name with `gmmas server renew --host NAME`",
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise FederationError(
+            "the server does not answer",
+            where=address,
+            got=_reason(error, timeout_s=timeout_s),
+            expected="an answer over TLS",
+            remedy="check that it runs (`gmmas server up` at the coordinator), the address, and firewalls on the way",
+        ) from error
+    finally:
+        connection.close()
+    if status != HTTP_OK:
+        raise FederationError(
+            "the server answers, but not as a coordinator does",
+            where=f"https://{address}/health",
+            got=f"HTTP status {status}",
+            expected=f"HTTP status {HTTP_OK}",
+            remedy="check the address and port, and the rules of a reverse proxy on the way",
+        )
+
+
+def is_healthy(address: str, *, authority_certificate: Path, timeout_s: float = 1.0) -> bool:
+    """Return whether check_health() passes."""
+    try:
+        check_health(address, authority_certificate=authority_certificate, timeout_s=timeout_s)
+    except (TrustError, FederationError):
+        return False
+    return True
+
+
+def port_is_free(port: int, *, host: str = "127.0.0.1") -> bool:
+    """Return whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _reason(error: Exception, *, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    if isinstance(error, ssl.SSLError):
+        return f"not a TLS server ({error.reason})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}".rstrip(": ")

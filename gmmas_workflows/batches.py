@@ -1,0 +1,67 @@
+"""From samples to training batches: which labels a case carries, and seeded drawing.
+
+Modality dropout shows the network a random non-empty subset of a case's sequences, so that one model serves every subset
+(Havaei et al., MICCAI 2016, "HeMIS"; Li et al., ECCV 2024, "SimMLM").
+
+Shapes: B batch, M modality in the order of MODALITIES, R region, X Y Z voxels of the network's grid.
+"""
+
+import hashlib
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from gmmas_data.augmentation import augment
+from gmmas_data.samples import Sample
+from gmmas_model.batch import Batch, drop_modalities
+from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Task
+
+
+def has_label(sample: Sample, task: Task) -> bool:
+    """Tell whether a case trains a task's head.
+
+    A 1p/19q label trains P(codeleted | mutant), so it counts only where the tumour is not known to be IDH-wildtype.
+    """
+    if task is Task.SEGMENTATION:
+        return sample.regions_RXYZ is not None
+    if task is Task.IDH:
+        return not math.isnan(sample.idh)
+    return not math.isnan(sample.codeletion) and sample.idh != 0
+
+
+def count_labels(samples: Sequence[Sample]) -> dict[Task, int]:
+    """Count the cases that train each task's head."""
+    return {task: sum(has_label(sample, task) for sample in samples) for task in TASKS}
+
+
+def restrict(samples: Sequence[Sample], modalities: Collection[Modality]) -> tuple[Sample, ...]:
+    """Return the samples as if they had no other sequences than these; a sample that has none of them is left out."""
+    kept_M = np.array([m in modalities for m in MODALITIES], dtype=np.bool_)
+    return tuple(replace(s, present_M=s.present_M & kept_M) for s in samples if (s.present_M & kept_M).any())
+
+
+def generators(*parts: object) -> tuple[np.random.Generator, torch.Generator]:
+    """Return random generators of NumPy and torch that depend on nothing but `parts`, on any machine and in any process."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    rng = np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
+    return rng, torch.Generator().manual_seed(int(rng.integers(2**63)))
+
+
+def draw_batches(samples: Sequence[Sample], plan: TrainingPlan, *, seed: Sequence[object]) -> Iterator[Batch]:
+    """Yield the batches of `plan.local_steps` steps, the same ones for the same `seed`.
+
+    The samples are gone through in shuffled epochs that run on from batch to batch. Each is augmented, and shows all of its
+    sequences or, in a share `plan.modality_dropout` of the draws, a random non-empty subset.
+    """
+    rng, dropout = generators(*seed)
+    order: list[int] = []
+    for _ in range(plan.local_steps):
+        while len(order) < plan.batch_size:
+            order.extend(rng.permutation(len(samples)).tolist())
+        drawn, order = [samples[place] for place in order[: plan.batch_size]], order[plan.batch_size :]
+        batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in drawn])
+        yield replace(batch, present_BM=drop_modalities(batch.present_BM, share=plan.modality_dropout, generator=dropout))

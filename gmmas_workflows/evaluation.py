@@ -1,0 +1,223 @@
+"""Accuracy of a network on a cohort: Dice per region, AUC per molecular marker, loss per task, with bootstrap intervals over patients.
+
+Dice follows the BraTS convention: a region that is empty in truth and prediction counts 1, empty in one of them 0. A case counts for
+what it is labelled with. The AUC of 1p/19q is that of P(codeleted) over all cases with that label, so it includes the IDH decision.
+
+Scores are taken on the network's grid during training (fast) or on the scan's own voxels (what a reader of the segmentation gets).
+
+Shapes: B batch, R region (WT, TC, ET), X Y Z voxels.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmmas_data.cases import Case
+from gmmas_data.preprocessing import restore_to_native
+from gmmas_data.quality import load_case
+from gmmas_data.regions import regions_of
+from gmmas_data.samples import Sample
+from gmmas_model.batch import Batch
+from gmmas_model.inference import predict_probabilities
+from gmmas_model.losses import multi_task_loss
+from gmmas_model.metrics import auc_interval, dice, mean_interval
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.prediction import Prediction
+from gmmas_schema.messages import Evaluation
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
+from gmmas_workflows.batches import restrict
+
+Precision = Literal["auto", "bf16", "fp32"]
+Progress = Callable[[int, int], None]
+
+THRESHOLD = 0.5
+"""A voxel belongs to a region where its probability exceeds this."""
+
+MOLECULAR = (Task.IDH, Task.CODELETION)
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """One case's figures; they stay where the case is.
+
+    Attributes:
+        modalities: sequences the network was shown.
+        probability: P(IDH mutant) and P(codeleted).
+        truth: the molecular labels that are known.
+        dice: per region, where the case has a segmentation.
+        loss: per task the case is labelled for; empty for scores on the scan's own voxels.
+    """
+
+    case_id: str
+    patient_id: str
+    modalities: tuple[Modality, ...]
+    probability: Mapping[Task, float]
+    truth: Mapping[Task, bool]
+    dice: Mapping[Region, float] = field(default_factory=dict)
+    loss: Mapping[Task, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, str | float | bool | None]:
+        """Return the figures as one flat row of a table."""
+        flat: dict[str, str | float | bool | None] = {"case": self.case_id, "modalities": "+".join(self.modalities)}
+        flat |= {f"dice_{region}": self.dice.get(region) for region in REGIONS}
+        for task in MOLECULAR:
+            flat |= {f"p_{task}": self.probability[task], task.value: self.truth.get(task)}
+        return flat
+
+
+def evaluate_network(
+    network: GmmasNetwork,
+    samples: Sequence[Sample],
+    *,
+    split: Split,
+    seed: int,
+    precision: Precision = "auto",
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Return the network's accuracy on samples, scored on its own grid.
+
+    Args:
+        network: on the device to compute on.
+        samples: cases; those without any sequence the network reads are left out.
+        split: which part of the cohort this is.
+        seed: of the bootstrap.
+        precision: of the forward pass.
+        on_progress: called with (done, total) cases.
+    """
+    return summarise(score_samples(network, samples, precision=precision, on_progress=on_progress), split=split, seed=seed)
+
+
+def score_samples(
+    network: GmmasNetwork,
+    samples: Sequence[Sample],
+    *,
+    modalities: Collection[Modality] = MODALITIES,
+    precision: Precision = "auto",
+    on_progress: Progress | None = None,
+) -> list[CaseScore]:
+    """Return the figures of each case on the network's grid, showing it no other sequences than `modalities`."""
+    shown = restrict(samples, set(network.modalities) & set(modalities))
+    scores = []
+    for done, sample in enumerate(shown):
+        prediction, batch = _predict(network, sample, precision=precision)
+        terms = multi_task_loss(network, prediction, batch)
+        predicted_RXYZ = threshold(prediction.region_probability()[0].cpu().numpy())
+        scores.append(
+            replace(
+                _score(sample, prediction, predicted_RXYZ, sample.regions_RXYZ),
+                loss={task: float(loss) for task, loss in terms.per_task.items()},
+            )
+        )
+        if on_progress is not None:
+            on_progress(done + 1, len(shown))
+    return scores
+
+
+def score_cases(
+    network: GmmasNetwork,
+    cases: Sequence[Case],
+    sample_of: Callable[[Case], Sample],
+    *,
+    modalities: Collection[Modality] = MODALITIES,
+    precision: Precision = "fp32",
+    on_progress: Progress | None = None,
+) -> list[CaseScore]:
+    """Return the figures of each case on its own voxels.
+
+    Args:
+        network: on the device to compute on.
+        cases: where the segmentations are read from.
+        sample_of: gives a case on the network's grid: SampleCache.get or preprocess_case.
+        modalities: sequences the network may see; a case that has none of them is left out.
+        precision: of the forward pass.
+        on_progress: called with (done, total) cases.
+
+    Raises:
+        DataError: a case does not pass the quality gate.
+    """
+    scores = []
+    for done, case in enumerate(cases):
+        for sample in restrict([sample_of(case)], set(network.modalities) & set(modalities)):
+            prediction, _ = _predict(network, sample, precision=precision)
+            truth_XYZ = load_case(case).segmentation
+            truth_RXYZ = regions_of(truth_XYZ) if truth_XYZ is not None else None
+            predicted_RXYZ = threshold(restore_to_native(prediction.region_probability()[0].cpu().numpy(), sample, order=1))
+            scores.append(_score(sample, prediction, predicted_RXYZ, truth_RXYZ))
+        if on_progress is not None:
+            on_progress(done + 1, len(cases))
+    return scores
+
+
+def evaluate_native(
+    network: GmmasNetwork,
+    cases: Sequence[Case],
+    sample_of: Callable[[Case], Sample],
+    *,
+    split: Split,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Return the network's accuracy on cases, scored on their own voxels; arguments as in score_cases and evaluate_network."""
+    return summarise(score_cases(network, cases, sample_of, on_progress=on_progress), split=split, seed=seed)
+
+
+def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evaluation:
+    """Return means with their 95 % bootstrap intervals; a figure that no case has is left out or has the value None."""
+    dice_of, auc = {}, {}
+    for region in REGIONS:
+        if known := [score for score in scores if region in score.dice]:
+            values = np.array([score.dice[region] for score in known])
+            dice_of[region] = mean_interval(values, seed=seed, patients=[score.patient_id for score in known])
+    for task in MOLECULAR:
+        if known := [score for score in scores if task in score.truth]:
+            truth, probability = np.array([(score.truth[task], score.probability[task]) for score in known]).T
+            auc[task] = auc_interval(truth.astype(bool), probability, seed=seed, patients=[score.patient_id for score in known])
+    losses = {task: [score.loss[task] for score in scores if task in score.loss] for task in TASKS}
+    return Evaluation(
+        split=split,
+        cases=len(scores),
+        dice=dice_of,
+        auc=auc,
+        loss={task: math.fsum(values) / len(values) for task, values in losses.items() if values},
+    )
+
+
+def threshold(probability_RXYZ: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return binary regions; a voxel outside a region's parent is left out of it."""
+    regions_RXYZ: NDArray[np.bool_] = np.logical_and.accumulate(probability_RXYZ > THRESHOLD, axis=0)
+    return regions_RXYZ
+
+
+def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+    """Return every non-empty subset, the largest first, in the order of MODALITIES."""
+    available = [m for m in MODALITIES if m in set(modalities)]
+    found = [tuple(m for place, m in enumerate(available) if code >> place & 1) for code in range(1, 2 ** len(available))]
+    return sorted(found, key=len, reverse=True)
+
+
+def _predict(network: GmmasNetwork, sample: Sample, *, precision: Precision) -> tuple[Prediction, Batch]:
+    """Return the prediction for one sample, and its batch of one."""
+    batch = Batch.collate([sample]).to(next(network.parameters()).device)
+    return predict_probabilities(network, batch.image_BMXYZ, batch.present_BM, precision=precision), batch
+
+
+def _score(
+    sample: Sample,
+    prediction: Prediction,
+    predicted_RXYZ: NDArray[np.bool_],
+    truth_RXYZ: NDArray[np.bool_] | NDArray[np.uint8] | None,
+) -> CaseScore:
+    labels = {Task.IDH: sample.idh, Task.CODELETION: sample.codeletion}
+    values = [] if truth_RXYZ is None else [dice(p, t) for p, t in zip(predicted_RXYZ, truth_RXYZ.astype(bool), strict=True)]
+    return CaseScore(
+        case_id=sample.case_id,
+        patient_id=sample.patient_id,
+        modalities=tuple(m for m, present in zip(MODALITIES, sample.present_M, strict=True) if present),
+        probability={Task.IDH: float(prediction.idh_probability()), Task.CODELETION: float(prediction.codeletion_probability())},
+        truth={task: bool(value) for task, value in labels.items() if not math.isnan(value)},
+        dice=dict(zip(REGIONS, map(float, values), strict=False)),
+    )

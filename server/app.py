@@ -1,0 +1,72 @@
+"""The coordinator's Flower ServerApp: opens the run's folder and does what is left of the run.
+
+Flower starts it in a process of its own with the run configuration key `run-dir`. It may be killed at any moment; started again on
+the same folder, it goes on from the last finished round.
+"""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
+from gmmas_schema.events import EventKind
+from server.checkpoint import RunFolder
+from server.events import EventLog
+from server.records import RunResult, Tracker
+from server.rounds import run_federation
+
+logger = logging.getLogger(__name__)
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federated run whose folder the run configuration names; any failure fails the Flower run."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from server.tracking import MlflowTracker
+
+    folder = open_run_folder(context)
+    run_in_folder(grid, folder, tracker=MlflowTracker(folder.config.tracking, folder.path))
+
+
+def open_run_folder(context: Context) -> RunFolder:
+    """Return the folder that the run configuration names.
+
+    Raises:
+        ConfigError: no absolute path is given, or there is no run.
+    """
+    value = str(context.run_config.get("run-dir", ""))
+    if not Path(value).is_absolute():
+        raise ConfigError(
+            "the run's folder is not named",
+            where="run configuration key run-dir",
+            got=value or "nothing",
+            expected="an absolute path",
+            remedy="start runs with `gmmas run`, which sets it",
+        )
+    return RunFolder.open(Path(value))
+
+
+def run_in_folder(grid: Grid, folder: RunFolder, *, tracker: Tracker) -> RunResult:
+    """Run what is left of a run while no other process works in its folder.
+
+    Raises:
+        GmmasError: the run failed or the folder is in use; the event log says so too, and the run can be resumed.
+    """
+    with folder.hold():
+        events = EventLog(folder.events_path)
+        try:
+            return run_federation(grid, folder, tracker=tracker, events=events)
+        except Exception as error:
+            code = error.code if isinstance(error, GmmasError) else ReasonCode.INTERNAL
+            message = str(error) if isinstance(error, GmmasError) else f"{type(error).__name__}: {error}"
+            logger.exception("the run failed")
+            events.emit(EventKind.RUN_FAILED, code=code, message=message)
+            # What ended the run matters more than a tracker that cannot be told of it.
+            with suppress(Exception):
+                tracker.finish("FAILED")
+            raise

@@ -1,0 +1,137 @@
+"""Requests out and replies in over a Flower Grid: one message at a time, so that memory does not grow with the number of sites.
+
+What flwr 1.41 gives and what is made of it:
+- A reply names its request in `reply_to_message_id`; nothing else tells replies apart.
+- A node that stops sending heartbeats (every 30 s) counts as offline after 30 to 60 s; its requests are then answered with
+  NODE_UNAVAILABLE, so a killed node costs a round that long and not the whole deadline.
+- A node killed and back before anybody looked has forgotten its request. Its `last_activated_at` has changed then, and only then.
+- A request whose time to live is over is not delivered any more, so a returning node starts no work for a round that is past.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from gmmas_schema.errors import ReasonCode
+from gmmas_schema.messages import TaskRequest
+from strategies.codec import size_bytes, write_request
+
+_RESTART_CHECK_S = 5.0
+
+_FLOWER_CODES = {
+    ErrorCode.MESSAGE_UNAVAILABLE: ReasonCode.DEADLINE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: ReasonCode.DEADLINE,
+    ErrorCode.NODE_UNAVAILABLE: ReasonCode.PROCESS,
+    ErrorCode.CLIENT_APP_CRASHED: ReasonCode.PROCESS,
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Clock and patience of the coordinator; tests put in their own clock.
+
+    Attributes:
+        clock: monotonic seconds.
+        sleep: waits seconds.
+        poll_s: pause between two looks for replies.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    poll_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class Node:
+    """A connected Flower node; `activation` changes when it comes back after having been away."""
+
+    identifier: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A request on its way."""
+
+    node: Node
+    message_id: str
+    sent_at: float
+    bytes_down: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for a letter: a content, or the reason why there is none."""
+
+    letter: Letter
+    content: RecordDict | None
+    code: ReasonCode | None = None
+
+
+class Courier:
+    """Sends requests and gathers replies over one Grid."""
+
+    def __init__(self, grid: Grid, timing: Timing) -> None:
+        self._grid = grid
+        self.timing = timing
+
+    def online_nodes(self) -> tuple[Node, ...]:
+        """Return the nodes that are connected, by identifier."""
+        return tuple(sorted((Node(info.node_id, info.last_activated_at) for info in self._grid.get_nodes()), key=lambda n: n.identifier))
+
+    def send(self, node: Node, request: TaskRequest, arrays: ArrayRecord | None = None, *, ttl_s: float) -> Letter:
+        """Push one request; records that share Array objects are uploaded once while the SuperLink still holds them."""
+        content = write_request(request, arrays)
+        message = Message(content, node.identifier, request.action.value, ttl=ttl_s, group_id=str(request.round))
+        # No identifier, or an empty one, is how a SuperLink refuses a message (the node has just left): the letter counts as lost.
+        identifiers = [identifier for identifier in self._grid.push_messages([message]) if identifier]
+        return Letter(node, identifiers[0] if identifiers else "", self.timing.clock(), size_bytes(content))
+
+    def pull(self, letter: Letter) -> Reply | None:
+        """Return the reply to a letter, or None while there is none."""
+        if not letter.message_id:
+            return Reply(letter, None, ReasonCode.PROCESS)
+        for message in self._grid.pull_messages([letter.message_id]):
+            if message.metadata.reply_to_message_id == letter.message_id:
+                return Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
+        return None
+
+    def gather(self, letters: Mapping[str, Letter], *, timeout_s: float) -> Iterator[Reply]:
+        """Yield one reply per letter as they come; by the deadline what is missing is yielded with code DEADLINE.
+
+        The caller must drop each reply before it asks for the next one.
+        """
+        waiting = dict(letters)
+        end = self.timing.clock() + timeout_s
+        next_check = self.timing.clock() + _RESTART_CHECK_S
+        while waiting:
+            for key in list(waiting):
+                reply = self.pull(waiting[key])
+                if reply is not None:
+                    del waiting[key]
+                    yield reply
+                    del reply
+            if waiting and self.timing.clock() >= next_check:
+                next_check = self.timing.clock() + _RESTART_CHECK_S
+                yield from (Reply(waiting.pop(key), None, ReasonCode.PROCESS) for key in self._restarted(waiting))
+            if waiting and self.timing.clock() >= end:
+                yield from (Reply(letter, None, ReasonCode.DEADLINE) for letter in waiting.values())
+                return
+            if waiting:
+                self.timing.sleep(self.timing.poll_s)
+
+    def _restarted(self, waiting: Mapping[str, Letter]) -> list[str]:
+        """Return the keys of letters whose node was activated anew after they were sent: they are lost."""
+        online = {node.identifier: node for node in self.online_nodes()}
+        return [key for key, letter in waiting.items() if online.get(letter.node.identifier, letter.node) != letter.node]
+
+
+def reason_of(error: Error) -> ReasonCode:
+    """Return the reason code of an error reply; any text that is not one of the codes is dropped unread."""
+    if error.reason in set(ReasonCode):
+        return ReasonCode(error.reason)
+    return _FLOWER_CODES.get(error.code, ReasonCode.INTERNAL)

@@ -1,0 +1,129 @@
+"""The coordinator's folder: where everything is, and opening it.
+
+    coordinator.yaml                     configuration (gmmas_schema.coordinator)
+    authority/authority.pem, .key        certificate authority; the .pem is handed to every hospital, the .key never leaves
+    server/server.pem, .key              TLS certificate of this machine
+    superexec.secret                     proves to the SuperLink that our own executor asks for work
+    sites.json                           enrolled hospitals
+    superlink.db                         Flower's state: nodes, runs, messages
+    flower/superlink, flower/operator    homes of Flower's processes and of its command line
+    app/                                 the app that `gmmas run` submits: names only, no code (server.app_bundle)
+    processes.json, logs/                running processes
+
+The folder has rights 0700. It can be moved while nothing runs: no absolute path is kept in it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pydantic
+
+from gmmas_runtime.files import write_atomic
+from gmmas_schema.coordinator import CoordinatorDeployment, SiteRegister
+from gmmas_schema.errors import ConfigError, TrustError
+
+
+@dataclass(frozen=True)
+class CoordinatorFolder:
+    """A coordinator's folder; `path` is absolute."""
+
+    path: Path
+    config: CoordinatorDeployment
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a folder that `gmmas server init` made.
+
+        Raises:
+            ConfigError: it is none, or coordinator.yaml is wrong.
+        """
+        path = path.resolve()
+        file = path / "coordinator.yaml"
+        if not file.is_file():
+            raise ConfigError(
+                "this is not a coordinator's folder",
+                where=path,
+                got="no coordinator.yaml in it" if path.is_dir() else "no such folder",
+                expected="a folder made by `gmmas server init`",
+                remedy=f"make one with `gmmas server init {path}`, or name the right folder",
+            )
+        return cls(path, CoordinatorDeployment.from_yaml(file))
+
+    @property
+    def authority(self) -> Path:
+        """Folder of the certificate authority."""
+        return self.path / "authority"
+
+    @property
+    def authority_certificate(self) -> Path:
+        """What a hospital needs to trust this coordinator."""
+        return self.authority / "authority.pem"
+
+    @property
+    def server(self) -> Path:
+        """Folder of the TLS certificate."""
+        return self.path / "server"
+
+    @property
+    def secret(self) -> Path:
+        """Secret shared by SuperLink and executor."""
+        return self.path / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        """Flower's state."""
+        return self.path / "superlink.db"
+
+    @property
+    def superlink_home(self) -> Path:
+        """FLWR_HOME of the resident processes."""
+        return self.path / "flower" / "superlink"
+
+    @property
+    def operator_home(self) -> Path:
+        """FLWR_HOME of Flower's command line."""
+        return self.path / "flower" / "operator"
+
+    @property
+    def app(self) -> Path:
+        """The app that is submitted. Flower wants its folder's name to begin with a letter."""
+        return self.path / "app"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the resident processes."""
+        return self.path / "logs"
+
+    @property
+    def state_file(self) -> Path:
+        """State of the supervisor."""
+        return self.path / "processes.json"
+
+    @property
+    def register_file(self) -> Path:
+        """Enrolled sites."""
+        return self.path / "sites.json"
+
+    def read_register(self) -> SiteRegister:
+        """Return the enrolled sites.
+
+        Raises:
+            TrustError: the file is damaged.
+        """
+        if not self.register_file.exists():
+            return SiteRegister()
+        try:
+            return SiteRegister.model_validate_json(self.register_file.read_bytes())
+        except (OSError, pydantic.ValidationError) as error:
+            raise TrustError(
+                "the list of enrolled sites cannot be read",
+                where=self.register_file,
+                got=type(error).__name__,
+                expected="the file as `gmmas server enrol` wrote it",
+                remedy="restore it from a backup; with the file moved away, hospitals stay connected but lose their names here",
+            ) from error
+
+    def write_register(self, register: SiteRegister) -> None:
+        """Replace the list of enrolled sites."""
+        write_atomic(self.register_file, register.model_dump_json(indent=1).encode() + b"\n")

@@ -1,0 +1,267 @@
+"""The run: rounds of training, one checkpoint each, then the best model on the sites' test cases. Resuming is running again.
+
+One round: 1. wait for members, 2. send each the groups it holds, 3. check and fold replies as they come, 4. with a quorum make the
+next model, 5. checkpoint, 6. tell the tracker. Everything a round does follows from the seed, the round and the model before it, so a
+run that was killed anywhere goes on from its last checkpoint to the very weights of an unbroken one (same replies, same sites).
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from gmmas_schema.errors import FederationError, ReasonCode
+from gmmas_schema.events import EventKind
+from gmmas_schema.messages import Action, Evaluation, SiteReport, TaskRequest
+from gmmas_schema.vocabulary import Split
+from server.checkpoint import RunFolder
+from server.courier import Courier, Timing
+from server.events import EventLog, read_events
+from server.initial_model import make_initial_model
+from server.membership import Member, Roster
+from server.records import ModelScore, Outcome, RoundRecord, RunResult, SiteRecord, Tracker
+from server.replies import Enquiry
+from server.scores import choose_best, score_model
+from strategies.aggregation import RunningMean
+from strategies.weighting import choose_weighting
+
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+
+def run_federation(grid: Grid, folder: RunFolder, *, tracker: Tracker, events: EventLog, timing: Timing | None = None) -> RunResult:
+    """Run a federated run to its end, from wherever its folder says it is.
+
+    Args:
+        grid: the way to the nodes.
+        folder: the run's folder; a finished run is returned as it is.
+        tracker: is told every round, the models and the result; may hear a thing twice after a resume.
+        events: the run's event log.
+        timing: clock and polling.
+
+    Raises:
+        FederationError: too few sites, or too few good replies in every attempt (code QUORUM). Run again to resume.
+        ModelError: the last checkpoint is damaged.
+    """
+    return _Run(grid, folder, tracker=tracker, events=events, timing=timing or Timing()).finish()
+
+
+class _Run:
+    """A run in progress."""
+
+    def __init__(self, grid: Grid, folder: RunFolder, *, tracker: Tracker, events: EventLog, timing: Timing) -> None:
+        self._folder, self._tracker, self._events, self._timing = folder, tracker, events, timing
+        self._config = folder.config
+        self._courier = Courier(grid, timing)
+        self._roster = Roster(self._courier, request=self._request(Action.DESCRIBE, 0), events=events)
+        self._scores: list[ModelScore] = []
+
+    def finish(self) -> RunResult:
+        """Do what is left of the run and return its result."""
+        self._tracker.start(self._config.model_dump(mode="json") | {"run": self._folder.run})
+        result = self._folder.read_result()
+        if result is None:
+            result = self._train_and_evaluate()
+            self._folder.write_result(result)
+        self._tracker.log_result(result)
+        if not any(event.kind is EventKind.RUN_FINISHED for event in read_events(self._folder.events_path)):
+            self._events.emit(EventKind.RUN_FINISHED, round=result.rounds, detail=_summary(result))
+        self._tracker.finish("FINISHED")
+        return result
+
+    def _train_and_evaluate(self) -> RunResult:
+        done = self._begin()
+        quorum = self._config.quorum
+        self._roster.wait_for(quorum.sites, timeout_s=quorum.join_deadline_s)
+        tensors: Tensors = self._folder.load_round(done).tensors
+        for number in range(done + 1, self._config.rounds + 1):
+            tensors = self._train_round(number, tensors)
+        return self._conclude(tensors)
+
+    def _begin(self) -> int:
+        """Return the last finished round: 0 for a new run, whose start is made here."""
+        finished = self._folder.finished_rounds()
+        if not finished:
+            self._folder.write_round(make_initial_model(self._config), record=None)
+            self._events.emit(
+                EventKind.RUN_STARTED, round=0, detail={"run": self._folder.run, "name": self._config.name, "rounds": self._config.rounds}
+            )
+            return 0
+        records = [self._folder.read_record(number) for number in finished if number > 0]
+        for record in records:
+            self._note_score(record)
+        if records:
+            # The crash may have come after the checkpoint and before the event log or the tracker heard of it.
+            told = [event.round for event in read_events(self._folder.events_path) if event.kind is EventKind.ROUND_FINISHED]
+            self._announce(records[-1], emit=records[-1].round not in told)
+        self._events.emit(EventKind.RUN_RESUMED, round=finished[-1], detail={"run": self._folder.run, "rounds": self._config.rounds})
+        return finished[-1]
+
+    def _train_round(self, number: int, tensors: Tensors) -> Tensors:
+        """Run one round until it counts, write it down and return the next model."""
+        quorum = self._config.quorum
+        for attempt in range(1, quorum.round_attempts + 1):
+            members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
+            started_at, start = time.time(), self._timing.clock()
+            self._events.emit(
+                EventKind.ROUND_STARTED, round=number, detail={"attempt": attempt, "sites": [member.site for member in members]}
+            )
+            mean = RunningMean(tensors)
+            sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean)
+            if not self._enough(sites, number, attempt):
+                continue
+            following = mean.result()
+            record = RoundRecord(
+                run=self._folder.run,
+                round=number,
+                rounds=self._config.rounds,
+                attempt=attempt,
+                started_at=started_at,
+                seconds=self._timing.clock() - start,
+                sites=tuple(site.model_copy(update={"shares": mean.shares().get(site.site, {})}) for site in sites),
+                validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
+                model_sha256="",
+                peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            )
+            self._keep(following, record)
+            return following
+        raise self._failed(f"round {number}")
+
+    def _keep(self, tensors: Tensors, record: RoundRecord) -> None:
+        """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
+        record = self._folder.write_round(tensors, record=record) or record
+        self._note_score(record)
+        self._announce(record)
+        self._folder.prune_models(keep={choose_best(self._scores, fallback=record.round)})
+
+    def _note_score(self, record: RoundRecord) -> None:
+        """Remember the validation of a trained model; the seeded start is no candidate for the best."""
+        if record.validation is not None and record.validation.model_round > 0:
+            self._scores.append(record.validation)
+
+    def _announce(self, record: RoundRecord, *, emit: bool = True) -> None:
+        """Tell the event log and the tracker of a finished round."""
+        if emit:
+            self._events.emit(EventKind.ROUND_FINISHED, round=record.round, detail=_round_detail(record))
+        self._tracker.log_round(record)
+
+    def _conclude(self, tensors: Tensors) -> RunResult:
+        """Evaluate the last model, choose the best, test it, publish and register both."""
+        rounds = self._config.rounds
+        last, ledger = self._evaluate(tensors, rounds, Split.VALIDATION)
+        scores = [*self._scores, last]
+        best_round = choose_best(scores, fallback=rounds)
+        best = self._folder.load_round(best_round)
+        test, tests = self._evaluate(best.tensors, best_round, Split.TEST)
+        validation = next((score for score in scores if score.model_round == best_round), None)
+        self._register("best", best_round, validation)
+        self._register("last", rounds, last)
+        return RunResult(
+            run=self._folder.run,
+            rounds=rounds,
+            best_round=best_round,
+            model_digest=self._config.model.digest(),
+            best_sha256=best.sha256,
+            last_sha256=self._folder.load_round(rounds).sha256,
+            validation=validation,
+            last=last,
+            test=test,
+            ledger=(*ledger, *tests),
+        )
+
+    def _evaluate(self, tensors: Tensors, model_round: int, split: Split) -> tuple[ModelScore, tuple[SiteRecord, ...]]:
+        """Return a model's accuracy on a split, and what the asking cost."""
+        quorum = self._config.quorum
+        for attempt in range(1, quorum.round_attempts + 1):
+            members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
+            sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split)
+            if self._enough(sites, model_round, attempt):
+                return score_model(_evaluations(sites), model_round=model_round, split=split), sites
+        raise self._failed(f"evaluation of model {model_round} on {split}")
+
+    def _ask(
+        self,
+        members: tuple[Member, ...],
+        action: Action,
+        number: int,
+        tensors: Tensors,
+        *,
+        split: Split,
+        mean: RunningMean | None = None,
+    ) -> tuple[SiteRecord, ...]:
+        """Send one request to the members and settle their replies; tensors go into `mean`."""
+        weigh = choose_weighting(self._config.strategy)
+
+        def count(report: SiteReport, received: Tensors) -> None:
+            if mean is not None:
+                mean.fold(report.site, received, weights=weigh(report))
+
+        request = self._request(action, number, split=split)
+        timeout_s = self._config.quorum.round_deadline_s
+        enquiry = Enquiry(self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s)
+        return enquiry.ask(members, count=count)
+
+    def _request(self, action: Action, number: int, *, split: Split | None = None) -> TaskRequest:
+        return TaskRequest(
+            action=action,
+            run=self._folder.run,
+            round=number,
+            rounds=self._config.rounds,
+            seed=self._config.seed,
+            model=self._config.model,
+            plan=self._config.training if action is Action.TRAIN else None,
+            evaluate=split,
+        )
+
+    def _enough(self, sites: tuple[SiteRecord, ...], number: int, attempt: int) -> bool:
+        """Return whether enough replies were good; says so where they were not."""
+        good = sum(site.outcome is Outcome.ACCEPTED for site in sites)
+        needed = self._config.quorum.replies
+        if good < needed:
+            detail = {"attempt": attempt, "good": good, "needed": needed, "sites": {site.site: site.code for site in sites}}
+            self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, detail=detail)
+        return good >= needed
+
+    def _failed(self, where: str) -> FederationError:
+        quorum = self._config.quorum
+        return FederationError(
+            "too few good replies",
+            where=where,
+            got=f"fewer than {quorum.replies} in each of {quorum.round_attempts} attempts",
+            expected=f"at least {quorum.replies} within {quorum.round_deadline_s:g} s",
+            remedy="see the refused and missing replies in events.jsonl, mend those sites and resume the run",
+            code=ReasonCode.QUORUM,
+        )
+
+    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None) -> None:
+        weights_folder = self._folder.publish_model(kind, round=number)
+        version = self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
+        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail={"kind": kind, "version": version})
+
+
+def _evaluations(sites: tuple[SiteRecord, ...]) -> dict[str, Evaluation]:
+    return {site.site: site.evaluation for site in sites if site.evaluation is not None}
+
+
+def _round_detail(record: RoundRecord) -> dict[str, object]:
+    """Return what displays show of a finished round."""
+    fields = {"outcome", "code", "bytes_down", "bytes_up", "round_trip_s", "seconds"}
+    return {
+        "seconds": record.seconds,
+        "bytes_down": record.bytes_down,
+        "bytes_up": record.bytes_up,
+        "sites": {site.site: site.model_dump(mode="json", include=fields) for site in record.sites},
+        "validation": record.validation.model_dump(mode="json", exclude={"sites"}) if record.validation else None,
+    }
+
+
+def _summary(result: RunResult) -> dict[str, object]:
+    """Return what displays show of a finished run."""
+    scores = {"validation": result.validation, "test": result.test}
+    return {"best_round": result.best_round} | {name: score.metrics if score else None for name, score in scores.items()}

@@ -1,0 +1,132 @@
+"""Replies are checked before they count: the right run, round and model, whole groups the site may send, finite numbers, sane counts.
+
+Every refusal is a ProtocolError that names the first fault; one reply's fault never touches another site's reply.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmmas_schema.errors import ProtocolError, ReasonCode
+from gmmas_schema.groups import by_group, groups_sent
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest
+
+Float32 = NDArray[np.float32]
+
+
+def check_description(description: SiteDescription, *, model_digest: str) -> None:
+    """Refuse a site that speaks another protocol or has another model definition.
+
+    Raises:
+        ProtocolError: with code PROTOCOL_VERSION, MODEL_DEFINITION or PROTOCOL (counts that cannot be).
+    """
+    site = description.site
+    if description.protocol != PROTOCOL_VERSION:
+        _refuse("protocol version", site, description.protocol, PROTOCOL_VERSION, ReasonCode.PROTOCOL_VERSION)
+    if description.model_digest != model_digest:
+        _refuse("model definition", site, description.model_digest[:12], model_digest[:12], ReasonCode.MODEL_DEFINITION)
+    for task, count in description.labelled.items():
+        if not 0 <= count <= description.cases:
+            _refuse(f"labelled cases for {task}", site, count, f"0 to {description.cases}", ReasonCode.PROTOCOL)
+
+
+def check_reply(
+    report: SiteReport,
+    tensors: Mapping[str, Float32],
+    *,
+    request: TaskRequest,
+    description: SiteDescription,
+    reference: Mapping[str, Float32],
+) -> None:
+    """Refuse a reply that does not answer `request` or whose content cannot be.
+
+    Args:
+        report: what the site says it did.
+        tensors: what it sent.
+        request: what it was asked.
+        description: what it holds, from its reply to DESCRIBE.
+        reference: the current global model; gives names and shapes.
+
+    Raises:
+        ProtocolError: with code REPLY_REFUSED (PROTOCOL_VERSION or MODEL_DEFINITION for those two).
+    """
+    _check_identity(report, request, description)
+    _check_counts(report, description)
+    if report.evaluation is not None:
+        _check_evaluation(report.evaluation, request, report.site)
+    allowed = groups_sent(description.modalities, description.labelled) & groups_sent(report.modalities, report.labelled)
+    _check_names(tensors, allowed if request.action is Action.TRAIN else (), reference, report.site)
+    for name, value in tensors.items():
+        _check_tensor(name, value, reference[name].shape, report.site)
+
+
+def _check_identity(report: SiteReport, request: TaskRequest, description: SiteDescription) -> None:
+    site = description.site
+    if report.protocol != PROTOCOL_VERSION:
+        _refuse("protocol version", site, report.protocol, PROTOCOL_VERSION, ReasonCode.PROTOCOL_VERSION)
+    if report.model_digest != request.model.digest():
+        _refuse("model definition", site, report.model_digest[:12], request.model.digest()[:12], ReasonCode.MODEL_DEFINITION)
+    for what, got, expected in (
+        ("site name", report.site, site),
+        ("run", report.run, request.run),
+        ("round", report.round, request.round),
+    ):
+        if got != expected:
+            _refuse(what, site, got, expected)
+
+
+def _check_counts(report: SiteReport, description: SiteDescription) -> None:
+    site = report.site
+    if report.cases > description.cases:
+        _refuse("number of cases", site, report.cases, f"at most {description.cases}, as described")
+    for task, count in report.labelled.items():
+        limit = min(report.cases, description.labelled.get(task, 0))
+        if not 0 <= count <= limit:
+            _refuse(f"labelled cases for {task}", site, count, f"0 to {limit}")
+    foreign = set(report.modalities) - set(description.modalities)
+    if foreign:
+        _refuse("modalities", site, ", ".join(sorted(foreign)), "only those described")
+
+
+def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -> None:
+    """Refuse an evaluation of another split, or figures outside their range: Dice and AUC lie in [0, 1]."""
+    if evaluation.split != request.evaluate:
+        _refuse("evaluated split", site, evaluation.split, request.evaluate)
+    for name, interval in (*evaluation.dice.items(), *evaluation.auc.items()):
+        if interval.n > evaluation.cases:
+            _refuse(f"patients behind {name}", site, interval.n, f"at most {evaluation.cases}")
+        if any(bound is not None and not 0 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):
+            _refuse(f"value of {name}", site, interval.value, "0 to 1")
+
+
+def _check_names(tensors: Mapping[str, Float32], allowed: Collection[str], reference: Mapping[str, Float32], site: str) -> None:
+    """Refuse tensors the model does not have, groups the site may not send, and parts of a group."""
+    foreign = sorted(set(tensors) - set(reference))
+    if foreign:
+        _refuse("tensor name", site, foreign[0], "a tensor of the model")
+    whole = by_group(reference)
+    for group, names in by_group(tensors).items():
+        if group not in allowed:
+            _refuse("group of tensors", site, group, ", ".join(sorted(allowed)) or "no tensors at all")
+        missing = sorted(set(whole[group]) - set(names))
+        if missing:
+            _refuse(f"group {group}", site, f"without {missing[0]}", f"all {len(whole[group])} tensors")
+
+
+def _check_tensor(name: str, value: Float32, shape: tuple[int, ...], site: str) -> None:
+    if value.dtype != np.float32 or value.shape != shape:
+        _refuse(f"form of {name}", site, f"{value.dtype} {value.shape}", f"float32 {shape}")
+    if not np.isfinite(value).all():
+        _refuse(f"values of {name}", site, f"{int(np.count_nonzero(~np.isfinite(value)))} not finite", "finite numbers")
+
+
+def _refuse(what: str, site: str, got: object, expected: object, code: ReasonCode = ReasonCode.REPLY_REFUSED) -> None:
+    raise ProtocolError(
+        f"refused for its {what}",
+        where=f"site {site}",
+        got=f"{got!s:.200}",
+        expected=expected,
+        remedy="compare the software versions and look at the site's log",
+        code=code,
+    )

@@ -1,0 +1,15 @@
+"""Federated averaging: every group over the sites that send it, by their number of training cases; the baseline.
+
+    theta_g = sum_k n_k theta_k,g / sum_k n_k
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, Algorithm 1. n_k counts all
+training cases of the site, labelled for the task or not, which is what the holders strategy improves on.
+"""
+
+from gmmas_schema.groups import groups_sent
+from gmmas_schema.messages import SiteReport
+
+
+def weigh_cases(report: SiteReport) -> dict[str, float]:
+    """Return the site's number of training cases for every group it may send."""
+    return dict.fromkeys(groups_sent(report.modalities, report.labelled), float(report.cases)) if report.cases > 0 else {}

@@ -1,0 +1,137 @@
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmmas_data.cache import SampleCache
+from gmmas_data.layouts import read_cohort
+from gmmas_data.preprocessing import preprocess_case
+from gmmas_data.samples import Sample
+from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_schema.model import GridConfig
+from gmmas_schema.vocabulary import Modality
+from tests.gmmas_data.scans import SHAPE, case_in, save, write_case
+
+GRID = GridConfig(spacing_mm=3, shape=(10, 12, 10))
+
+
+def assert_same(one: Sample, other: Sample) -> None:
+    for field in fields(Sample):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), err_msg=field.name)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when an entry is written again."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> SampleCache:
+    return SampleCache(tmp_path / "cache", GRID)
+
+
+@pytest.mark.parametrize("options", [{}, {"segmentation": False}, {"modalities": [Modality.T2]}])
+def test_a_hit_is_what_preprocessing_gives_to_the_last_bit(tmp_path: Path, cache: SampleCache, options: dict[str, object]) -> None:
+    case = replace(case_in(tmp_path / "case", **options), idh=False)
+    fresh = cache.get(case)
+    before = stamp(cache.path_of(case))
+    hit = cache.get(case)
+    assert stamp(cache.path_of(case)) == before
+    assert hit.image_MXYZ.dtype == np.float32
+    assert_same(hit, fresh)
+    assert_same(hit, preprocess_case(case, GRID))
+
+
+def test_a_moved_case_is_the_same_entry_and_a_changed_one_is_not(tmp_path: Path, cache: SampleCache) -> None:
+    case = case_in(tmp_path / "case")
+    moved = case_in(tmp_path / "elsewhere", case_id="other")
+    assert cache.path_of(moved) == cache.path_of(case)
+    assert cache.get(moved).case_id == "other"
+    keys = {cache.path_of(case)}
+    for part in ("t1", "seg"):
+        path = tmp_path / "case" / f"BraTS2021_00001_{part}.nii"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        keys.add(cache.path_of(case))
+    keys.add(cache.path_of(replace(case, segmentation=None)))
+    keys.add(cache.path_of(replace(case, images={Modality.T1CE: case.images[Modality.T1], Modality.T1: case.images[Modality.T1CE]})))
+    keys.add(SampleCache(cache.folder, GridConfig(spacing_mm=3.5, shape=GRID.shape)).path_of(case))
+    assert len(keys) == 6
+
+
+def test_a_mended_label_needs_no_rebuild(tmp_path: Path, cache: SampleCache) -> None:
+    case = case_in(tmp_path / "case")
+    assert np.isnan(cache.get(case).idh)
+    before = stamp(cache.path_of(case))
+    assert cache.get(replace(case, idh=True, codeletion=False)).idh == 1
+    assert stamp(cache.path_of(case)) == before
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-5000] + bytes([content[-5000] ^ 4]) + content[-4999:]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, lambda content: content[:-7], lambda content: b"", lambda content: b"x" * 400, lambda content: content[:4]]
+)
+def test_a_damaged_entry_is_made_again(
+    tmp_path: Path, cache: SampleCache, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    case = case_in(tmp_path / "case")
+    fresh = cache.get(case)
+    path = cache.path_of(case)
+    path.write_bytes(damage(path.read_bytes()))
+    assert_same(cache.get(case), fresh)
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert_same(cache.get(case), fresh)
+    assert not caplog.text
+
+
+def test_entries_are_private_and_name_nobody(tmp_path: Path, cache: SampleCache) -> None:
+    case = case_in(tmp_path / "case", case_id="UCSF-PDGM-0042_FU001d")
+    cache.get(case)
+    (path,) = cache.folder.iterdir()
+    assert (cache.folder.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert b"PDGM" not in path.read_bytes()
+    assert "PDGM" not in path.name
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_prepare_makes_every_entry_once(tmp_path: Path, cache: SampleCache, processes: int) -> None:
+    for number in range(3):
+        save(write_case(tmp_path / "cohort", case_id=f"c{number}", modalities=[Modality.T1]) / f"c{number}_t2.nii", noise(number))
+    cases = read_cohort(tmp_path / "cohort")
+    seen: list[tuple[int, int]] = []
+    cache.prepare(cases, processes=processes, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 3) for n in range(4)]
+    assert sorted(cache.folder.iterdir()) == sorted(cache.path_of(case) for case in cases)
+    stamps = [stamp(cache.path_of(case)) for case in cases]
+    cache.prepare(cases, processes=1)
+    assert [stamp(cache.path_of(case)) for case in cases] == stamps
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_case_leaves_no_entry(tmp_path: Path, cache: SampleCache, processes: int) -> None:
+    for number in range(2):
+        write_case(tmp_path / "cohort", case_id=f"c{number}", modalities=[Modality.T1])
+    save(tmp_path / "cohort" / "c1_seg.nii", np.zeros(SHAPE, np.uint8))
+    cases = read_cohort(tmp_path / "cohort")
+    with pytest.raises(DataError, match="no tumour voxel"):
+        cache.prepare(cases, processes=processes)
+    assert not cache.path_of(cases[1]).exists()
+
+
+def test_a_file_that_is_gone_is_a_data_error(tmp_path: Path, cache: SampleCache) -> None:
+    case = case_in(tmp_path / "case")
+    case.images[Modality.T2].unlink()
+    with pytest.raises(DataError) as caught:
+        cache.get(case)
+    assert caught.value.code is ReasonCode.DATA_UNREADABLE
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 100, SHAPE, dtype=np.int16)

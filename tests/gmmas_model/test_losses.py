@@ -1,0 +1,257 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gmmas_model.batch import Batch
+from gmmas_model.losses import (
+    LOSS_FLOOR,
+    LossTerms,
+    codeletion_loss,
+    focal_loss,
+    idh_loss,
+    multi_task_loss,
+    segmentation_loss,
+)
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.prediction import Prediction
+from gmmas_schema.groups import group_of
+from gmmas_schema.vocabulary import Task
+
+NAN = float("nan")
+LABEL = st.sampled_from([0.0, 1.0, NAN])
+ROW = st.lists(st.booleans(), min_size=4, max_size=4).filter(any)
+REGIONS_KNOWN = st.lists(st.booleans(), min_size=3, max_size=3)
+
+
+def run(network: GmmasNetwork, batch: Batch, **options: object) -> LossTerms:
+    return multi_task_loss(network, network(batch.image_BMXYZ, batch.present_BM), batch, **options)  # type: ignore[arg-type]
+
+
+def logits(value: Tensor | float, *, size: int = 1, side: int = 4) -> Prediction:
+    region_logits = torch.as_tensor(value, dtype=torch.float32).expand(size, 3, side, side, side).clone().requires_grad_()
+    idh, codeletion = (torch.zeros(size, requires_grad=True) for _ in range(2))
+    return Prediction(region_logits, idh, codeletion)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> dict[str, object]:
+    size = draw(st.integers(1, 3))
+
+    def rows(strategy: st.SearchStrategy[object]) -> list[object]:
+        return draw(st.lists(strategy, min_size=size, max_size=size))
+
+    return {
+        "present": rows(ROW),
+        "idh": rows(LABEL),
+        "codeletion": rows(LABEL),
+        "known": rows(REGIONS_KNOWN),
+        "tumour": draw(st.booleans()),
+    }
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(spec=batches(), bf16=st.booleans())
+def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
+    network: GmmasNetwork, make_batch: Callable[..., Batch], spec: dict[str, object], bf16: bool
+) -> None:
+    network.zero_grad()
+    batch = make_batch(**spec)
+    # What is unknown may hold anything.
+    batch.regions_BRXYZ[~batch.region_known_BR] = NAN
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        prediction = network(batch.image_BMXYZ, batch.present_BM)
+    terms = multi_task_loss(network, prediction, batch)
+    terms.total.backward()
+    assert terms.total.isfinite()
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert all(g.isfinite().all() for g in gradients.values())
+    known = {
+        Task.SEGMENTATION: int(batch.region_known_BR.any(1).sum()),
+        Task.IDH: sum(not math.isnan(x) for x in batch.idh_B.tolist()),
+        Task.CODELETION: sum(
+            not math.isnan(x) and idh != 0 for x, idh in zip(batch.codeletion_B.tolist(), batch.idh_B.tolist(), strict=True)
+        ),
+    }
+    assert terms.counted == known
+    assert set(terms.per_task) == {task for task, n in known.items() if n}
+    for task in Task:
+        assert (f"uncertainty.{task}" in gradients) == bool(known[task])
+        if not known[task] and not (task is Task.IDH and known[Task.CODELETION]):
+            assert not any(group_of(name) == f"head.{task}" for name in gradients)
+
+
+def test_an_unlabelled_batch_costs_nothing_and_moves_nothing(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    terms = run(network, make_batch(present=[[True] * 4]))
+    terms.total.backward()
+    assert terms.total.item() == 0
+    assert terms.total.requires_grad
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_a_task_without_labels_leaves_its_uncertainty_alone(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(present=[[True] * 4] * 2, idh=[1.0, 0.0])
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-2, weight_decay=0.1)
+    with torch.no_grad():
+        network.uncertainty[Task.SEGMENTATION].fill_(0.7)
+    for _ in range(5):
+        optimiser.zero_grad()
+        run(network, batch).total.backward()
+        optimiser.step()
+    assert network.uncertainty[Task.SEGMENTATION].item() == pytest.approx(0.7)
+    assert network.uncertainty[Task.IDH].item() != 0
+
+
+def test_uncertainty_settles_at_the_log_of_the_loss_and_never_runs_away(network: GmmasNetwork) -> None:
+    parameter = network.uncertainty[Task.SEGMENTATION]
+    optimiser = torch.optim.Adam([parameter], 0.05)
+    prediction = logits(torch.tensor([-40.0]))
+    batch = Batch(
+        torch.zeros(1, 4, 4, 4, 4), torch.ones(1, 4).bool(), torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3).bool(), *[torch.tensor([NAN])] * 2
+    )
+    for _ in range(400):
+        optimiser.zero_grad()
+        terms = multi_task_loss(network, prediction, batch)
+        terms.total.backward()
+        optimiser.step()
+    assert terms.per_task[Task.SEGMENTATION] < 1e-6
+    assert parameter.item() == pytest.approx(math.log(LOSS_FLOOR), abs=0.05)
+
+
+def test_fixed_weights_and_task_weights(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(present=[[True] * 4], idh=[1.0], known=[[True] * 3])
+    fixed = run(network, batch, uncertainty_weighting="fixed", task_weights={Task.IDH: 3.0})
+    expected = fixed.per_task[Task.SEGMENTATION] + 3 * fixed.per_task[Task.IDH]
+    torch.testing.assert_close(fixed.total.detach(), expected)
+    learned = run(network, batch)
+    expected = 0.5 * (learned.per_task[Task.SEGMENTATION] + learned.per_task[Task.IDH] + 2 * LOSS_FLOOR)
+    torch.testing.assert_close(learned.total.detach(), expected)
+
+
+def seg_batch(regions_BRXYZ: Tensor, known: list[list[bool]]) -> Batch:
+    size, _, *grid = regions_BRXYZ.shape
+    unknown_B = torch.full((size,), NAN)
+    return Batch(torch.zeros(size, 4, *grid), torch.ones(size, 4).bool(), regions_BRXYZ, torch.tensor(known), unknown_B, unknown_B)
+
+
+def test_perfect_segmentation_costs_nothing() -> None:
+    regions = torch.zeros(1, 3, 4, 4, 4)
+    regions[:, :, :2] = 1
+    loss, counted = segmentation_loss(logits(40 * (2 * regions - 1)), seg_batch(regions, [[True] * 3]))
+    assert counted == 1
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_an_empty_mask_pushes_the_prediction_down() -> None:
+    prediction = logits(0.0)
+    loss, _ = segmentation_loss(prediction, seg_batch(torch.zeros(1, 3, 4, 4, 4), [[True] * 3]))
+    loss.backward()
+    gradient = prediction.region_logits_BRXYZ.grad
+    assert gradient is not None
+    assert (gradient > 0).all()
+    assert gradient.max() < 1
+
+
+def test_unknown_regions_add_nothing() -> None:
+    regions = torch.zeros(2, 3, 4, 4, 4)
+    regions[0, 0] = 1
+    only_wt, _ = segmentation_loss(logits(0.3, size=2), seg_batch(regions, [[True, False, False], [False] * 3]))
+    spoilt = regions.clone()
+    spoilt[0, 1:], spoilt[1] = NAN, NAN
+    same, counted = segmentation_loss(logits(0.3, size=2), seg_batch(spoilt, [[True, False, False], [False] * 3]))
+    assert counted == 1
+    assert same.item() == only_wt.item()
+    alone, _ = segmentation_loss(logits(0.3), seg_batch(spoilt[:1], [[True, False, False]]))
+    assert same.item() == pytest.approx(alone.item())
+
+
+def test_region_loss_is_dice_and_cross_entropy_of_the_marginals() -> None:
+    torch.manual_seed(0)
+    value, regions = torch.randn(2, 3, 4, 4, 4), (torch.rand(2, 3, 4, 4, 4) < 0.4).float().cumprod(1)
+    loss, _ = segmentation_loss(Prediction(value, torch.zeros(2), torch.zeros(2)), seg_batch(regions, [[True] * 3] * 2))
+    p = value.double().sigmoid().cumprod(1)
+    cross_entropy = torch.nn.functional.binary_cross_entropy(p, regions.double())
+    overlap, size = (p * regions).sum((0, 2, 3, 4)), (p + regions).sum((0, 2, 3, 4))
+    torch.testing.assert_close(loss.double(), (1 - (2 * overlap + 10) / (size + 10)).mean() + cross_entropy, atol=1e-5, rtol=1e-5)
+
+
+def molecular(*, idh_logit: float, codeletion_logit: float, idh: float, codeletion: float) -> tuple[Prediction, Batch]:
+    prediction = Prediction(
+        torch.zeros(1, 3, 1, 1, 1), torch.tensor([idh_logit], requires_grad=True), torch.tensor([codeletion_logit], requires_grad=True)
+    )
+    batch = Batch(
+        torch.zeros(1, 4, 1, 1, 1),
+        torch.ones(1, 4).bool(),
+        torch.zeros(1, 3, 1, 1, 1),
+        torch.zeros(1, 3).bool(),
+        torch.tensor([idh]),
+        torch.tensor([codeletion]),
+    )
+    return prediction, batch
+
+
+def signs(loss: Tensor, prediction: Prediction) -> tuple[int, int]:
+    """Return whether a step of descent raises (+1), lowers (-1) or leaves (0) P(mutant) and P(codeleted given mutant)."""
+    gradients = torch.autograd.grad(loss, [prediction.idh_logit_B, prediction.codeletion_logit_B], allow_unused=True)
+    a, b = (0 if g is None else int(-g.sign().item()) for g in gradients)
+    return a, b
+
+
+@pytest.mark.parametrize(
+    ("idh", "codeletion", "expected"),
+    [
+        (NAN, 1.0, (1, 1)),
+        (NAN, 0.0, (-1, -1)),
+        (1.0, 1.0, (0, 1)),
+        (1.0, 0.0, (0, -1)),
+    ],
+)
+def test_a_codeletion_label_trains_what_it_tells(idh: float, codeletion: float, expected: tuple[int, int]) -> None:
+    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=idh, codeletion=codeletion)
+    loss, counted = codeletion_loss(prediction, batch)
+    assert counted == 1
+    assert signs(loss, prediction) == expected
+
+
+@pytest.mark.parametrize("codeletion", [0.0, 1.0, NAN])
+def test_a_wildtype_patient_is_intact_by_construction(codeletion: float) -> None:
+    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=0.0, codeletion=codeletion)
+    loss, counted = codeletion_loss(prediction, batch)
+    assert (loss.item(), counted) == (0, 0)
+
+
+@pytest.mark.parametrize(("idh", "expected"), [(1.0, (1, 0)), (0.0, (-1, 0))])
+def test_an_idh_label_trains_the_idh_head_only(idh: float, expected: tuple[int, int]) -> None:
+    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=idh, codeletion=NAN)
+    loss, counted = idh_loss(prediction, batch)
+    assert counted == 1
+    assert signs(loss, prediction) == expected
+
+
+@given(st.floats(-100, 100, width=32), st.floats(-100, 100, width=32), LABEL, LABEL)
+def test_molecular_losses_are_finite_for_any_logit(idh_logit: float, codeletion_logit: float, idh: float, codeletion: float) -> None:
+    prediction, batch = molecular(idh_logit=idh_logit, codeletion_logit=codeletion_logit, idh=idh, codeletion=codeletion)
+    loss = idh_loss(prediction, batch)[0] + codeletion_loss(prediction, batch)[0]
+    assert loss.isfinite()
+    assert loss.item() >= 0
+    for gradient in torch.autograd.grad(loss, [prediction.idh_logit_B, prediction.codeletion_logit_B], allow_unused=True):
+        assert gradient is None or gradient.isfinite().all()
+
+
+def test_class_weights_hold_at_batch_one() -> None:
+    half = torch.tensor([0.5]).log()
+    rare = focal_loss(half, half, torch.tensor([1.0]), positive_share=0.2)
+    common = focal_loss(half, half, torch.tensor([0.0]), positive_share=0.2)
+    assert (rare / common).item() == pytest.approx(4)
+
+
+def test_focal_loss_is_the_formula() -> None:
+    p = torch.tensor([0.9, 0.2])
+    loss = focal_loss(p.log(), (1 - p).log(), torch.tensor([1.0, 0.0]), positive_share=0.5)
+    easy = -(0.975 * 0.1**2 * math.log(0.9) + 0.025 * 0.9**2 * math.log(0.1))
+    other = -(0.025 * 0.8**2 * math.log(0.2) + 0.975 * 0.2**2 * math.log(0.8))
+    assert loss.item() == pytest.approx((easy + other) / 2, rel=1e-4)

@@ -1,0 +1,99 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gmmas_model.inference import predict_probabilities
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.weights import save_weights
+from gmmas_schema.errors import ModelError
+from gmmas_schema.model import GridConfig, ModelDefinition
+from tests.gmmas_model.conftest import TINY
+
+# MLflow's own modules warn while they are imported and while they map their tables.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
+]
+
+DEFINITION = ModelDefinition(network=TINY, grid=GridConfig(shape=(8, 8, 8)))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri()))
+    yield tmp_path
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, network: GmmasNetwork) -> Path:
+    save_weights(tmp_path / "weights", {n: t.numpy() for n, t in network.state_dict().items()}, DEFINITION, metadata={"round": "3"})
+    return tmp_path / "weights"
+
+
+def test_a_logged_model_comes_back_by_pyfunc(store: Path, folder: Path, network: GmmasNetwork) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    with mlflow.start_run():
+        mlflow_flavor.log_model(folder, registered_model_name="gmmas")
+    loaded = mlflow.pyfunc.load_model("models:/gmmas/1")
+    image_BMXYZ, present_BM = torch.randn(2, 4, 8, 8, 8), torch.tensor([[True] * 4, [False, False, True, True]])
+    answer = loaded.predict({"image": image_BMXYZ.numpy(), "present": present_BM.numpy()})
+    expected = predict_probabilities(network, image_BMXYZ, present_BM)
+    np.testing.assert_array_equal(answer["regions"], expected.region_probability().numpy())
+    np.testing.assert_array_equal(answer["subtype"], expected.subtype_probability().numpy())
+    assert answer["idh"].shape == answer["codeletion"].shape == (2,)
+
+
+def test_a_model_folder_holds_text_and_safetensors_only(tmp_path: Path, folder: Path) -> None:
+    from gmmas_model import mlflow_flavor
+
+    (folder / "round.json").write_text("{}")
+    mlflow_flavor.save_model(folder, path=tmp_path / "model")
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"MLmodel", "model.json", "model.safetensors"}
+    assert "round.json" not in {path.name for path in files}
+    for path in files:
+        if path.name != "model.safetensors":
+            path.read_text(encoding="utf-8")
+    (size,) = np.frombuffer(next(p for p in files if p.name == "model.safetensors").read_bytes()[:8], "<u8")
+    assert size < 1_000_000
+    text = (tmp_path / "model" / "MLmodel").read_text()
+    assert "gmmas_model.mlflow_flavor" in text
+    assert DEFINITION.digest() in text
+    assert "python_model" not in text
+    assert "pkl" not in text
+
+
+def test_a_wrong_input_is_refused_by_the_signature(tmp_path: Path, folder: Path) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    mlflow_flavor.save_model(folder, path=tmp_path / "model")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        loaded.predict({"image": np.zeros((1, 3, 8, 8, 8), np.float32), "present": np.ones((1, 4), bool)})
+
+
+def test_changed_weights_are_refused(tmp_path: Path, folder: Path) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    mlflow_flavor.save_model(folder, path=tmp_path / "model")
+    record = next((tmp_path / "model").rglob("model.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"sha256": "0" * 64}))
+    with pytest.raises(ModelError):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))

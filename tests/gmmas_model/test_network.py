@@ -1,0 +1,179 @@
+from collections.abc import Callable, Collection
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gmmas_model.batch import Batch
+from gmmas_model.inference import predict_probabilities
+from gmmas_model.losses import multi_task_loss
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.prediction import Prediction
+from gmmas_schema.errors import ModelError
+from gmmas_schema.groups import GROUPS, by_group, group_of, groups_received
+from gmmas_schema.model import NetworkConfig
+from gmmas_schema.vocabulary import MODALITIES, Modality
+from tests.gmmas_model.conftest import TINY
+
+ALL = [[True] * 4]
+ROW = st.lists(st.booleans(), min_size=4, max_size=4).filter(any)
+GARBAGE = [float("nan"), float("inf"), 1e30, -5.0]
+
+
+def outputs(prediction: Prediction) -> list[torch.Tensor]:
+    return [prediction.region_logits_BRXYZ, prediction.idh_logit_B, prediction.codeletion_logit_B]
+
+
+def test_parameters_per_group_at_small_size() -> None:
+    tensors = GmmasNetwork(NetworkConfig()).state_dict()
+    counts = {group: sum(tensors[name].numel() for name in names) for group, names in by_group(tensors).items()}
+    assert tuple(counts) == GROUPS
+    assert {group: n for group, n in counts.items() if group.startswith("encoder.")} == dict.fromkeys(GROUPS[:4], 222_848)
+    assert counts == counts | {"gate.t1": 4, "fusion": 11_120, "bottleneck": 35_392, "decoder": 75_488}
+    assert counts == counts | {"head.segmentation": 27, "head.idh": 6_049, "head.codeletion": 6_049, "uncertainty.idh": 1}
+    assert sum(counts.values()) == 1_025_536
+
+
+def test_there_are_no_buffers(network: GmmasNetwork) -> None:
+    assert not list(network.buffers())
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+@pytest.mark.parametrize("modalities", [(Modality.FLAIR,), (Modality.T1, Modality.T2), tuple(Modality)])
+def test_a_sites_network_is_a_subset_of_the_whole_one(network: GmmasNetwork, modalities: Collection[Modality]) -> None:
+    site = GmmasNetwork(TINY, modalities=modalities)
+    whole = network.state_dict()
+    kept = {name: tensor for name, tensor in whole.items() if group_of(name) in groups_received(modalities)}
+    assert site.state_dict().keys() == kept.keys()
+    site.load_state_dict(kept, strict=True)
+    image_BMXYZ = torch.randn(1, 4, 8, 8, 8)
+    present_BM = torch.tensor([[m in modalities for m in MODALITIES]])
+    for own, other in zip(outputs(site(image_BMXYZ, present_BM)), outputs(network(image_BMXYZ, present_BM)), strict=True):
+        assert torch.equal(own, other)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROW, min_size=1, max_size=3), garbage=st.sampled_from(GARBAGE), bf16=st.booleans())
+def test_what_stands_in_an_absent_modality_is_never_read(
+    network: GmmasNetwork, make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float, bf16: bool
+) -> None:
+    batch = make_batch(present=rows)
+    spoilt_BMXYZ = batch.image_BMXYZ.clone()
+    spoilt_BMXYZ[~batch.present_BM] = garbage
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        clean, spoilt = network(batch.image_BMXYZ, batch.present_BM), network(spoilt_BMXYZ, batch.present_BM)
+    for a, b in zip(outputs(clean), outputs(spoilt), strict=True):
+        assert torch.equal(a, b)
+        assert a.isfinite().all()
+
+
+def test_absent_modalities_leave_no_gradient_in_their_encoder(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(present=[[False, False, True, True], [False, False, False, True]], known=[[True] * 3] * 2, idh=[0.0, 1.0])
+    multi_task_loss(network, network(batch.image_BMXYZ, batch.present_BM), batch).total.backward()
+    touched = {group_of(name) for name, p in network.named_parameters() if p.grad is not None}
+    assert {group for group in touched if group.startswith(("encoder", "gate"))} == {
+        "encoder.t2",
+        "encoder.flair",
+        "gate.t2",
+        "gate.flair",
+    }
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def test_molecular_loss_leaves_segmentation_alone(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(present=ALL, idh=[1.0], codeletion=[1.0])
+    multi_task_loss(network, network(batch.image_BMXYZ, batch.present_BM), batch).total.backward()
+    touched = {group_of(name) for name, p in network.named_parameters() if p.grad is not None}
+    assert touched.isdisjoint({"decoder", "head.segmentation", "uncertainty.segmentation"})
+    assert {"fusion", "bottleneck", "head.idh", "head.codeletion"} <= touched
+
+
+def test_two_runs_agree_to_the_bit(make_batch: Callable[..., Batch]) -> None:
+    def train() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        network = GmmasNetwork(TINY)
+        batch = make_batch(present=[[True] * 4, [True, False, False, True]], known=[[True] * 3] * 2, idh=[0.0, 1.0])
+        optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+        for _ in range(3):
+            optimiser.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                prediction = network(batch.image_BMXYZ, batch.present_BM)
+            multi_task_loss(network, prediction, batch).total.backward()
+            optimiser.step()
+        return list(network.state_dict().values())
+
+    for a, b in zip(train(), train(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_few_steps_fit_one_small_volume(make_batch: Callable[..., Batch], precision: str) -> None:
+    torch.manual_seed(0)
+    network = GmmasNetwork(NetworkConfig(channels=(8, 16, 32), blocks=(1, 1, 1)))
+    batch = make_batch(
+        present=[[True] * 4, [False, False, True, True]], known=[[True] * 3] * 2, idh=[0.0, 1.0], codeletion=[0.0, 1.0], side=16
+    )
+    optimiser = torch.optim.AdamW(network.parameters(), 5e-3)
+    history = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            prediction = network(batch.image_BMXYZ, batch.present_BM)
+        terms = multi_task_loss(network, prediction, batch)
+        terms.total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        history.append({task: float(loss) for task, loss in terms.per_task.items()})
+    assert all(history[-1][task] < 0.4 * history[0][task] for task in history[0]), (history[0], history[-1])
+
+
+def test_odd_grids_and_more_levels() -> None:
+    network = GmmasNetwork(NetworkConfig(channels=(4, 4, 8), blocks=(1, 2, 1), transformer_layers=0))
+    prediction = network(torch.randn(1, 4, 8, 16, 24), torch.tensor(ALL))
+    assert prediction.region_logits_BRXYZ.shape == (1, 3, 8, 16, 24)
+
+
+def test_prediction_without_gradient_keeps_the_mode(network: GmmasNetwork) -> None:
+    network.train()
+    prediction = predict_probabilities(network, torch.randn(1, 4, 8, 8, 8), torch.tensor(ALL))
+    assert network.training
+    assert not prediction.region_logits_BRXYZ.requires_grad
+    assert prediction.region_logits_BRXYZ.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("shape", "present"),
+    [
+        ((1, 4, 9, 8, 8), ALL),
+        ((1, 4, 2, 8, 8), ALL),
+        ((1, 3, 8, 8, 8), [[True] * 3]),
+        ((4, 8, 8, 8), ALL),
+        ((2, 4, 8, 8, 8), ALL),
+        ((1, 4, 8, 8, 8), [[False] * 4]),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(network: GmmasNetwork, shape: tuple[int, ...], present: list[list[bool]]) -> None:
+    with pytest.raises(ModelError) as caught:
+        network(torch.zeros(shape), torch.tensor(present))
+    assert caught.value.expected
+    assert caught.value.remedy
+
+
+def test_a_sample_with_only_unreadable_modalities_is_refused() -> None:
+    network = GmmasNetwork(TINY, modalities=(Modality.FLAIR,))
+    with pytest.raises(ModelError, match="no modality"):
+        network(torch.zeros(1, 4, 8, 8, 8), torch.tensor([[True, False, False, False]]))
+
+
+@pytest.mark.parametrize(
+    "config", [NetworkConfig(blocks=(1, 1)), NetworkConfig(transformer_heads=5), NetworkConfig(channels=(4, 6), blocks=(1, 1))]
+)
+def test_sizes_that_do_not_fit_together_are_refused(config: NetworkConfig) -> None:
+    with pytest.raises(ModelError, match="sizes do not fit"):
+        GmmasNetwork(config)
+
+
+def test_no_modality_is_refused() -> None:
+    with pytest.raises(ModelError):
+        GmmasNetwork(TINY, modalities=())

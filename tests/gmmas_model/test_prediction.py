@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmas_model.prediction import Prediction, chain_log_probability
+from gmmas_schema.vocabulary import SUBTYPES, Subtype
+
+LOGITS = st.floats(-200, 200, width=32)
+
+
+def predict(idh: float, codeletion: float, regions: tuple[float, float, float] = (0, 0, 0)) -> Prediction:
+    return Prediction(torch.tensor(regions).view(1, 3, 1, 1, 1), torch.tensor([idh]), torch.tensor([codeletion]))
+
+
+@given(LOGITS, LOGITS)
+def test_molecular_classes_obey_who_cns5(idh: float, codeletion: float) -> None:
+    prediction = predict(idh, codeletion)
+    subtype = dict(zip(SUBTYPES, prediction.subtype_probability()[0].tolist(), strict=True))
+    p_idh, p_codeletion = prediction.idh_probability().item(), prediction.codeletion_probability().item()
+    assert abs(sum(subtype.values()) - 1) <= 1e-6
+    assert abs(subtype[Subtype.GLIOBLASTOMA] - (1 - p_idh)) <= 1e-6
+    assert abs(subtype[Subtype.OLIGODENDROGLIOMA] - p_codeletion) <= 1e-6
+    assert abs(subtype[Subtype.ASTROCYTOMA] - p_idh * (1 - torch.tensor(codeletion).sigmoid().item())) <= 1e-6
+    assert p_codeletion <= p_idh
+    assert all(0 <= p <= 1 for p in subtype.values())
+
+
+@given(st.tuples(LOGITS, LOGITS, LOGITS))
+def test_regions_are_nested(logits: tuple[float, float, float]) -> None:
+    wt, tc, et = predict(0, 0, logits).region_probability().flatten().tolist()
+    assert 0 <= et <= tc <= wt <= 1
+
+
+@given(st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=3))
+def test_chain_is_exact_and_its_gradient_finite(logits: list[float]) -> None:
+    logits_1R = torch.tensor([logits], requires_grad=True)
+    log_p_1R, log_not_p_1R = chain_log_probability(logits_1R, dim=1)
+    exact_1R = torch.tensor([logits], dtype=torch.float64).sigmoid().cumprod(1)
+    torch.testing.assert_close(log_p_1R.exp().double(), exact_1R, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close((log_p_1R.exp() + log_not_p_1R.exp()), torch.ones_like(logits_1R), atol=1e-5, rtol=0)
+    (log_p_1R + log_not_p_1R).sum().backward()
+    assert logits_1R.grad is not None
+    assert logits_1R.grad.isfinite().all()
+    assert log_not_p_1R.isfinite().all()
+
+
+def test_log_of_a_tiny_complement_is_kept() -> None:
+    _, log_not_p = chain_log_probability(torch.tensor([[30.0, 30.0]]), dim=1)
+    # 1 - s(30)^2 = 2 exp(-30) to first order, which 1 - p in fp32 would round to 0.
+    assert log_not_p[0, 1].item() == pytest.approx(math.log(2) - 30, abs=1e-4)

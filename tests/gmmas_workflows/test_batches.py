@@ -1,0 +1,69 @@
+import math
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import torch
+
+from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.vocabulary import Modality, Task
+from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
+
+
+def test_labels_are_counted_per_task(make_sample) -> None:
+    samples = [
+        make_sample(1),
+        make_sample(2, segmentation=False, idh=math.nan, codeletion=1.0),
+        make_sample(3, idh=1.0, codeletion=0.0),
+        make_sample(4, segmentation=False, idh=0.0, codeletion=0.0),
+    ]
+    assert count_labels(samples) == {Task.SEGMENTATION: 2, Task.IDH: 3, Task.CODELETION: 2}
+
+
+def test_a_codeletion_label_of_a_wildtype_tumour_trains_nothing(make_sample) -> None:
+    assert not has_label(make_sample(0, idh=0.0, codeletion=0.0), Task.CODELETION)
+
+
+def test_restrict_hides_sequences_and_leaves_out_cases_without_any(make_sample) -> None:
+    samples = [make_sample(1), make_sample(2, modalities=(Modality.T1,)), make_sample(3, modalities=(Modality.T1, Modality.T2))]
+    kept = restrict(samples, {Modality.T2, Modality.FLAIR})
+    assert [sample.case_id for sample in kept] == ["case-1", "case-3"]
+    assert [sample.present_M.tolist() for sample in kept] == [[False, False, True, True], [False, False, True, False]]
+    assert samples[0].present_M.all()
+
+
+def test_generators_depend_on_every_part_and_on_nothing_else() -> None:
+    first, again, other = generators(0, "run", "north", 1), generators(0, "run", "north", 1), generators(0, "run", "north", 2)
+    draws = [(rng.integers(2**62), torch.rand(1, generator=torch_rng).item()) for rng, torch_rng in (first, again, other)]
+    assert draws[0] == draws[1]
+    assert draws[0][0] != draws[2][0]
+    assert draws[0][1] != draws[2][1]
+    assert generators("ab", "c")[0].integers(2**62) != generators("a", "bc")[0].integers(2**62)
+
+
+def test_batches_go_through_whole_epochs_and_repeat_with_the_seed(make_sample) -> None:
+    samples = [make_sample(number, idh=float(number)) for number in range(5)]
+    plan = TrainingPlan(local_steps=5, batch_size=2, augmentation=False, modality_dropout=0)
+    drawn = [batch.idh_B.tolist() for batch in draw_batches(samples, plan, seed=(0, "x"))]
+    flat = list(chain(*drawn))
+    assert sorted(flat[:5]) == sorted(flat[5:]) == [0, 1, 2, 3, 4]
+    assert drawn == [batch.idh_B.tolist() for batch in draw_batches(samples, plan, seed=(0, "x"))]
+    assert drawn != [batch.idh_B.tolist() for batch in draw_batches(samples, plan, seed=(1, "x"))]
+
+
+def test_modality_dropout_shows_every_subset_of_what_is_there(make_sample) -> None:
+    samples = [make_sample(1, modalities=(Modality.T1, Modality.FLAIR))]
+    plan = TrainingPlan(local_steps=300, batch_size=1, augmentation=False, modality_dropout=1)
+    seen = Counter(tuple(batch.present_BM[0].tolist()) for batch in draw_batches(samples, plan, seed=(0,)))
+    assert set(seen) == {(True, False, False, True), (True, False, False, False), (False, False, False, True)}
+    assert min(seen.values()) > 60
+
+
+def test_augmentation_changes_pictures_but_not_the_cases(make_sample) -> None:
+    samples = [make_sample(1), make_sample(2)]
+    before = [sample.image_MXYZ.copy() for sample in samples]
+    plan = TrainingPlan(local_steps=1, batch_size=2, augmentation=True, modality_dropout=0)
+    (batch,) = draw_batches(samples, plan, seed=(0,))
+    assert not any(torch.equal(image, torch.from_numpy(own)) for image in batch.image_BMXYZ for own in before)
+    for sample, own in zip(samples, before, strict=True):
+        np.testing.assert_array_equal(sample.image_MXYZ, own)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from gmmas_schema.errors import ProtocolError, ReasonCode
+from gmmas_schema.messages import Action, Evaluation, Interval, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.model import ModelDefinition
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
+from strategies.checks import check_description, check_reply
+
+MODEL = ModelDefinition()
+HELD = tuple(m for m in MODALITIES if m is not Modality.T1CE)
+LABELLED = {Task.SEGMENTATION: 8, Task.IDH: 5}
+DESCRIPTION = SiteDescription(site="south", model_digest=MODEL.digest(), software="1", modalities=HELD, cases=10, labelled=LABELLED)
+REQUEST = TaskRequest(action=Action.TRAIN, run="r", round=3, rounds=9, seed=0, model=MODEL, evaluate=Split.VALIDATION)
+REPORT = SiteReport(
+    site="south", run="r", round=3, model_digest=MODEL.digest(), modalities=HELD, cases=10, labelled=LABELLED,
+    evaluation=Evaluation(split=Split.VALIDATION, cases=2, dice={Region.WT: Interval(value=0.5, low=0.1, high=0.9, n=2)}),
+)  # fmt: skip
+REFERENCE = {
+    name: np.zeros((2, 3), np.float32)
+    for name in ("encoders.t1.a", "encoders.t1.b", "encoders.t1ce.a", "fusion.a", "heads.idh.a", "heads.codeletion.a")
+}
+SENT = {name: np.ones((2, 3), np.float32) for name in ("encoders.t1.a", "encoders.t1.b", "fusion.a", "heads.idh.a")}
+
+
+def check(report=REPORT, tensors=SENT, request=REQUEST, description=DESCRIPTION):
+    check_reply(report, tensors, request=request, description=description, reference=REFERENCE)
+
+
+def refusal(**changes):
+    with pytest.raises(ProtocolError) as caught:
+        check(**changes)
+    return caught.value
+
+
+def test_a_good_reply_passes():
+    check()
+
+
+def test_whole_groups_may_be_left_out():
+    check(tensors={"fusion.a": SENT["fusion.a"]})
+    check(tensors={})
+
+
+@pytest.mark.parametrize(
+    ("update", "code", "named"),
+    [
+        ({"protocol": 2}, ReasonCode.PROTOCOL_VERSION, "protocol"),
+        ({"model_digest": "other"}, ReasonCode.MODEL_DEFINITION, "model definition"),
+        ({"site": "north"}, ReasonCode.REPLY_REFUSED, "site name"),
+        ({"run": "an older one"}, ReasonCode.REPLY_REFUSED, "run"),
+        ({"round": 2}, ReasonCode.REPLY_REFUSED, "round"),
+        ({"cases": 11}, ReasonCode.REPLY_REFUSED, "number of cases"),
+        ({"labelled": {Task.IDH: 6}}, ReasonCode.REPLY_REFUSED, "labelled cases for idh"),
+        ({"labelled": {Task.CODELETION: 1}}, ReasonCode.REPLY_REFUSED, "labelled cases for codeletion"),
+        ({"labelled": {Task.IDH: -1}}, ReasonCode.REPLY_REFUSED, "labelled cases for idh"),
+        ({"cases": 4}, ReasonCode.REPLY_REFUSED, "labelled cases for segmentation"),
+        ({"modalities": MODALITIES}, ReasonCode.REPLY_REFUSED, "modalities"),
+    ],
+)
+def test_a_report_that_does_not_fit_is_refused_by_name(update, code, named):
+    error = refusal(report=REPORT.model_copy(update=update))
+    assert error.code is code
+    assert named in error.what
+    assert "south" in error.where
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        Evaluation(split=Split.TEST, cases=2),
+        Evaluation(split=Split.VALIDATION, cases=2, dice={Region.WT: Interval(value=1.5, n=2)}),
+        Evaluation(split=Split.VALIDATION, cases=2, auc={Task.IDH: Interval(value=0.5, low=-0.1, high=0.9, n=2)}),
+        Evaluation(split=Split.VALIDATION, cases=2, dice={Region.WT: Interval(value=0.5, n=3)}),
+    ],
+)
+def test_an_impossible_evaluation_is_refused(evaluation):
+    assert refusal(report=REPORT.model_copy(update={"evaluation": evaluation})).code is ReasonCode.REPLY_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("tensors", "named"),
+    [
+        (SENT | {"encoders.t1ce.a": np.ones((2, 3), np.float32)}, "group of tensors"),
+        (SENT | {"heads.codeletion.a": np.ones((2, 3), np.float32)}, "group of tensors"),
+        (SENT | {"heads.idh.extra": np.ones((2, 3), np.float32)}, "tensor name"),
+        (SENT | {"backdoor": np.ones((2, 3), np.float32)}, "tensor name"),
+        ({"encoders.t1.a": SENT["encoders.t1.a"]}, "group encoder.t1"),
+        (SENT | {"fusion.a": np.ones((3, 2), np.float32)}, "form of fusion.a"),
+        (SENT | {"fusion.a": np.ones(6, np.float32)}, "form of fusion.a"),
+        (SENT | {"fusion.a": np.ones((2, 3))}, "form of fusion.a"),
+        (SENT | {"fusion.a": np.array([[1, 2, 3], [4, np.nan, 6]], np.float32)}, "values of fusion.a"),
+        (SENT | {"fusion.a": np.full((2, 3), np.inf, np.float32)}, "values of fusion.a"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(tensors, named):
+    error = refusal(tensors=tensors)
+    assert error.code is ReasonCode.REPLY_REFUSED
+    assert named in error.what
+
+
+def test_a_group_without_labels_in_the_report_is_refused_even_if_the_site_described_some():
+    error = refusal(report=REPORT.model_copy(update={"labelled": {Task.SEGMENTATION: 8}}))
+    assert error.got == "head.idh"
+
+
+def test_an_evaluation_request_wants_no_tensors():
+    request = REQUEST.model_copy(update={"action": Action.EVALUATE})
+    check(request=request, tensors={})
+    assert "group of tensors" in refusal(request=request).what
+
+
+def test_a_foreign_name_is_not_quoted_at_length():
+    assert len(refusal(tensors=SENT | {"x" * 100_000: SENT["fusion.a"]}).explain()) < 1000
+
+
+@pytest.mark.parametrize(
+    ("update", "code"),
+    [
+        ({"protocol": 2}, ReasonCode.PROTOCOL_VERSION),
+        ({"model_digest": "other"}, ReasonCode.MODEL_DEFINITION),
+        ({"labelled": {Task.IDH: 11}}, ReasonCode.PROTOCOL),
+        ({"labelled": {Task.IDH: -1}}, ReasonCode.PROTOCOL),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(update, code):
+    check_description(DESCRIPTION, model_digest=MODEL.digest())
+    with pytest.raises(ProtocolError) as caught:
+        check_description(DESCRIPTION.model_copy(update=update), model_digest=MODEL.digest())
+    assert caught.value.code is code
