@@ -79,12 +79,12 @@ def measure(folder: Path, row: dict[str, str]) -> dict[str, object]:
         "subtype": row["subtype"],
         "age": float(row["age_years"]),
         "ml": ml,
-        "features": features(z, brain=brain, tumour=tumour, core=core if core.any() else tumour, ml=ml),
+        "features": features(z, brain=brain, core=core if core.any() else tumour, ml=ml),
         "threshold_dice": threshold_dice(z["flair"], brain, tumour),
     }
 
 
-def features(z: dict[str, Array], *, brain: NDArray[np.bool_], tumour: NDArray[np.bool_], core: NDArray[np.bool_], ml: dict[str, float]) -> list[float]:
+def features(z: dict[str, Array], *, brain: NDArray[np.bool_], core: NDArray[np.bool_], ml: dict[str, float]) -> list[float]:
     """Return volumes, position, signal, mismatch, calcification and edge sharpness of a tumour."""
     total, solid = sum(ml.values()), ml["ncr"] + ml["et"]
     depth = ndimage.distance_transform_edt(brain) * SPACING_MM
@@ -97,7 +97,10 @@ def features(z: dict[str, Array], *, brain: NDArray[np.bool_], tumour: NDArray[n
     values = [np.log(total), ml["et"] / (solid + 1), ml["ncr"] / (solid + 1), ml["ed"] / total]
     values += [abs(x - brain.shape[0] / 2), y, height, float(depth[core].mean()), float(np.percentile(depth[core], 10))]
     values += [float(f) for m in z for f in (np.median(z[m][inner]), z[m][core].std(), *np.percentile(z[m][core], (2, 98)))]
-    values += [float(np.median(z["flair"][inner]) - np.median(z["flair"][rim])), float(np.median(z["t2"][inner]) - np.median(z["flair"][inner]))]
+    values += [
+        float(np.median(z["flair"][inner]) - np.median(z["flair"][rim])),
+        float(np.median(z["t2"][inner]) - np.median(z["flair"][inner])),
+    ]
     values += [float(slope[edge & brain].mean()), float((z["t2"][core] < 0).mean()), float((z["flair"][core] < 0).mean())]
     return values
 
@@ -122,7 +125,10 @@ def auc(x: Array, y: NDArray[np.bool_]) -> dict[str, float]:
         "random_forest": RandomForestClassifier(400, min_samples_leaf=3, random_state=0, n_jobs=1),
         "logistic": make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)),
     }
-    return {name: round(float(roc_auc_score(y, cross_val_predict(m, x, y, cv=folds, method="predict_proba")[:, 1])), 3) for name, m in models.items()}
+    return {
+        name: round(float(roc_auc_score(y, cross_val_predict(m, x, y, cv=folds, method="predict_proba")[:, 1])), 3)
+        for name, m in models.items()
+    }
 
 
 def summarise(rows: list[dict], seconds: float, options: argparse.Namespace) -> dict[str, object]:
@@ -131,7 +137,10 @@ def summarise(rows: list[dict], seconds: float, options: argparse.Namespace) -> 
     age = np.array([[row["age"]] for row in rows])
     subtype = np.array([row["subtype"] for row in rows])
     mutant, codeleted = subtype != "glioblastoma", subtype == "oligodendroglioma"
-    volumes = {name: [sum(row["ml"][part] for part in parts) for row in rows] for name, parts in (("wt", ("ncr", "ed", "et")), ("tc", ("ncr", "et")), ("et", ("et",)))}
+    volumes = {
+        name: [sum(row["ml"][part] for part in parts) for row in rows]
+        for name, parts in (("wt", ("ncr", "ed", "et")), ("tc", ("ncr", "et")), ("et", ("et",)))
+    }
     dice = np.array([row["threshold_dice"] for row in rows])
     best = int(np.median(dice, axis=0).argmax())
     return {
@@ -139,8 +148,12 @@ def summarise(rows: list[dict], seconds: float, options: argparse.Namespace) -> 
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "cases": {name: int((subtype == name).sum()) for name in np.unique(subtype)},
         "wall_seconds_per_case": round(seconds / len(rows), 2),
-        "volume_ml_percentiles_5_25_50_75_95": {name: [round(float(p), 1) for p in np.percentile(v, (5, 25, 50, 75, 95))] for name, v in volumes.items()},
-        "share_with_enhancement": {name: round(float(np.mean([row["ml"]["et"] > 0.5 for row in rows if row["subtype"] == name])), 2) for name in np.unique(subtype)},
+        "volume_ml_percentiles_5_25_50_75_95": {
+            name: [round(float(p), 1) for p in np.percentile(v, (5, 25, 50, 75, 95))] for name, v in volumes.items()
+        },
+        "share_with_enhancement": {
+            name: round(float(np.mean([row["ml"]["et"] > 0.5 for row in rows if row["subtype"] == name])), 2) for name in np.unique(subtype)
+        },
         "auc": {
             "idh": auc(x, mutant),
             "idh_with_age": auc(np.hstack([x, age]), mutant),

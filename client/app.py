@@ -80,6 +80,8 @@ def site_socket() -> Path:
 
 
 def _forward(message: Message, action: Action) -> RecordDict:
+    if not message.has_content():
+        raise ProtocolError("a message has no content", got=message.metadata.message_type, expected="a request")
     request, tensors = read_request(message.content)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)

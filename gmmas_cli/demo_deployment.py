@@ -172,7 +172,7 @@ def _wait_online(folder: DemoFolder, count: int, supervisors: list[Supervisor], 
                 expected=f"{count} nodes online",
                 remedy="read the logs there; a loaded machine may need a second try, which goes on from here",
             )
-        time.sleep(1.0)
+        time.sleep(2.0)
 
 
 def _is_ready(state_file: Path) -> bool:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pydantic import ValidationError
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,17 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from gmmas_cli.run_view import RunView, SiteRow
-from gmmas_cli.screens import format_bytes, format_seconds
+from gmmas_cli.screens import format_bytes, format_clock, format_metrics, format_seconds
 from gmmas_schema.events import Event, EventKind
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Region, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
 from server.records import RoundRecord
 
 REFRESH_PER_S: Final = 2
-METRIC_NAMES: Final = {
-    **{f"dice_{region}": f"Dice {region.upper()}" for region in REGIONS},
-    f"auc_{Task.IDH}": "AUC IDH",
-    f"auc_{Task.CODELETION}": "AUC 1p/19q",
-}
+SHORT_NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2", Modality.FLAIR: "FL"}
 _REPLIES = (EventKind.REPLY_REFUSED, EventKind.REPLY_MISSING, EventKind.SITE_REFUSED, EventKind.ROUND_FAILED, EventKind.RUN_FAILED)
 
 
@@ -40,7 +36,7 @@ class LiveRun:
     """
 
     def __init__(self, console: Console, *, run_dir: Path | None = None) -> None:
-        self.view = RunView(round_reader(run_dir) if run_dir else None)
+        self.view = RunView(RoundReader(run_dir) if run_dir else None)
         self._console = console
         self._live: Live | None = None
         if console.is_terminal:
@@ -99,19 +95,12 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         return Text.assemble(clock, f"{row.name} joined: {row.cases} training cases, {', '.join(row.modalities)}")
     if event.kind is EventKind.ROUND_FINISHED:
         left = f", about {format_seconds(view.remaining_s)} left" if view.remaining_s else ""
-        scores = view.validation.get(view.finished - 1, {})
-        shown = "".join(f"  {METRIC_NAMES[name]} {scores[name]:.3f}" for name in METRIC_NAMES if name in scores)
-        return Text.assemble(
-            clock, f"round {event.round} of {view.rounds} in {format_seconds(event.detail.get('seconds', 0))}{left}", shown
-        )
+        shown = format_metrics(view.validation.get(view.finished - 1, {}))
+        took = format_seconds(event.detail.get("seconds", 0))
+        return Text.assemble(clock, f"round {event.round} of {view.rounds} in {took}{left}  {shown}")
     if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
         return None
     return Text.assemble(clock, view.stage)
-
-
-def round_reader(run_dir: Path) -> "RoundReader":
-    """Return what reads finished rounds of a run's folder."""
-    return RoundReader(run_dir)
 
 
 class RoundReader:
@@ -131,20 +120,19 @@ class RoundReader:
 def _progress(view: RunView, now: float | None) -> Table:
     row = Table.grid(padding=(0, 2))
     elapsed = view.elapsed_s if now is None or view.started is None else max(0.0, now - view.started)
-    bar = ProgressBar(total=max(view.rounds, 1), completed=view.finished, width=40)
+    bar = ProgressBar(total=max(view.rounds, 1), completed=view.finished, width=30)
     left = "" if view.ended or view.remaining_s is None else f"about {format_seconds(view.remaining_s)} left"
     row.add_row(Text(f"round {view.finished} of {view.rounds or '?'}"), bar, Text(format_seconds(elapsed), style="dim"), Text(left))
     return row
 
 
 def _sites(view: RunView) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False)
-    for column in ("hospital", "state", "sequences", "cases"):
-        table.add_column(column, justify="right" if column == "cases" else "left")
-    for region in REGIONS:
-        table.add_column(f"Dice {region.upper()}", justify="right")
-    for column in ("last round", "received", "sent"):
-        table.add_column(column, justify="right")
+    """Return one row per hospital, within 80 columns."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for column in ("site", "state", "sequences"):
+        table.add_column(column, no_wrap=True)
+    for column in ("cases", f"Dice {' '.join(region.upper() for region in REGIONS)}", "round", "down/up"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name in sorted(view.sites):
         table.add_row(*_site_cells(view.sites[name]))
     return table
@@ -152,33 +140,26 @@ def _sites(view: RunView) -> Table:
 
 def _site_cells(row: SiteRow) -> list[Text]:
     style = "red" if row.failed else "green" if row.state == "done" else "yellow" if row.state == "training" else ""
-    sequences = " ".join(m.upper() if m != "t1ce" else "T1ce" for m in MODALITIES if m in row.modalities)
     return [
         Text(row.name, style="bold"),
         Text(row.state, style=style),
-        Text(sequences),
+        Text(" ".join(SHORT_NAMES[modality] for modality in MODALITIES if modality in row.modalities)),
         Text("" if row.cases is None else str(row.cases)),
-        *(_dice(row, region) for region in REGIONS),
-        Text("" if row.seconds is None else format_seconds(row.seconds)),
-        Text(format_bytes(row.bytes_down)),
-        Text(format_bytes(row.bytes_up)),
+        Text(" ".join(f"{row.dice[region]:.2f}" if region in row.dice else "  - " for region in REGIONS) if row.dice else ""),
+        Text("" if row.seconds is None else format_clock(row.seconds)),
+        Text(f"{format_bytes(row.bytes_down)}/{format_bytes(row.bytes_up)}"),
     ]
-
-
-def _dice(row: SiteRow, region: Region) -> Text:
-    return Text(f"{row.dice[region]:.3f}" if region in row.dice else "")
 
 
 def _validation(view: RunView) -> Text:
     """Return the mean validation of the newest measured model and of the best one so far."""
     last = max(view.validation)
     best = max(view.validation, key=lambda number: _score(view.validation[number]))
-    text = Text()
-    for label, number in dict.fromkeys((("validation", last), ("best so far", best))):
-        scores = view.validation[number]
-        shown = "  ".join(f"{METRIC_NAMES[name]} {scores[name]:.3f}" for name in METRIC_NAMES if name in scores)
-        text.append(f"{label:<12}", style="dim").append(f"model {number:<3} {shown}\n")
-    return text
+    lines = [
+        Text.assemble((f"{label:<12}", "dim"), f"model {number:<3} {format_metrics(view.validation[number])}")
+        for label, number in (("validation", last), ("best so far", best))
+    ]
+    return Text("\n").join(lines)
 
 
 def _score(metrics: dict[str, float]) -> float:

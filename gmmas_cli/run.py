@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gmmas_cli.live import METRIC_NAMES, LiveRun
+from gmmas_cli.live import LiveRun
+from gmmas_cli.screens import format_metrics
 from gmmas_cli.server import DEFAULT_FOLDER, FolderOption
 from gmmas_runtime.probe import check_health
 from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
@@ -109,9 +110,7 @@ def print_outcome(console: Console, out: Path, end: Event) -> None:
     best = end.detail.get("best_round")
     console.print(Text.assemble(("The run has finished.", "bold green"), f" Best model: round {best} of {config.rounds}."))
     for split in ("validation", "test"):
-        scores = end.detail.get(split) or {}
-        shown = "  ".join(f"{METRIC_NAMES[name]} {scores[name]:.3f}" for name in METRIC_NAMES if name in scores)
-        if shown:
+        if shown := format_metrics(end.detail.get(split) or {}):
             console.print(Text(f"  {split:<11}{shown}"), soft_wrap=True)
     console.print(Text(f"  models     {out / 'models'}"), soft_wrap=True)
     console.print(Text(f"  MLflow     mlflow ui --backend-store-uri {MlflowTracker(config.tracking, out).uri}"), soft_wrap=True)

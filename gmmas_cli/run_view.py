@@ -76,7 +76,7 @@ class RunView:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the first event to the last."""
+        """Seconds from the start, or the last resume, to the last event."""
         return 0.0 if self.started is None or self.now is None else self.now - self.started
 
     def update(self, event: Event) -> None:
@@ -103,6 +103,7 @@ class RunView:
 
     def _begin(self, event: Event) -> None:
         self.ended = self.succeeded = False
+        self.started = event.time
         self.run = str(event.detail.get("run", self.run))
         self.name = str(event.detail.get("name", self.name or self.run))
         self.rounds = int(event.detail.get("rounds", self.rounds))

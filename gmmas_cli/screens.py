@@ -1,7 +1,8 @@
 """Tables and lines that several commands show: processes, nodes, enrolled sites."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -10,7 +11,14 @@ from rich.text import Text
 from gmmas_runtime.process_state import ProcessState, SupervisorState
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind
 from gmmas_schema.coordinator import SiteRegister
+from gmmas_schema.vocabulary import REGIONS, Task
 from server.enrolment import NodeStatus
+
+METRICS: Final = {
+    "Dice": {f"dice_{region}": region.upper() for region in REGIONS},
+    "AUC": {f"auc_{Task.IDH}": "IDH", f"auc_{Task.CODELETION}": "1p/19q"},
+}
+"""Names in ModelScore.metrics and on the screen."""
 
 _STATE_STYLE = {
     ProcessState.RUNNING: "green",
@@ -96,6 +104,21 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_clock(seconds: float) -> str:
+    """Return a duration as 0:45 or 2:05:30."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Return mean Dice per region and AUC per marker on one line; what was not measured is left out."""
+    parts = []
+    for family, names in METRICS.items():
+        shown = [f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics]
+        parts += [" ".join([family, *shown])] if shown else []
+    return "  ".join(parts)
 
 
 def format_bytes(count: float) -> str:

@@ -180,7 +180,7 @@ def _start_in_background(console: Console, config: Path, folder: NodeFolder) -> 
             spinner.update(f"starting {waiting}" + (f": {_describe_preparation(progress)}" if progress else ""))
 
         state = launch_in_background(
-            (str(Path(sys.executable).with_name("gmmas")), "site", "start", "--config", str(config.resolve()), "--wait", "0"),
+            (sys.executable, "-m", "gmmas_cli.main", "site", "start", "--config", str(config.resolve()), "--wait", "0"),
             state_file=folder.state_file,
             log_file=folder.log("node"),
             timeout_s=START_TIMEOUT_S,

@@ -12,32 +12,44 @@ from gmmas_schema.errors import ConfigError
 from gmmas_schema.site import SiteConfig
 
 _TEMPLATE = """\
-# One hospital node of gmmas-fed. Relative paths are relative to this file. An unknown key is refused by name.
+# One hospital node of gmmas-fed. Relative paths are relative to this file; an unknown key is refused by name.
 
-site: {site}                        # what the coordinator calls this site: lower-case letters, digits, hyphens
+# What the coordinator calls this site: lower-case letters, digits, hyphens.
+site: {site}
 
 data:
+  # Folder of the cohort, nested or flat. Its scans are only ever read, and never leave this machine.
   root: {root}
-  layout: auto                      # auto | brats2021 | brats2023; inferred from the file names
-  labels: {labels}                  # CSV with columns patient_id, idh, codeletion; null: no molecular labels
+  # auto | brats2021 | brats2023. auto infers the convention from the file names, never from voxel values.
+  layout: auto
+  # CSV with columns patient_id, idh (mutant, wildtype) and codeletion (codeleted, intact); null: no molecular labels.
+  labels: {labels}
+  # Sequences this site offers; files of others are not opened.
   modalities: {modalities}
-  skip_bad_cases: false             # true: leave out cases that fail the quality gate; false: refuse to start until they are mended
-  split:                            # patients, never scans, are split; the assignment follows from the seed and never moves
-    validation: 0.15
-    test: 0.2
-    seed: 0
+  # true: leave out cases that fail the quality gate. false: refuse to start until they are mended.
+  skip_bad_cases: false
+  # Patients, never scans, are split; who is in which part follows from the seed and the set of patients.
+  split: {{validation: 0.15, test: 0.2, seed: 0}}
 
 coordinator:
-  address: {coordinator}            # outbound TLS; no port is opened to the outside here
+  # host:port. The node connects outwards over TLS; no port is opened to the outside here.
+  address: {coordinator}
+  # The coordinator's authority.pem.
   root_certificate: {root_certificate}
 
 node:
-  private_key: {private_key}        # never leaves this machine; the coordinator enrols the .pub beside it
-  state: state                      # sockets, caches, logs; rights 0700
-  runtime_port: {runtime_port}      # on loopback; every node of one machine needs its own
-  executor: resident                # resident: only the installed client runs | flower: runs the code the coordinator sends
-  threads: {threads}                # CPU threads of the trainer
-  device: auto                      # auto | cpu | cuda
+  # Proves who this site is. It never leaves this machine; the coordinator enrols the .pub file beside it.
+  private_key: {private_key}
+  # Sockets, caches and logs, with rights 0700.
+  state: state
+  # Port on loopback between SuperNode and executor; every node of one machine needs its own.
+  runtime_port: {runtime_port}
+  # resident: only the software installed here runs. flower: Flower's own executor, which runs what the coordinator sends.
+  executor: resident
+  # CPU threads of the trainer, and processes that preprocess scans.
+  threads: {threads}
+  # auto (CUDA where present, else CPU) | cpu | cuda
+  device: auto
 """
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gmmas_cli.live import LiveRun, draw_run, round_reader
+from gmmas_cli.live import LiveRun, RoundReader, draw_run
 from gmmas_cli.run import failure_of, print_outcome
 from gmmas_cli.run_view import RunView
 from gmmas_cli.screens import nodes_table, processes_table, sites_table
@@ -69,7 +69,7 @@ def show_coordinator(console: Console, server: Path) -> bool:
 def show_run(console: Console, run_dir: Path) -> bool:
     """Print how far a run has come; returns False if it has failed or its process is gone."""
     folder = RunFolder.open(run_dir)
-    view = RunView(round_reader(run_dir))
+    view = RunView(RoundReader(run_dir))
     for event in read_events(folder.events_path):
         view.update(event)
     at_work = not view.ended and is_at_work(run_dir)

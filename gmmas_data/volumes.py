@@ -196,9 +196,15 @@ def _affine(image: Any, path: Path) -> NDArray[np.float64]:
         raise _bad_geometry(path, f"voxel spacing {' x '.join(f'{s:g}' for s in spacing)} mm")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.5:
         raise _bad_geometry(path, "axes that are not at right angles, or fall together")
-    if sform is not None and qform is not None and np.linalg.det(np.asarray(qform)[:3, :3]) * np.linalg.det(affine[:3, :3]) < 0:
+    if sform is not None and qform is not None and _handedness(qform) * _handedness(sform) < 0:
         raise _bad_geometry(path, "sform and qform that disagree on left and right")
     return affine
+
+
+def _handedness(affine: NDArray[Any]) -> float:
+    """Return 1 or -1; 0 or nan if the matrix has none, as an unused form may."""
+    with np.errstate(all="ignore"):
+        return float(np.linalg.slogdet(affine[:3, :3])[0])
 
 
 def unreadable(path: Path, got: str, *, expected: str = "a complete NIfTI file (.nii or .nii.gz)") -> DataError:

@@ -49,12 +49,11 @@ class MaskedFusion(nn.Module):
         """
         logit_BMXYZ = torch.cat([self.gate(f) for f in features_BCXYZ], dim=1).float() + bias_M[:, None, None, None]
         logit_BMXYZ = logit_BMXYZ.masked_fill(~present_BM[:, :, None, None, None], -torch.inf)
-        # Weights widened to every channel, in memory too: elementwise products of one layout take half the time of broadcast ones.
+        weight_BMXYZ = logit_BMXYZ.softmax(1).to(features_BCXYZ[0].dtype)
+        # Widened to every channel, and in memory: elementwise products of one layout take half the time of broadcast ones.
         weights_BCXYZ = [
-            w_B1XYZ.expand_as(f_BCXYZ).contiguous(memory_format=torch.channels_last_3d)
-            for w_B1XYZ, f_BCXYZ in zip(
-                logit_BMXYZ.softmax(1).to(features_BCXYZ[0].dtype).chunk(len(features_BCXYZ), dim=1), features_BCXYZ, strict=True
-            )
+            w_B1XYZ.expand_as(features_BCXYZ[0]).contiguous(memory_format=torch.channels_last_3d)
+            for w_B1XYZ in weight_BMXYZ.chunk(len(features_BCXYZ), dim=1)
         ]
         mean_BCXYZ = _sum_products(weights_BCXYZ, features_BCXYZ)
         variance_BCXYZ = _sum_products(weights_BCXYZ, [(f - mean_BCXYZ).square() for f in features_BCXYZ])

@@ -26,6 +26,10 @@ from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Task
 _PRIOR_LOGIT = (-3.0, 0.0, 0.0)
 """Start of the region logits: a tumour fills a few per cent of the box, and the first steps need not learn that."""
 
+_CHANCE_LOG_LOSS = {Task.SEGMENTATION: 0.0, Task.IDH: -1.5, Task.CODELETION: -1.5}
+"""Start of the log-variances: the log of a chance-level loss, so that every task begins with a weighed loss near 1/2. A short run
+would not get there from 0, for a log-variance moves by no more than the learning rate a step."""
+
 _HIDDEN = 32
 
 
@@ -89,7 +93,7 @@ class GmmasNetwork(nn.Module):
         self.heads = nn.ModuleDict(
             {Task.SEGMENTATION: segmentation, Task.IDH: MolecularHead(pooled), Task.CODELETION: MolecularHead(pooled)}
         )
-        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in TASKS})
+        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(_CHANCE_LOG_LOSS[task])) for task in TASKS})
         # Channels-last convolutions take a third of the time of channels-first ones on CPUs.
         for parameter in self.parameters():
             if parameter.dim() == 5:

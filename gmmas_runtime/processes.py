@@ -26,8 +26,8 @@ from gmmas_schema.errors import GmmasError
 
 __all__ = ["ProcessEvent", "ProcessEventKind", "ProcessSpec", "ProcessState", "ProcessStatus", "Supervisor"]
 
-TICK_S = 0.05
-MEMORY_EVERY_S = 1.0
+TICK_S = 0.1
+MEMORY_EVERY_S = 2.0
 STOP_GRACE_S = 10.0
 
 

@@ -40,7 +40,9 @@ SCANNERS = MappingProxyType(
         "research-3t": ScannerConfig(spin_echo=0.05, noise=0.018, thickness_mm=1.0, axis=0, ghosting=0.05),
         "clinical-3t": ScannerConfig(spin_echo=0.45, t2_weighting=1.1, enhancement=1.1, noise=0.022, bias=0.30, thickness_mm=4.0),
         "clinical-1.5t": ScannerConfig(spin_echo=0.70, t2_weighting=0.85, enhancement=0.85, noise=0.030, bias=0.12, thickness_mm=5.0),
-        "old-1.5t": ScannerConfig(spin_echo=0.90, t2_weighting=0.75, enhancement=0.75, noise=0.045, bias=0.15, thickness_mm=6.0, ghosting=0.2),
+        "old-1.5t": ScannerConfig(
+            spin_echo=0.90, t2_weighting=0.75, enhancement=0.75, noise=0.045, bias=0.15, thickness_mm=6.0, ghosting=0.2
+        ),
         "mixed-3t": ScannerConfig(spin_echo=0.20, t2_weighting=1.2, enhancement=1.15, noise=0.015, bias=0.25, thickness_mm=1.5, axis=1),
     }
 )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from gmmas_data.cases import Case
 from gmmas_data.preprocessing import restore_to_native
-from gmmas_data.quality import load_case
 from gmmas_data.regions import regions_of
 from gmmas_data.samples import Sample
+from gmmas_data.volumes import read_labels
 from gmmas_model.batch import Batch
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.losses import multi_task_loss
@@ -28,7 +28,7 @@ from gmmas_model.metrics import auc_interval, dice, mean_interval
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -143,26 +143,11 @@ def score_cases(
     for done, case in enumerate(cases):
         for sample in restrict([sample_of(case)], set(network.modalities) & set(modalities)):
             prediction, _ = _predict(network, sample, precision=precision)
-            truth_XYZ = load_case(case).segmentation
-            truth_RXYZ = regions_of(truth_XYZ) if truth_XYZ is not None else None
             predicted_RXYZ = threshold(restore_to_native(prediction.region_probability()[0].cpu().numpy(), sample, order=1))
-            scores.append(_score(sample, prediction, predicted_RXYZ, truth_RXYZ))
+            scores.append(_score(sample, prediction, predicted_RXYZ, _native_regions(case)))
         if on_progress is not None:
             on_progress(done + 1, len(cases))
     return scores
-
-
-def evaluate_native(
-    network: GmmasNetwork,
-    cases: Sequence[Case],
-    sample_of: Callable[[Case], Sample],
-    *,
-    split: Split,
-    seed: int,
-    on_progress: Progress | None = None,
-) -> Evaluation:
-    """Return the network's accuracy on cases, scored on their own voxels; arguments as in score_cases and evaluate_network."""
-    return summarise(score_cases(network, cases, sample_of, on_progress=on_progress), split=split, seed=seed)
 
 
 def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evaluation:
@@ -197,6 +182,13 @@ def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
     available = [m for m in MODALITIES if m in set(modalities)]
     found = [tuple(m for place, m in enumerate(available) if code >> place & 1) for code in range(1, 2 ** len(available))]
     return sorted(found, key=len, reverse=True)
+
+
+def _native_regions(case: Case) -> NDArray[np.bool_] | None:
+    """Return the reference regions on the case's own voxels; whether they lie on the scans' grid was checked with the sample."""
+    if case.segmentation is None:
+        return None
+    return regions_of(read_labels(case.segmentation, meaning=SEGMENTATION_VALUES[case.layout]).values_XYZ)
 
 
 def _predict(network: GmmasNetwork, sample: Sample, *, precision: Precision) -> tuple[Prediction, Batch]:

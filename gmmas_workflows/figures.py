@@ -216,12 +216,12 @@ def _dice_text(dice: Mapping[Region, float]) -> str:
 
 def _findings_text(findings: Findings) -> str:
     """Return the findings as short lines."""
-    lines = [f"{region.upper()} volume {findings.volume_ml[region]:8.1f} ml" for region in REGIONS]
+    lines = [f"{region.upper()} volume {findings.volume_ml[region]:15.1f} ml" for region in REGIONS]
     lines += [
         "",
-        f"P(IDH mutant)      {findings.probability[Task.IDH]:.2f}",
+        f"P(IDH mutant)       {findings.probability[Task.IDH]:.2f}",
         f"P(1p/19q codeleted) {findings.probability[Task.CODELETION]:.2f}",
     ]
-    lines += ["", *(f"{subtype:<18} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES)]
+    lines += ["", *(f"{subtype:<19} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES)]
     lines += ["", *findings.notice.replace(". ", ".\n").splitlines()]
     return "\n".join(lines)

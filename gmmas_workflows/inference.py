@@ -3,7 +3,7 @@
 A prediction's folder holds
 
     segmentation.nii.gz                      labels in the values of the case's layout (enhancing tumour 4 in BraTS 2021, 3 in 2023)
-    probability_{wt,tc,et}.nii.gz            float32 in [0, 1]
+    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001
     findings.json                            gmmas_schema.findings.Findings
     overview.png                             the same at a glance
 
@@ -30,25 +30,25 @@ from numpy.typing import NDArray
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_case
 from gmmas_data.preprocessing import preprocess_case, restore_to_native
-from gmmas_data.regions import labels_of, regions_of
+from gmmas_data.regions import labels_of
 from gmmas_data.samples import Sample
-from gmmas_data.volumes import read_image, read_labels, spacing_of
+from gmmas_data.volumes import read_image, spacing_of
 from gmmas_model.batch import Batch
 from gmmas_model.inference import predict_probabilities
-from gmmas_model.metrics import dice
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import Weights, make_network
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.errors import ConfigError, DataError, ReasonCode
 from gmmas_schema.findings import Findings
 from gmmas_schema.groups import group_of
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality, Region, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality, Task
 from gmmas_workflows.evaluation import threshold
-from gmmas_workflows.figures import SheetRow, overview
+from gmmas_workflows.figures import overview
 
 FINDINGS_FILE: Final = "findings.json"
 SEGMENTATION_FILE: Final = "segmentation.nii.gz"
 OVERVIEW_FILE: Final = "overview.png"
+PROBABILITY_DECIMALS: Final = 3
 
 _GEOMETRY: Final = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -64,7 +64,6 @@ class CasePrediction:
     Attributes:
         case: the case, with no other images than those used, and no segmentation.
         segmentation_IJK: label map in the values of the case's layout.
-        regions_RIJK: nested regions, where the probability exceeds one half.
         probability_RIJK: nested region probabilities.
         findings: volumes, molecular probabilities and provenance.
         affine: 4x4, voxel to millimetres in RAS+.
@@ -72,7 +71,6 @@ class CasePrediction:
 
     case: Case
     segmentation_IJK: NDArray[np.uint8]
-    regions_RIJK: NDArray[np.bool_]
     probability_RIJK: NDArray[np.float32]
     findings: Findings
     affine: NDArray[np.float64]
@@ -116,7 +114,8 @@ def predict_case(
     sample = preprocess_case(used, weights.definition.grid)
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     answer = _ask(network.to(chosen), sample, flip=flip)
-    probability_RIJK = np.clip(restore_to_native(answer.regions_RXYZ, sample, order=1), 0, 1)
+    # Rounded before the threshold, so that the maps on disk (a tenth of the size) and the segmentation say the same.
+    probability_RIJK = np.clip(restore_to_native(answer.regions_RXYZ, sample, order=1).round(PROBABILITY_DECIMALS), 0, 1)
     regions_RIJK = threshold(probability_RIJK)
     voxel_ml = abs(float(np.linalg.det(sample.native_affine[:3, :3]))) / 1000
     findings = Findings(
@@ -131,8 +130,7 @@ def predict_case(
         software=f"gmmas-fed {version('gmmas-fed')}",
         seconds=time.perf_counter() - start,
     )
-    labels_IJK = labels_of(regions_RIJK, layout=used.layout)
-    return CasePrediction(used, labels_IJK, regions_RIJK, probability_RIJK, findings, sample.native_affine)
+    return CasePrediction(used, labels_of(regions_RIJK, layout=used.layout), probability_RIJK, findings, sample.native_affine)
 
 
 def readable_modalities(weights: Weights) -> tuple[Modality, ...]:
@@ -181,29 +179,6 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         got="an earlier prediction" if earlier else "something that is not a prediction",
         expected="no folder of this name, or an empty one",
         remedy="replace it with --force" if earlier else "name another folder",
-    )
-
-
-def sheet_row(prediction: CasePrediction, *, title: str, segmentation: Path | None = None) -> SheetRow:
-    """Return a prediction as a row of a contact sheet, beside the reference segmentation if one is given.
-
-    Raises:
-        DataError: the segmentation cannot be read or lies on another grid.
-    """
-    affine, layout = prediction.affine, prediction.case.layout
-    truth, dice_of = None, dict[Region, float]()
-    if segmentation is not None:
-        truth_IJK = read_labels(segmentation, meaning=SEGMENTATION_VALUES[layout]).values_XYZ
-        truth = _to_ras(truth_IJK, affine)
-        masks = zip(REGIONS, prediction.regions_RIJK, regions_of(truth_IJK), strict=True)
-        dice_of = {region: dice(mask, reference) for region, mask, reference in masks}
-    return SheetRow(
-        title=title,
-        images=_pictures(prediction),
-        prediction=_to_ras(_own_labels(prediction), affine),
-        truth=truth,
-        dice=dice_of,
-        spacing_mm=_spacing_in_ras(affine),
     )
 
 

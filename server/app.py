@@ -26,7 +26,9 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federated run whose folder the run configuration names; any failure fails the Flower run."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Not everything at INFO: the Grid's HTTP client writes a line for every look for replies.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("server").setLevel(logging.INFO)
     from server.tracking import MlflowTracker
 
     folder = open_run_folder(context)

@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,6 +42,7 @@ KEEP_LAST: Final = 3
 _ROUNDS, _SUMS, _RECORD = "rounds", "SHA256SUMS", "round.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
 _TEMPORARY = ".unfinished-"
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
 
 class RunIdentity(FrozenModel):
@@ -119,16 +121,21 @@ class RunFolder:
             FederationError: another process holds it.
         """
         with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise FederationError(
-                    "another process is at work on this run",
-                    where=self.path,
-                    got="a held lock",
-                    expected="one coordinator a run",
-                    remedy="wait for it or stop it first",
-                ) from error
+            for attempt in range(_LOCK_ATTEMPTS):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if attempt == _LOCK_ATTEMPTS - 1:
+                        raise FederationError(
+                            "another process is at work on this run",
+                            where=self.path,
+                            got="a held lock",
+                            expected="one coordinator a run",
+                            remedy="wait for it or stop it first",
+                        ) from error
+                    # Whoever only asks whether the run is at work holds the lock for a moment.
+                    time.sleep(_LOCK_PAUSE_S)
             yield
 
     def round_path(self, round: int) -> Path:  # noqa: A002 - the field's word

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import TaskRequest
-from strategies.codec import size_bytes, write_request
+from strategies.codec import Parcel, size_bytes, write_request
 
 _RESTART_CHECK_S = 5.0
 
@@ -37,12 +37,22 @@ class Timing:
     Attributes:
         clock: monotonic seconds.
         sleep: waits seconds.
-        poll_s: pause between two looks for replies.
+        shortest_s: first pause between two looks for replies.
+        longest_s: longest pause.
+        share: a pause is this share of the time waited so far: every look costs the SuperLink about 20 ms of a core for each
+            reply that is missing, and a round that takes minutes need not be noticed within half a second.
     """
 
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    poll_s: float = 0.5
+    shortest_s: float = 0.5
+    longest_s: float = 3.0
+    share: float = 0.05
+
+    def pause(self, *, since: float, until: float) -> None:
+        """Sleep before the next look of a wait that began at `since` and ends at `until`, both on the clock."""
+        now = self.clock()
+        self.sleep(max(0.0, min(until - now, self.longest_s, max(self.shortest_s, self.share * (now - since)))))
 
 
 @dataclass(frozen=True)
@@ -83,9 +93,9 @@ class Courier:
         """Return the nodes that are connected, by identifier."""
         return tuple(sorted((Node(info.node_id, info.last_activated_at) for info in self._grid.get_nodes()), key=lambda n: n.identifier))
 
-    def send(self, node: Node, request: TaskRequest, arrays: ArrayRecord | None = None, *, ttl_s: float) -> Letter:
-        """Push one request; records that share Array objects are uploaded once while the SuperLink still holds them."""
-        content = write_request(request, arrays)
+    def send(self, node: Node, request: TaskRequest, parcel: Parcel | None = None, *, ttl_s: float) -> Letter:
+        """Push one request; a parcel that several letters share is uploaded once while the SuperLink still holds it."""
+        content = write_request(request, parcel)
         message = Message(content, node.identifier, request.action.value, ttl=ttl_s, group_id=str(request.round))
         # No identifier, or an empty one, is how a SuperLink refuses a message (the node has just left): the letter counts as lost.
         identifiers = [identifier for identifier in self._grid.push_messages([message]) if identifier]
@@ -106,8 +116,8 @@ class Courier:
         The caller must drop each reply before it asks for the next one.
         """
         waiting = dict(letters)
-        end = self.timing.clock() + timeout_s
-        next_check = self.timing.clock() + _RESTART_CHECK_S
+        start = self.timing.clock()
+        end, next_check = start + timeout_s, start + _RESTART_CHECK_S
         while waiting:
             for key in list(waiting):
                 reply = self.pull(waiting[key])
@@ -122,7 +132,7 @@ class Courier:
                 yield from (Reply(letter, None, ReasonCode.DEADLINE) for letter in waiting.values())
                 return
             if waiting:
-                self.timing.sleep(self.timing.poll_s)
+                self.timing.pause(since=start, until=end)
 
     def _restarted(self, waiting: Mapping[str, Letter]) -> list[str]:
         """Return the keys of letters whose node was activated anew after they were sent: they are lost."""

@@ -70,7 +70,8 @@ class Roster:
             FederationError: fewer by the deadline (code QUORUM).
         """
         timing = self._courier.timing
-        end, told = timing.clock() + timeout_s, -1
+        start, told = timing.clock(), -1
+        end = start + timeout_s
         while True:
             self.refresh()
             now = timing.clock()
@@ -84,7 +85,7 @@ class Roster:
             if len(self._members) < count and len(self._members) != told:
                 told = len(self._members)
                 self._events.emit(EventKind.WAITING_FOR_SITES, detail={"joined": told, "needed": count})
-            timing.sleep(timing.poll_s)
+            timing.pause(since=start, until=end)
 
     def refresh(self) -> None:
         """Forget nodes that left, ask those that are new, and take the answers that have come; never waits."""

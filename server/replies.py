@@ -4,6 +4,7 @@ A fault in one reply is that site's: it is refused with its reason, and the othe
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_schema.vocabulary import Modality
 from server.courier import Courier, Letter, Reply
 from server.events import EventLog
 from server.membership import Member
 from server.records import Outcome, SiteRecord
 from strategies.checks import check_reply
-from strategies.codec import join_arrays, pack_array, read_report, size_bytes
+from strategies.codec import pack_tensors, read_report, size_bytes
 from strategies.exchange import tensors_down
 
 Float32 = NDArray[np.float32]
@@ -60,17 +62,13 @@ class Enquiry:
         return tuple(sorted(records, key=lambda record: record.site))
 
     def _send(self, members: Mapping[str, Member]) -> dict[str, Letter]:
-        """Push one message a site. Each tensor is serialised once, whoever receives it."""
-        arrays = {name: pack_array(value) for name, value in self._tensors.items()}
-        return {
-            site: self._courier.send(
-                member.node,
-                self._request,
-                join_arrays(tensors_down(arrays, modalities=member.description.modalities)),
-                ttl_s=self._timeout_s,
-            )
-            for site, member in members.items()
-        }
+        """Push one message a site; sites with the same sequences one after the other, so that they share one parcel."""
+        letters = {}
+        for modalities, group in groupby(sorted(members.items(), key=_modalities), key=_modalities):
+            parcel = pack_tensors(tensors_down(self._tensors, modalities=modalities))
+            for site, member in group:
+                letters[site] = self._courier.send(member.node, self._request, parcel, ttl_s=self._timeout_s)
+        return letters
 
     def _settle(self, member: Member, reply: Reply, count: Count) -> SiteRecord:
         """Check and count one reply, and return its record."""
@@ -100,6 +98,10 @@ class Enquiry:
         self._events.emit(
             _KINDS[record.outcome], round=self._request.round, site=record.site, code=record.code, message=message, detail=detail
         )
+
+
+def _modalities(entry: tuple[str, Member]) -> tuple[Modality, ...]:
+    return entry[1].description.modalities
 
 
 def _accept(record: SiteRecord, report: SiteReport) -> SiteRecord:

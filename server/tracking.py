@@ -96,7 +96,7 @@ class MlflowTracker:
                     self._waiting[0][1]()
             except Exception as error:
                 # Whatever a store raises, training goes on. The address is shown without credentials.
-                reason, address = f"{type(error).__name__}: {error!s:.200}", self.uri.split("@")[-1]
+                reason, address = f"{type(error).__name__}: {error!s:.200}", self.uri.rpartition("@")[2]
                 waiting = ", ".join(name for name, _ in self._waiting)
                 logger.warning("MLflow at %s did not take %s (%s); it is tried again at the next round", address, waiting, reason)
                 return

@@ -20,17 +20,16 @@ def acquire(rng: np.random.Generator, image_XYZ: Volume, modality: Modality, sca
     volumetric = modality is Modality.T1CE and rng.random() < scanner.volumetric_t1ce
     thickness_mm = min(scanner.thickness_mm, 1.2) if volumetric else scanner.thickness_mm
     shift = rng.normal(0, MISREGISTRATION_MM, 3) / grid.spacing_mm
-    matrices: list[Volume | None] = [_shift_matrix(n, s) for n, s in zip(grid.shape, shift, strict=True)]
-    slices = _slice_matrix(grid.shape[scanner.axis], thickness_mm / grid.spacing_mm, rng.random())
-    matrices[scanner.axis] = slices if modality is not Modality.T1 or slices is None else slices
-    image = apply_separable(image_XYZ, [m if m is not None else None for m in matrices])
+    matrices = [_shift_matrix(n, s) for n, s in zip(grid.shape, shift, strict=True)]
+    matrices[scanner.axis] = _slice_matrix(grid.shape[scanner.axis], thickness_mm / grid.spacing_mm, rng.random())
+    image = apply_separable(image_XYZ, matrices)
 
     image *= np.exp(np.float32(0.5 * scanner.bias * rng.uniform(0.6, 1.3)) * random_field(rng, grid, length_mm=BIAS_LENGTH_MM))
     if rng.random() < scanner.ghosting:
         image += np.float32(rng.uniform(0.02, 0.06)) * np.roll(image, int(grid.shape[1] * rng.uniform(0.25, 0.5)), axis=1)
-    sigma = scanner.noise * rng.uniform(0.8, 1.3) * (1.4 if modality is Modality.FLAIR else 1.0)
-    # 2 mm voxels average eight of 1 mm, but resampled clinical images keep correlated noise: less than the full gain.
-    sigma = np.float32(sigma * min(1.0, grid.spacing_mm**-0.5 * 1.2))
+    # A voxel of 2 mm averages eight of 1 mm, but noise of resampled clinical images is correlated: less than the full gain.
+    averaging = min(1.0, 1.2 * grid.spacing_mm**-0.5)
+    sigma = np.float32(scanner.noise * rng.uniform(0.8, 1.3) * (1.4 if modality is Modality.FLAIR else 1.0) * averaging)
     real, imaginary = rng.standard_normal((2, *grid.shape), dtype=np.float32)
     image = np.hypot(image + sigma * real, sigma * imaginary)
     gamma, gain = np.exp(0.06 * rng.standard_normal()), rng.uniform(180, 900)
@@ -68,4 +67,4 @@ def _slice_matrix(n: int, thickness: float, offset: float) -> Volume:
     back = np.zeros((n, len(centres)))
     back[voxel, low] = 1 - (at - low)
     back[voxel, low + 1] += at - low
-    return (back @ average).astype(np.float32)
+    return np.asarray(back @ average, dtype=np.float32)

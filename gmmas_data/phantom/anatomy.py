@@ -51,19 +51,17 @@ class Head:
 
     def pushed_by(self, push_mm: tuple[Volume, Volume, Volume]) -> "Head":
         """Return the head whose tissue was pushed by `push_mm` (on COARSE): x now shows what lay at x - push."""
-        pulled = tuple(
-            d - sum(np.float32(self.linear[i, j]) * push_mm[j] for j in range(3)) for i, d in enumerate(self.displacement_mm)
-        )
+        pulled = tuple(d - sum(np.float32(self.linear[i, j]) * push_mm[j] for j in range(3)) for i, d in enumerate(self.displacement_mm))
         return replace(self, displacement_mm=(pulled[0], pulled[1], pulled[2]))
 
     def place(self, atlas_points_mm: Volume) -> Volume:
         """Return where atlas points (N, 3) lie in the subject: the inverse map, by fixed-point iteration."""
-        target = atlas_points_mm * np.array([-1 if self.mirrored else 1, 1, 1], dtype=np.float32)
+        target: Volume = atlas_points_mm * np.array([-1 if self.mirrored else 1, 1, 1], dtype=np.float32)
         inverse = np.linalg.inv(self.linear).astype(np.float32)
-        points = target
+        points: Volume = target
         for _ in range(6):
             moved = np.stack([sample(d, COARSE, points) for d in self.displacement_mm], axis=1)
-            points = (target - CENTRE_MM - moved) @ inverse.T + CENTRE_MM
+            points = np.asarray((target - CENTRE_MM - moved) @ inverse.T + CENTRE_MM, dtype=np.float32)
         return points
 
 
@@ -101,7 +99,7 @@ def draw_head(rng: np.random.Generator) -> Head:
     for _ in range(SQUARINGS):
         at = [here[i] + flow[i] for i in range(3)]
         flow = [f + ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in flow]
-    moved = [resample(f * np.float32(WARP.spacing_mm), source=WARP, target=COARSE) for f in flow]
+    moved = [resample((f * WARP.spacing_mm).astype(np.float32), source=WARP, target=COARSE) for f in flow]
     return Head(linear, bool(rng.random() < 0.5), (moved[0], moved[1], moved[2]))
 
 

@@ -4,6 +4,7 @@ Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
@@ -11,9 +12,12 @@ from scipy import ndimage
 from gmmas_data.phantom.fields import Grid, Volume
 
 MNI_NOTICE = (
-    "Anatomy derived from the ICBM 2009a nonlinear symmetric template. Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, "
-    "Montreal Neurological Institute, McGill University. Permission to use, copy, modify, and distribute this software and its documentation for "
-    "any purpose and without fee is hereby granted, provided that the above copyright notice appear in all copies."
+    "Anatomy derived from the ICBM 2009a nonlinear symmetric template. Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging "
+    "Centre, Montreal Neurological Institute, McGill University. Permission to use, copy, modify, and distribute this software and its "
+    "documentation for any purpose and without fee is hereby granted, provided that the above copyright notice appear in all copies. "
+    "The authors and McGill University make no representations about the suitability of this software for any purpose. It is provided "
+    '"as is" without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property loss, '
+    "or injury to subjects or patients resulting from the use or misuse of this software package."
 )
 BOX_LOW_MM, BOX_HIGH_MM = (-82.0, -118.0, -82.0), (82.0, 84.0, 92.0)
 """Field of view of every phantom: the template's brain with room for larger heads."""
@@ -43,13 +47,13 @@ class Atlas:
     ventricle_XYZ: Volume
 
 
-def load_atlas(spacing_mm: float) -> Atlas:
-    """Return the atlas at 1 mm, or at 2 mm where phantoms are no finer than that. Takes seconds: load once, hand to the workers."""
-    from nilearn import datasets  # noqa: PLC0415 - two seconds, needed by the parent process only
+@lru_cache(maxsize=1)
+def load_atlas(resolution_mm: int) -> Atlas:
+    """Return the atlas at 1 or 2 mm. Takes seconds, so it is kept, and workers get it from their parent."""
+    from nilearn import datasets
 
-    resolution = 2 if spacing_mm >= 2 else 1
     images = [
-        load(resolution=resolution)
+        load(resolution=resolution_mm)
         for load in (
             datasets.load_mni152_template,
             datasets.load_mni152_gm_template,
@@ -67,11 +71,11 @@ def load_atlas(spacing_mm: float) -> Atlas:
     csf, grey, white = (shares / (shares.sum(0) + 1e-6)).astype(np.float32)
     model = 0.25 * csf + 0.68 * grey + white
     scale = float((template * model)[brain].sum() / (template[brain] ** 2).sum())
-    residual = np.clip(ndimage.gaussian_filter(template * scale - model, 1 / resolution), -0.25, 0.25) * brain
+    residual = np.clip(ndimage.gaussian_filter(template * scale - model, 1 / resolution_mm), -0.25, 0.25) * brain
     inside = ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)
-    depth_mm = (inside * resolution).astype(np.float32)
+    depth_mm = (inside * resolution_mm).astype(np.float32)
     x, y, _ = grid.axes_mm
     cistern = (np.abs(x) < 10) & (y < -26)  # of the quadrigeminal plate: CSF as deep as the ventricles
     ventricle = ndimage.binary_opening((csf > 0.6) & (depth_mm > 22) & ~cistern)
-    soft_ventricle = ndimage.gaussian_filter(ventricle.astype(np.float32), 2.5 / resolution)
+    soft_ventricle = ndimage.gaussian_filter(ventricle.astype(np.float32), 2.5 / resolution_mm)
     return Atlas(grid, grey, white, residual.astype(np.float32), depth_mm, soft_ventricle)

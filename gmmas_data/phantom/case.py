@@ -67,7 +67,8 @@ def make_case(
     inside = fine_depth_mm > 0
     volumes = [atlas.grey_XYZ, atlas.white_XYZ, atlas.residual_XYZ, atlas.ventricle_XYZ]
     grey, white, residual, near_ventricle = pull_volumes(atlas, volumes, head.sources_mm(grid), inside)
-    fine = fine_tissue(grey, white, fine_depth_mm, draw_sulci(healthy, grid), age_years=subject.age_years)
+    sulci = draw_sulci(healthy, grid)
+    fine = fine_tissue(grey, white, fine_depth_mm, sulci, age_years=subject.age_years)
 
     # 3. compartments, and what else is bright
     lesion = draw_lesion(lesions, growth, fine, signs, grid)
@@ -75,6 +76,7 @@ def make_case(
         tissue=fine,
         residual_XYZ=residual,
         white_lesions_XYZ=_white_lesions(healthy, near_ventricle, fine.white_XYZ, subject.age_years, grid),
+        cortex_XYZ=sulci.balance_XYZ,
         lesion=lesion,
         vessels=draw_vessels(vessel, head, depth_mm, grid),
         texture_XYZ=random_field(healthy, grid, length_mm=3, octaves=2),

@@ -3,6 +3,7 @@
 A case depends on (seed, site name, index) alone, so neither the number of processes nor their order changes a byte.
 """
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -63,7 +64,7 @@ def make_cohorts(
     report = on_progress or (lambda _done, _total: None)
     report(done, len(cases))
     if missing:
-        atlas = load_atlas(spec.spacing_mm)
+        atlas = load_atlas(2 if spec.spacing_mm >= 2 else 1)
         workers = min(processes or len(os.sched_getaffinity(0)), len(missing))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(atlas,)) as pool:
@@ -180,8 +181,6 @@ def _write_manifest(out: Path, manifest: PhantomManifest) -> None:
 
 
 def _read_json(path: Path) -> object:
-    import json
-
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Signal of each tissue in each sequence, relative to white matter, before the scanner adds its faults.
 
-The table follows four real gliomas and three patients with multiple sclerosis; a scanner moves it between inversion-prepared and spin-echo T1
-and between weak and strong T2 weighting, and every patient varies around it.
+The table follows four real gliomas and three patients with multiple sclerosis; a scanner moves it between inversion-prepared and
+spin-echo T1 and between weak and strong T2 weighting, and every patient varies around it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,14 @@ from gmmas_data.phantom.lesion import Lesion
 from gmmas_data.phantom.vessels import Vessels
 from gmmas_schema.phantom import ScannerConfig
 from gmmas_schema.vocabulary import Modality
+
+SPREAD = {
+    Modality.T1: (0.03, 0.08, 0.04, 0.06, 0.08, 0.06),
+    Modality.T1CE: (0.03, 0.08, 0.04, 0.06, 0.08, 0.12),
+    Modality.T2: (0.04, 0.08, 0.08, 0.10, 0.12, 0.10),
+    Modality.FLAIR: (0.03, 0.12, 0.12, 0.11, 0.20, 0.11),
+}
+"""Relative standard deviation between patients, in the order of Contrast."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Scene:
         tissue: healthy tissue.
         residual_XYZ: T1 of deep nuclei and brain stem beyond the three tissues.
         white_lesions_XYZ: share of age-related white matter hyperintensity.
+        cortex_XYZ: variation of grey matter in T2 and FLAIR, variance 1: the limbic cortex is brighter than the rest.
         lesion: the tumour.
         vessels: what else enhances.
         texture_XYZ: slight variation of healthy signal, variance 1.
@@ -45,6 +54,7 @@ class Scene:
     tissue: Tissue
     residual_XYZ: Volume
     white_lesions_XYZ: Volume
+    cortex_XYZ: Volume
     lesion: Lesion
     vessels: Vessels
     texture_XYZ: Volume
@@ -53,16 +63,23 @@ class Scene:
 
 def draw_contrast(rng: np.random.Generator, modality: Modality, scanner: ScannerConfig) -> Contrast:
     """Draw one patient's mean signals in one sequence."""
+    means = _means(modality, scanner)
+    return Contrast(*(mean * (1 + spread * rng.standard_normal()) for mean, spread in zip(means, SPREAD[modality], strict=True)))
+
+
+def _means(modality: Modality, scanner: ScannerConfig) -> tuple[float, ...]:
+    """Return the mean signals of this scanner, in the order of Contrast."""
     spin, t2, gadolinium = scanner.spin_echo, scanner.t2_weighting, scanner.enhancement
-    # Columns: mean and relative standard deviation between patients.
-    table = {
-        Modality.T1: ((0.68 + 0.25 * spin, 0.03), (0.24 + 0.42 * spin, 0.08), (0.76 + 0.16 * spin, 0.04), (0.62 + 0.20 * spin, 0.06), (0.48 + 0.35 * spin, 0.08), (0.75 + 0.20 * spin, 0.06)),
-        Modality.T1CE: ((0.74 + 0.20 * spin, 0.03), (0.25 + 0.42 * spin, 0.08), (0.76 + 0.14 * spin, 0.04), (0.63 + 0.20 * spin, 0.06), (0.52 + 0.25 * spin, 0.08), (1.15 + 0.60 * gadolinium, 0.12)),
-        Modality.T2: ((1 + 0.38 * t2, 0.04), (1.2 + 1.6 * t2, 0.08), (1.15 + 0.75 * t2, 0.08), (1.2 + 0.95 * t2, 0.10), (1.2 + 1.25 * t2, 0.12), (1.1 + 0.75 * t2, 0.10)),
-        Modality.FLAIR: ((1.18, 0.03), (0.50, 0.12), (1.85, 0.09), (1.70, 0.09), (1.45, 0.20), (1.70, 0.10)),
-    }  # fmt: skip
-    grey, csf, oedema, solid, necrosis, enhancing = (mean * (1 + spread * rng.standard_normal()) for mean, spread in table[modality])
-    return Contrast(grey, csf, oedema, solid, necrosis, enhancing)
+    match modality:
+        case Modality.T1:
+            return (0.68 + 0.25 * spin, 0.24 + 0.42 * spin, 0.76 + 0.16 * spin, 0.62 + 0.20 * spin, 0.48 + 0.35 * spin, 0.75 + 0.20 * spin)
+        case Modality.T1CE:
+            enhanced = 1.15 + 0.60 * gadolinium
+            return (0.74 + 0.20 * spin, 0.25 + 0.42 * spin, 0.76 + 0.14 * spin, 0.63 + 0.20 * spin, 0.52 + 0.25 * spin, enhanced)
+        case Modality.T2:
+            return (1 + 0.38 * t2, 1.2 + 1.6 * t2, 1.15 + 0.75 * t2, 1.2 + 0.95 * t2, 1.2 + 1.25 * t2, 1.1 + 0.75 * t2)
+        case Modality.FLAIR:
+            return (1.20, 0.50, 1.72, 1.58, 1.35, 1.58)
 
 
 def render(scene: Scene, contrast: Contrast, modality: Modality, scanner: ScannerConfig) -> Volume:
@@ -72,6 +89,7 @@ def render(scene: Scene, contrast: Contrast, modality: Modality, scanner: Scanne
     t1_weighted = modality in (Modality.T1, Modality.T1CE)
     image += scene.residual_XYZ * np.float32(0.8 * (1 - scanner.spin_echo) if t1_weighted else -0.3)
     if not t1_weighted:
+        image += tissue.grey_XYZ * scene.cortex_XYZ * np.float32(0.08)
         image += scene.white_lesions_XYZ * np.float32(0.6 * (contrast.oedema - 1))
     vessel = scene.vessels.blood_XYZ + scene.vessels.plexus_XYZ * np.float32(0.9)
     if modality is Modality.T1CE:
@@ -90,7 +108,7 @@ def render(scene: Scene, contrast: Contrast, modality: Modality, scanner: Scanne
     tumour += lesion.necrosis_XYZ * np.float32(contrast.necrosis)
     tumour += lesion.enhancing_XYZ * np.float32(contrast.enhancing)
     tumour += lesion.oedema_XYZ * (0.35 * image + np.float32(0.65 * contrast.oedema))
-    total = lesion.total_XYZ
+    total = lesion.total()
     amplitude = scene.heterogeneity * (0.6 if t1_weighted else 1.0)
     image = image * (1 - total) + tumour * (1 + np.float32(amplitude) * lesion.texture_XYZ)
     calcium = {Modality.T1: -0.15, Modality.T1CE: -0.10, Modality.T2: 0.62, Modality.FLAIR: 0.60}[modality]

@@ -1,8 +1,8 @@
 """Grids, smooth random fields and resampling, all by separable cubic B-splines.
 
-A field is a lattice of coefficients c seen through B-splines, f(x) = sum_k c_k B3(x/h - k) per axis. With white noise as coefficients this is
-a stationary, twice differentiable random field of correlation length about h; with samples it is a smooth resampling. Either way
-the work is three small matrix products, which is many times faster than filtering noise on the full grid.
+A field is a lattice of coefficients c seen through B-splines, f(x) = sum_k c_k B3(x/h - k) per axis. With white noise as
+coefficients this is a stationary, twice differentiable random field of correlation length about h; with samples it is a smooth
+resampling. Either way the work is three small matrix products, many times faster than filtering noise on the full grid.
 (Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal Processing Magazine 1999.)
 
 Legend: XYZ voxels of the grid, N points.
@@ -42,7 +42,10 @@ class Grid:
     @cached_property
     def axes_mm(self) -> tuple[Volume, Volume, Volume]:
         """Coordinates along x, y, z, shaped to broadcast against a volume."""
-        x, y, z = (np.float32(o) + np.float32(self.spacing_mm) * np.arange(n, dtype=np.float32) for n, o in zip(self.shape, self.origin_mm, strict=True))
+        x, y, z = (
+            np.float32(o) + np.float32(self.spacing_mm) * np.arange(n, dtype=np.float32)
+            for n, o in zip(self.shape, self.origin_mm, strict=True)
+        )
         return x[:, None, None], y[None, :, None], z[None, None, :]
 
     @property
@@ -66,24 +69,16 @@ def spline_matrix(position: NDArray[np.floating], count: int) -> Volume:
     return matrix
 
 
-def apply_separable(volume_XYZ: Volume, matrices: Sequence[Volume | None]) -> Volume:
-    """Multiply a matrix onto each axis; None leaves an axis as it is."""
+def apply_separable(volume_XYZ: Volume, matrices: Sequence[Volume]) -> Volume:
+    """Multiply a matrix (new, old) onto each axis."""
     a, b, c = matrices
-    out = volume_XYZ
-    if a is not None:
-        out = (a @ out.reshape(out.shape[0], -1)).reshape(a.shape[0], *out.shape[1:])
-    if b is not None:
-        out = np.matmul(b, out)
-    if c is not None:
-        out = np.matmul(out, c.T)
-    return out
+    along_x = (a @ volume_XYZ.reshape(volume_XYZ.shape[0], -1)).reshape(a.shape[0], *volume_XYZ.shape[1:])
+    return np.asarray(np.matmul(np.matmul(b, along_x), c.T), dtype=np.float32)
 
 
 def resample(volume_XYZ: Volume, *, source: Grid, target: Grid) -> Volume:
     """Return a smooth volume of grid `source` on grid `target` (cubic B-spline approximation)."""
-    matrices = [
-        spline_matrix(source.to_voxel(target.axes_mm[i].ravel(), axis=i), source.shape[i]) for i in range(3)
-    ]
+    matrices = [spline_matrix(source.to_voxel(target.axes_mm[i].ravel(), axis=i), source.shape[i]) for i in range(3)]
     return apply_separable(volume_XYZ, matrices)
 
 

@@ -1,8 +1,8 @@
 """Tumour growth, oedema and mass effect on the coarse grid.
 
-Growth is Fisher-KPP, u_t = div(D grad u) + rho u (1 - u), with D higher in white than in grey matter and none in CSF (Swanson et al., Cell
-Proliferation 2000). Oedema is fluid that diffuses from the core through white matter. Mass effect is the gradient flow of
-laplace(phi) = source - sink, d = grad(phi), with the tumour as source and nearby CSF as sink: tissue keeps its volume, ventricles and sulci give way.
+Growth is Fisher-KPP, u_t = div(D grad u) + rho u (1 - u), with D higher in white than in grey matter and none in CSF (Swanson et al.,
+Cell Proliferation 2000). Oedema is fluid that diffuses from the core through white matter. Mass effect is d = grad(phi) with
+laplace(phi) = source - sink, the tumour as source and nearby CSF as sink: tissue keeps its volume, ventricles and sulci give way.
 
 Time is measured in 1/rho and length in the front's width, so only the ratio D / rho matters.
 """
@@ -20,7 +20,7 @@ REACH_MM = 57.0
 """Half width of the box around the seed in which the tumour grows."""
 
 MAX_STEPS = 600
-OEDEMA_STEPS = 70
+OEDEMA_STEPS = 100
 MAX_PUSH_MM = 14.0
 FRONT_REACH_MM = np.float32(12.0)
 NODULES = 6
@@ -50,7 +50,9 @@ def grow(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Sign
     """Grow a tumour until its core (u > 1/2) has the volume that `signs` ask for, or cannot grow further."""
     seeds = _draw_seeds(rng, tissue, depth_mm, signs)
     box = _box_around(seeds[0])
-    grid = Grid(tuple(s.stop - s.start for s in box), COARSE.spacing_mm, tuple(float(COARSE.axes_mm[i].ravel()[s.start]) for i, s in enumerate(box)))
+    low, high = _to_mm((box[0].start, box[1].start, box[2].start)), _to_mm((box[0].stop - 1, box[1].stop - 1, box[2].stop - 1))
+    half_mm = COARSE.spacing_mm / 2
+    grid = Grid.covering([c - half_mm for c in low], [c + half_mm for c in high], COARSE.spacing_mm)
     local = Tissue(tissue.csf_XYZ[box], tissue.grey_XYZ[box], tissue.white_XYZ[box])
 
     noise = np.clip(signs.irregularity * random_field(rng, grid, length_mm=9, octaves=2), -1.8, 1.8)
@@ -66,7 +68,7 @@ def grow(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Sign
             start = np.maximum(start, np.float32((1.0 if k == 0 else 0.4) * rng.uniform(0.3, 1)) * np.exp(-squared / 14))
     u, age = _fisher_kpp(start * (diffusion > 0), diffusion, target=signs.core_ml / grid.voxel_ml)
 
-    white = local.white_XYZ**3 * np.exp(0.8 * noise) * open_to_cells + 0.02 * open_to_cells
+    white = (local.white_XYZ**3 * np.exp(np.clip(0.6 * noise, -0.6, 0.6)) + 0.03) * open_to_cells
     oedema = _spread(u, white.astype(np.float32))
     seed_mm = np.array(_to_mm(seeds[0]), np.float32)
     front_mm = _embed(_front_mm(u, signs.width_mm) + FRONT_REACH_MM, box) - FRONT_REACH_MM
@@ -117,7 +119,7 @@ def _depth_from_age(u: Volume, age: Volume, grid: Grid) -> Volume:
 def _front_mm(u: Volume, width_mm: float) -> Volume:
     """Return the signed distance inside the front. A Fisher-KPP front falls as 1 / (1 + exp(x / width)), so x = -width logit(u)."""
     safe = np.clip(u, 1e-5, 1 - 1e-5)
-    return np.clip(np.float32(width_mm) * np.log(safe / (1 - safe)), -FRONT_REACH_MM, FRONT_REACH_MM)
+    return np.asarray(np.clip(width_mm * np.log(safe / (1 - safe)), -FRONT_REACH_MM, FRONT_REACH_MM), dtype=np.float32)
 
 
 def _draw_seeds(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Signs) -> list[tuple[int, int, int]]:
@@ -134,19 +136,20 @@ def _draw_seeds(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, sign
     )
     lobe = np.broadcast_to(lobes[rng.choice(5, p=signs.lobes)], COARSE.shape)
     wanted_mm = 25 - 14 * signs.cortical
-    weight = lobe * np.exp(-(((depth_mm - wanted_mm) / 6) ** 2)) * (tissue.white_XYZ + (0.15 + 0.6 * signs.cortical) * tissue.grey_XYZ)
-    weight *= ~np.broadcast_to(infratentorial, COARSE.shape) & (tissue.csf_XYZ < 0.4) & (depth_mm > 5)
-    first = _draw_voxel(rng, weight)
+    allowed = lobe & ~infratentorial & (tissue.csf_XYZ < 0.4) & (depth_mm > 5)
+    soil = tissue.white_XYZ + np.float32(0.15 + 0.6 * signs.cortical) * tissue.grey_XYZ
+    first = _draw_voxel(rng, soil * np.exp(-(((depth_mm - np.float32(wanted_mm)) / 6) ** 2)) * allowed)
     seeds = [first]
     at = _to_mm(first)
     squared = sum((axis - c) ** 2 for axis, c in zip((x, y, z), at, strict=True))
-    near = tissue.white_XYZ * ((squared > 15**2) & (squared < 34**2)) * (depth_mm > 6) * ~np.broadcast_to(infratentorial, COARSE.shape)
+    near = tissue.white_XYZ * ((squared > 15**2) & (squared < 34**2) & (depth_mm > 6) & ~infratentorial)
     seeds += [_draw_voxel(rng, near) for _ in range(signs.foci - 1)]
     return seeds
 
 
 def _draw_voxel(rng: np.random.Generator, weight: Volume) -> tuple[int, int, int]:
     cumulative = np.cumsum(weight.ravel(), dtype=np.float64)
+    assert cumulative[-1] > 0, "every head has room for a tumour"
     index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
     i, j, k = np.unravel_index(min(index, weight.size - 1), weight.shape)
     return int(i), int(j), int(k)
@@ -173,8 +176,10 @@ class _Flux:
     """Divergence of D grad u by finite volumes with no flux through the box; buffers are kept between steps."""
 
     def __init__(self, diffusion: Volume, *, step: float) -> None:
-        factor = np.float32(0.5 * step / COARSE.spacing_mm**2)
-        self.faces = [factor * (diffusion[self.upper(i)] + diffusion[self.lower(i)]) for i in range(3)]
+        factor = np.float32(step / COARSE.spacing_mm**2)
+        pairs = [(diffusion[self.upper(i)], diffusion[self.lower(i)]) for i in range(3)]
+        # The harmonic mean closes a face as soon as one side is closed: nothing leaks into CSF or through the surface.
+        self.faces = [factor * 2 * a * b / (a + b + np.float32(1e-12)) for a, b in pairs]
 
     @staticmethod
     def upper(axis: int) -> tuple[slice, ...]:

@@ -37,8 +37,7 @@ class Lesion:
     calcified_XYZ: Volume
     texture_XYZ: Volume
 
-    @property
-    def total_XYZ(self) -> Volume:
+    def total(self) -> Volume:
         """Share of tumour of any kind."""
         return self.necrosis_XYZ + self.solid_XYZ + self.enhancing_XYZ + self.oedema_XYZ
 
@@ -46,7 +45,7 @@ class Lesion:
         """Return the label map: in each voxel the largest of healthy tissue, necrosis or solid core, oedema and enhancing tumour."""
         core = self.necrosis_XYZ + self.solid_XYZ
         # A rim thinner than a voxel is drawn by radiologists although it fills less than half of it.
-        shares = np.stack([1 - self.total_XYZ, core, self.oedema_XYZ, 1.15 * self.enhancing_XYZ])
+        shares = np.stack([1 - self.total(), core, self.oedema_XYZ, 1.15 * self.enhancing_XYZ])
         values = np.array([0, NECROSIS, OEDEMA, ENHANCING], np.uint8)
         return np.asarray(values[shares.argmax(0)] * inside_XYZ, dtype=np.uint8)
 
@@ -75,7 +74,7 @@ def draw_lesion(rng: np.random.Generator, growth: Growth, tissue: Tissue, signs:
         enhancing = core * smoothstep(blotches, level - 0.4, level + 0.5) * (depth_mm > 1.5) * signs.patch_strength
     solid = core - necrosis - enhancing
 
-    suppressed = signs.mismatch * core * smoothstep(depth_mm, 2.0, 4.5)
+    suppressed = np.float32(signs.mismatch) * core * smoothstep(depth_mm, 2.0, 4.5)
     calcified = np.zeros_like(core)
     if signs.calcification > 0:
         grains = random_field(rng, grid, length_mm=3.5)
@@ -92,7 +91,7 @@ def _oedema(fluid: Volume, core: Volume, tissue: Tissue, rough: Volume, signs: S
     found = np.sort(ready[ready > 0.04])[::-1]
     level = float(found[min(wanted, len(found) - 1)]) if len(found) else 0.5
     level = min(max(level, 0.05), 0.45)
-    return np.clip(smoothstep(ready, 0.55 * level, 1.45 * level) - core, 0, 1)
+    return np.asarray(np.clip(smoothstep(ready, 0.55 * level, 1.45 * level) - core, 0, 1), dtype=np.float32)
 
 
 def _level(field: Volume, where: NDArray[np.bool_], share: float) -> float:

@@ -1,8 +1,9 @@
 """Who the phantom patient is, and which signs the tumour will show.
 
-Signs lean to a subtype and overlap on purpose, because they do so in patients: ring enhancement, necrosis and age speak for IDH-wildtype
-glioblastoma; T2-FLAIR mismatch for IDH-mutant astrocytoma (Patel et al., Clin Cancer Res 2017); a frontal, cortical, calcified tumour with indistinct
-margin for 1p/19q-codeleted oligodendroglioma (Johnson et al., RadioGraphics 2017). Grades and names follow WHO CNS5.
+Signs lean to a subtype and overlap on purpose, because they do so in patients: ring enhancement, necrosis and age speak for
+IDH-wildtype glioblastoma; T2-FLAIR mismatch for IDH-mutant astrocytoma (Patel et al., Clin Cancer Res 2017); a frontal, cortical,
+calcified tumour with indistinct margin for 1p/19q-codeleted oligodendroglioma (Johnson et al., RadioGraphics 2017). Grades and names
+follow WHO CNS5.
 """
 
 from dataclasses import dataclass
@@ -80,13 +81,13 @@ def draw_subject(rng: np.random.Generator, subtype: Subtype) -> Subject:
     """Draw grade, age and sex of a patient with this subtype."""
     match subtype:
         case Subtype.GLIOBLASTOMA:
-            grade, age = 4, rng.normal(60, 12)
+            grade, age = 4, rng.normal(59, 12)
         case Subtype.ASTROCYTOMA:
             grade = int(rng.choice([2, 3, 4], p=[0.40, 0.35, 0.25]))
-            age = rng.normal(38 + 3 * (grade - 2), 11)
+            age = rng.normal(39 + 3 * (grade - 2), 12)
         case Subtype.OLIGODENDROGLIOMA:
             grade = int(rng.choice([2, 3], p=[0.6, 0.4]))
-            age = rng.normal(44 + 3 * (grade - 2), 11)
+            age = rng.normal(45 + 3 * (grade - 2), 12)
     return Subject(subtype, grade, int(np.clip(round(age), 18, 88)), str(rng.choice(["male", "female"], p=[0.58, 0.42])))
 
 
@@ -106,11 +107,11 @@ def _volume_ml(rng: np.random.Generator, median: float) -> float:
 
 
 def _glioblastoma(rng: np.random.Generator) -> Signs:
-    """Ring enhancement around necrosis in five of six; the sixth is diffuse, as molecular glioblastoma is."""
-    ring = rng.random() < 0.80
+    """Ring enhancement around necrosis in three of four; the fourth is diffuse, as molecular glioblastoma is."""
+    ring = rng.random() < 0.77
     return Signs(
         core_ml=_volume_ml(rng, 30),
-        oedema_ratio=float(1.3 + rng.gamma(2.2, 0.65)),
+        oedema_ratio=float(1.25 + rng.gamma(2.0, 0.60)),
         width_mm=float(rng.uniform(2.0, 3.4)),
         white_preference=float(rng.uniform(4, 9)),
         irregularity=1.0,
@@ -131,17 +132,17 @@ def _glioblastoma(rng: np.random.Generator) -> Signs:
 
 def _astrocytoma(rng: np.random.Generator, grade: int) -> Signs:
     """Homogeneous and well defined, often with T2-FLAIR mismatch; grade 4 may look like glioblastoma."""
-    mismatch = rng.random() < {2: 0.55, 3: 0.40, 4: 0.15}[grade]
+    mismatch = rng.random() < {2: 0.50, 3: 0.36, 4: 0.15}[grade]
     ring = rng.random() < {2: 0.0, 3: 0.08, 4: 0.6}[grade]
     enhancing = rng.random() < {2: 0.12, 3: 0.40, 4: 0.85}[grade]
     return Signs(
         core_ml=_volume_ml(rng, 38),
-        oedema_ratio=float(1.15 + rng.gamma(1.6, 0.22) + 0.35 * (grade == 4)),
+        oedema_ratio=float(1.2 + rng.gamma(1.6, 0.32) + 0.35 * (grade == 4)),
         width_mm=float(rng.uniform(2.2, 3.6)),
         white_preference=float(rng.uniform(3, 7)),
-        irregularity=0.8,
-        margin_mm=float(rng.uniform(0.8, 3.0)),
-        cortical=float(rng.beta(1.6, 2.0)),
+        irregularity=0.85,
+        margin_mm=float(rng.uniform(0.8, 3.3)),
+        cortical=float(rng.beta(1.7, 1.9)),
         lobes=(0.47, 0.23, 0.13, 0.03, 0.14),
         expansion=float(rng.uniform(0.4, 1.2)),
         foci=1,
@@ -150,8 +151,8 @@ def _astrocytoma(rng: np.random.Generator, grade: int) -> Signs:
         patches=float(rng.uniform(0.05, 0.22)) if enhancing and not ring else 0.0,
         patch_strength=float(rng.uniform(0.45, 1.0)),
         mismatch=float(rng.uniform(0.55, 1.0)) if mismatch else 0.0,
-        calcification=float(rng.uniform(0.02, 0.06)) if rng.random() < 0.12 else 0.0,
-        heterogeneity=0.080 * float(np.exp(0.35 * rng.standard_normal())),
+        calcification=float(rng.uniform(0.02, 0.06)) if rng.random() < 0.15 else 0.0,
+        heterogeneity=0.085 * float(np.exp(0.35 * rng.standard_normal())),
     )
 
 
@@ -160,20 +161,20 @@ def _oligodendroglioma(rng: np.random.Generator, grade: int) -> Signs:
     enhancing = rng.random() < {2: 0.25, 3: 0.60}[grade]
     return Signs(
         core_ml=_volume_ml(rng, 34),
-        oedema_ratio=float(1.15 + rng.gamma(1.6, 0.25)),
+        oedema_ratio=float(1.2 + rng.gamma(1.6, 0.32)),
         width_mm=float(rng.uniform(2.4, 4.2)),
-        white_preference=float(rng.uniform(1.2, 4)),
-        irregularity=1.1,
-        margin_mm=float(rng.uniform(1.2, 5.0)),
-        cortical=float(rng.beta(2.6, 1.4)),
-        lobes=(0.58, 0.17, 0.14, 0.03, 0.08),
+        white_preference=float(rng.uniform(1.8, 5)),
+        irregularity=1.0,
+        margin_mm=float(rng.uniform(1.0, 4.2)),
+        cortical=float(rng.beta(2.3, 1.6)),
+        lobes=(0.55, 0.19, 0.14, 0.03, 0.09),
         expansion=float(rng.uniform(0.2, 0.9)),
         foci=1,
         ring_mm=float(rng.uniform(3, 7)) if grade == 3 and rng.random() < 0.08 else 0.0,
         ring_gaps=float(rng.beta(2, 2)),
         patches=float(rng.uniform(0.05, 0.25)) if enhancing else 0.0,
         patch_strength=float(rng.uniform(0.4, 0.95)),
-        mismatch=float(rng.uniform(0.3, 0.8)) if rng.random() < 0.12 else 0.0,
-        calcification=float(rng.uniform(0.03, 0.10)) if rng.random() < 0.50 else 0.0,
-        heterogeneity=0.105 * float(np.exp(0.35 * rng.standard_normal())),
+        mismatch=float(rng.uniform(0.3, 0.8)) if rng.random() < 0.15 else 0.0,
+        calcification=float(rng.uniform(0.02, 0.08)) if rng.random() < 0.42 else 0.0,
+        heterogeneity=0.100 * float(np.exp(0.35 * rng.standard_normal())),
     )

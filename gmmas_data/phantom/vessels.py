@@ -1,7 +1,7 @@
 """What enhances besides tumour: arteries, veins and choroid plexus, drawn as tubes.
 
-Large vessels and plexus follow centre lines given in MNI coordinates and are carried into the subject by its own map, so they bend with mass effect.
-Cortical veins are walks along the brain's surface from the midline downwards, different in every subject.
+Large vessels and plexus follow centre lines given in MNI coordinates and are carried into the subject by its own map, so they bend
+with mass effect. Cortical veins are walks along the brain's surface from the midline downwards, different in every subject.
 """
 
 from dataclasses import dataclass
@@ -72,9 +72,11 @@ def _trace(
 
 def _cortical_veins(rng: np.random.Generator, depth_mm: Volume) -> Volume:
     """Return points (N, 3) of veins that run from beside the midline over the convexity, `VEIN_DEPTH_MM` below the surface."""
-    slope = np.gradient(depth_mm, np.float32(COARSE.spacing_mm))
+    slope = [np.asarray(s, dtype=np.float32) for s in np.gradient(depth_mm, COARSE.spacing_mm)]
     side = rng.choice([-1.0, 1.0], CORTICAL_VEINS)
-    walker = np.stack([side * rng.uniform(5, 45, CORTICAL_VEINS), rng.uniform(-85, 50, CORTICAL_VEINS), np.full(CORTICAL_VEINS, 82.0)], axis=1)
+    walker = np.stack(
+        [side * rng.uniform(5, 45, CORTICAL_VEINS), rng.uniform(-85, 50, CORTICAL_VEINS), np.full(CORTICAL_VEINS, 82.0)], axis=1
+    )
     heading = np.stack([side, rng.normal(0, 0.6, CORTICAL_VEINS), np.full(CORTICAL_VEINS, -0.5)], axis=1)
     trail = []
     for step in range(VEIN_STEPS + 8):
@@ -107,4 +109,4 @@ def _fill(rng: np.random.Generator, points_mm: Volume, radii_mm: Volume, grid: G
         share = weight * np.prod(np.where(np.array(corner) == 1, part, 1 - part), axis=1)
         inside = np.all((index >= 0) & (index < grid.shape), axis=1)
         np.add.at(out, tuple(index[inside].T), share[inside])
-    return np.clip(1.3 * out, 0, 1)
+    return np.asarray(np.clip(1.3 * out, 0, 1), dtype=np.float32)

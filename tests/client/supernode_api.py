@@ -1,14 +1,11 @@
 """The SuperNode's real runtime API over TLS on loopback, without a SuperLink: messages are put in and replies taken out by the test."""
 
 import hashlib
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
@@ -21,18 +18,13 @@ from flwr.supernode.start_client_internal import _insert_message
 
 from client.executor import SuperNodeAddress
 from gmmas_runtime.keys import issue_server_certificate, make_authority
+from tests.client.loopback import free_port, serve_app
 from tests.gmmas_runtime.waiting import wait_until
 
 RUN_ID, NODE_ID, SERIES_ID = 11, 22, 33
 SECRET = b"a secret of the loopback"
 POISONED_BUNDLE = b"PK this is no zip: unpacking or importing it would fail"
 BUNDLE_HASH = hashlib.sha256(POISONED_BUNDLE).hexdigest()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -45,7 +37,7 @@ class SuperNode:
 
     def __post_init__(self) -> None:
         self.authority = make_authority(self.folder / "authority", name="loopback")
-        self.certificate = issue_server_certificate(self.folder / "authority", self.folder / "server", hosts=["127.0.0.1"])
+        issue_server_certificate(self.folder / "authority", self.folder / "server", hosts=["127.0.0.1"])
         self.state.set_node_id(NODE_ID)
 
     @property
@@ -58,25 +50,9 @@ class SuperNode:
 
     @contextmanager
     def serve(self, *, secret: bytes = SECRET) -> Iterator[None]:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(self.factory, superexec_auth_secret=secret),
-                host="127.0.0.1",
-                port=self.port,
-                log_level="critical",
-                ws="none",
-                ssl_certfile=str(self.certificate.certificate_path),
-                ssl_keyfile=str(self.certificate.key_path),
-            )
-        )
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        wait_until(lambda: server.started, what="runtime API")
-        try:
+        app = create_app(self.factory, superexec_auth_secret=secret)
+        with serve_app(app, port=self.port, certificates=self.folder / "server"):
             yield
-        finally:
-            server.should_exit = True
-            thread.join(10)
 
     def put(self, content: RecordDict, *, message_type: str) -> Message:
         """Do what a SuperNode does with a message from the coordinator."""

@@ -28,6 +28,7 @@ CONTENT = RecordDict({"task": ConfigRecord({"document": "hello"})})
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuperNode:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
     monkeypatch.setattr(client.executor, "POLL_S", 0.02)
+    monkeypatch.setattr(client.executor, "LONGEST_BACK_OFF_S", 0.1)
     return SuperNode(tmp_path)
 
 

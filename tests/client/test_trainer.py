@@ -14,7 +14,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import torch
 
 from client.cohort import describe_cohort, open_cohort
 from client.folder import NodeFolder
@@ -24,41 +23,18 @@ from client.trainer_service_pb2 import State, TaskCall
 from client.trainer_service_pb2_grpc import TrainerStub
 from client.trainer_servicer import parse_request
 from gmmas_data.cache import SampleCache
-from gmmas_model.network import GmmasNetwork
 from gmmas_schema.errors import FederationError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.groups import group_of, groups_sent
 from gmmas_schema.messages import Action
-from gmmas_schema.model import ModelDefinition, NetworkConfig
+from gmmas_schema.model import NetworkConfig
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Task
 from gmmas_workflows.training import LocalTrainer
+from tests.client.serving import TIMEOUT_S, make_tensors, serving
 from tests.client.sites import CASES, PATIENT, TINY, make_request, read_site, write_site
 from tests.gmmas_runtime.waiting import wait_until
 
-TIMEOUT_S = 60.0
 TWO = (Modality.T2, Modality.FLAIR)
-
-
-def make_tensors(modalities=MODALITIES, *, model: ModelDefinition = TINY) -> dict[str, np.ndarray]:
-    torch.manual_seed(0)
-    return {name: value.numpy() for name, value in GmmasNetwork(model.network, modalities=modalities).state_dict().items()}
-
-
-@contextmanager
-def serving(config: SiteConfig) -> Iterator[TrainerChannel]:
-    """Serve a site in this process, on its real socket, until the test is done with it."""
-    folder = NodeFolder(config.node.state)
-    folder.make()
-    stop = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        served = pool.submit(serve, config, stop=stop)
-        with TrainerChannel(folder.socket) as channel:
-            try:
-                wait_until(lambda: served.done() or (folder.socket.exists() and channel.is_ready()), what="the trainer")
-                yield channel
-            finally:
-                stop.set()
-                served.result(20)
 
 
 @pytest.fixture(scope="module")

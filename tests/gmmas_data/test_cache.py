@@ -11,7 +11,7 @@ from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import Modality
+from gmmas_schema.vocabulary import Layout, Modality
 from tests.gmmas_data.scans import SHAPE, case_in, save, write_case
 
 GRID = GridConfig(spacing_mm=3, shape=(10, 12, 10))
@@ -57,9 +57,11 @@ def test_a_moved_case_is_the_same_entry_and_a_changed_one_is_not(tmp_path: Path,
         path.write_bytes(content)
         keys.add(cache.path_of(case))
     keys.add(cache.path_of(replace(case, segmentation=None)))
-    keys.add(cache.path_of(replace(case, images={Modality.T1CE: case.images[Modality.T1], Modality.T1: case.images[Modality.T1CE]})))
+    swapped = {**case.images, Modality.T1CE: case.images[Modality.T1], Modality.T1: case.images[Modality.T1CE]}
+    keys.add(cache.path_of(replace(case, images=swapped)))
     keys.add(SampleCache(cache.folder, GridConfig(spacing_mm=3.5, shape=GRID.shape)).path_of(case))
-    assert len(keys) == 6
+    keys.add(cache.path_of(replace(case, layout=Layout.BRATS2023)))
+    assert len(keys) == 7
 
 
 def test_a_mended_label_needs_no_rebuild(tmp_path: Path, cache: SampleCache) -> None:

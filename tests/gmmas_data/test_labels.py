@@ -27,7 +27,7 @@ def test_reads_every_value(tmp_path: Path) -> None:
 
 def test_reads_what_spreadsheets_write(tmp_path: Path) -> None:
     """Byte order mark, CRLF, columns in another order, extra columns, blanks, capitals, quotes, blank lines."""
-    text = '\ufeffage, Patient_notes ,codeletion,idh,patient_id\r\n61,"x, y",Intact, Mutant ,a\r\n\r\n,,,,\r\n44,,,WILDTYPE,b\r\n'
+    text = '\ufeffpatient_id, Patient_notes ,codeletion,idh,age\r\na,"x, y",Intact, Mutant ,61\r\n\r\n,,,,\r\nb,,,WILDTYPE,44\r\n'
     assert read_labels(table(tmp_path, text), patients=PATIENTS) == {"a": Markers(True, False), "b": Markers(False, None)}
 
 

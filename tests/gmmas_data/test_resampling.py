@@ -75,7 +75,11 @@ def test_restore_reproduces_a_ramp(affine: np.ndarray, spacing_mm: float) -> Non
     edge[1:-1, 1:-1, 1:-1] = 1
     within = restore(edge[None], affine=placement.affine, native_affine=affine, native_shape=SHAPE, order=1)[0] > 1 - 1e-5
     np.testing.assert_allclose(found[within], ramp(affine, SHAPE)[within], atol=2e-3)
-    assert ((np.abs(inside) < 1e-6) | (np.abs(inside - 1) < 1e-5)).all(), "beyond the grid there is nothing, up to its border everything"
+    index = np.stack([*np.indices(SHAPE), np.ones(SHAPE)])
+    place = np.tensordot(np.linalg.inv(placement.affine) @ affine, index, axes=1)[:3]
+    reach = np.reshape(grid.shape, (3, 1, 1, 1)) - 0.5
+    np.testing.assert_allclose(inside[((place > -0.49) & (place < reach - 0.01)).all(axis=0)], 1, atol=1e-5)
+    assert not inside[((place < -0.51) | (place > reach + 0.01)).any(axis=0)].any(), "beyond the grid there is nothing"
 
 
 @settings(deadline=None, max_examples=40)
@@ -114,6 +118,17 @@ def test_detail_finer_than_the_grid_does_not_alias() -> None:
     board = (np.indices((48, 48, 48)).sum(axis=0) % 2 * 2 - 1).astype(np.float32)
     placement = place_grid(np.ones(board.shape, bool), np.eye(4), GridConfig(spacing_mm=4, shape=(8, 8, 8)))
     assert np.abs(placement.resample(board, placement.smooth())).max() < 0.01
+
+
+def test_the_filter_widens_a_point_to_the_grids_own_spread() -> None:
+    """A blurred point has the variance (ratio^2 - 1) / (8 ln 2) of the filter, and the linear interpolation's own few hundredths."""
+    grid = GridConfig(spacing_mm=4, shape=(12, 12, 12))
+    placement = place_grid(np.ones((48, 48, 48), bool), np.eye(4), grid)
+    spread = np.stack(placement.smooth()[0]).astype(np.float64)
+    index = np.arange(48)
+    for row in spread[3:9]:
+        centre = (row * index).sum() / row.sum()
+        assert (row * (index - centre) ** 2).sum() / row.sum() == pytest.approx(15 / (8 * np.log(2)), abs=0.3)
 
 
 def test_the_same_patient_stored_otherwise_is_the_same_sample() -> None:

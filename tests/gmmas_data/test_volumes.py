@@ -33,6 +33,14 @@ def test_every_number_type_reads_the_same(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(volume.values_XYZ, values.astype(np.float32))
 
 
+def test_an_unused_form_may_be_nonsense(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.nii", brain(Modality.T1))
+    content = bytearray(path.read_bytes())
+    content[80:84] = np.float32(np.inf).tobytes()
+    path.write_bytes(content)
+    np.testing.assert_allclose(read_image(path).affine, LPS)
+
+
 def test_nifti2_big_endian_and_trailing_axis(tmp_path: Path) -> None:
     values = brain(Modality.T2)
     nib.save(nib.Nifti2Image(values[..., None], LPS), tmp_path / "two.nii.gz")
@@ -68,9 +76,10 @@ def test_masks_of_every_type_are_translated(tmp_path: Path, kind: type) -> None:
     np.testing.assert_array_equal(volume.values_XYZ, OURS)
 
 
-def test_a_scale_factor_that_leaves_a_mask_not_whole_is_rounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slope", [0.0158728, 0.0158732])
+def test_a_scale_factor_that_leaves_a_mask_not_whole_is_rounded(tmp_path: Path, slope: float) -> None:
     image = nib.Nifti1Image(tumour() * np.uint8(63), LPS)
-    image.header.set_slope_inter(0.0158732, 0)
+    image.header.set_slope_inter(slope, 0)
     nib.save(image, tmp_path / "seg.nii.gz")
     stored = np.unique(nib.load(tmp_path / "seg.nii.gz").get_fdata())
     assert (stored != np.rint(stored)).any(), "the file holds what the test is about"

@@ -2,9 +2,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gmmas_model.blocks import Bottleneck, Encoder, InstanceNorm, ResidualBlock
+from gmmas_model.blocks import Bottleneck, Conv3, Encoder, InstanceNorm, ResidualBlock
 
 CHANNELS_LAST = torch.channels_last_3d
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_a_single_small_sample_is_the_usual_one(batch: int, stride: int) -> None:
+    torch.manual_seed(0)
+    convolution = Conv3(2, 3, stride=stride)
+    x_BCXYZ = torch.randn(batch, 2, 6, 4, 8, requires_grad=True)
+    twin_BCXYZ = x_BCXYZ.detach().clone().requires_grad_()
+    weight = convolution.weight.detach().clone().requires_grad_()
+    y_BCXYZ, expected_BCXYZ = convolution(x_BCXYZ), F.conv3d(twin_BCXYZ, weight, stride=stride, padding=1)
+    torch.testing.assert_close(y_BCXYZ, expected_BCXYZ, atol=1e-5, rtol=1e-5)
+    y_BCXYZ.square().sum().backward()
+    expected_BCXYZ.square().sum().backward()
+    torch.testing.assert_close(x_BCXYZ.grad, twin_BCXYZ.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(convolution.weight.grad, weight.grad, atol=1e-4, rtol=1e-4)
 
 
 def test_instance_norm_is_that_of_torch() -> None:

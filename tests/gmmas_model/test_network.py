@@ -142,6 +142,13 @@ def test_prediction_without_gradient_keeps_the_mode(network: GmmasNetwork) -> No
     assert prediction.region_logits_BRXYZ.dtype == torch.float32
 
 
+def test_a_loss_can_be_taken_of_a_prediction_without_gradient(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch(present=ALL, known=[[True] * 3], idh=[1.0], codeletion=[0.0])
+    prediction = predict_probabilities(network, batch.image_BMXYZ, batch.present_BM)
+    expected = multi_task_loss(network, network(batch.image_BMXYZ, batch.present_BM), batch)
+    torch.testing.assert_close(multi_task_loss(network, prediction, batch).total, expected.total)
+
+
 @pytest.mark.parametrize(
     ("shape", "present"),
     [

@@ -134,7 +134,7 @@ class RecordingTracker:
         self.before_round(record)
         self.rounds.append(record)
 
-    def register(self, kind: str, weights_folder: Path, *, round: int, metrics: Mapping[str, float]) -> str:
+    def register(self, kind: str, weights_folder: Path, *, round: int, metrics: Mapping[str, float]) -> str:  # noqa: A002
         assert (weights_folder / "model.safetensors").exists()
         self.registered[kind] = round
         return f"models:/test/{round}"
@@ -147,7 +147,7 @@ class RecordingTracker:
 
 
 def make_grid(*sites: Callable[[Message, Context], Message | None], watch: Callable[[Message], None] | None = None) -> LocalGrid:
-    return LocalGrid({node: site for node, site in enumerate(sites, start=100)}, watch=watch)
+    return LocalGrid(dict(enumerate(sites, start=100)), watch=watch)
 
 
 def run(

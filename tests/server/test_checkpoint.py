@@ -75,7 +75,7 @@ def test_a_round_is_read_as_it_was_written(folder, tensors):
 
 def test_sha256sum_agrees(folder, tensors):
     write_rounds(folder, tensors, 1)
-    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder.round_path(1), check=True, capture_output=True)  # noqa: S607
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder.round_path(1), check=True, capture_output=True)
 
 
 def test_a_half_written_round_is_ignored_and_swept_away(folder, tensors):
@@ -113,8 +113,7 @@ def test_a_damaged_round_is_refused_by_name(folder, tensors, file, damage):
     else:
         path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
     with pytest.raises(ModelError) as caught:
-        folder.load_round(1)
-        folder.read_record(1)
+        (folder.read_record if file == "round.json" else folder.load_round)(1)
     assert "damaged" in caught.value.what
     assert "0001" in caught.value.where + caught.value.remedy
     assert caught.value.remedy

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -42,6 +44,24 @@ def test_what_is_missing_by_the_deadline_is_said_so():
     assert replies[100].code is None
     assert (replies[101].content, replies[101].code) == (None, ReasonCode.DEADLINE)
     assert clock.now == pytest.approx(30, abs=1)
+
+
+def test_looks_get_rarer_the_longer_the_wait():
+    looks = []
+    clock = Clock()
+
+    class CountingGrid(LocalGrid):
+        def pull_messages(self, message_ids):
+            looks.append(clock.now)
+            return []
+
+    courier = Courier(CountingGrid({1: echo}), clock.timing())
+    list(courier.gather(send_all(courier), timeout_s=600))
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert pauses[0] == 0.5
+    assert max(pauses) == 3.0
+    assert len(looks) < 300
+    assert clock.now == pytest.approx(600)
 
 
 def test_a_node_that_died_before_it_answered_is_answered_for():

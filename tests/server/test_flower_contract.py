@@ -1,5 +1,6 @@
 """What server.courier relies on in flwr 1.41, seen on Flower's own link state: it must fail here first when Flower changes."""
 
+import secrets
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -19,29 +20,41 @@ from server.courier import Courier
 from strategies.codec import read_request, write_request
 from tests.server.simulated_sites import TINY, Clock
 
+pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # Flower's own Alembic set-up
+
 REQUEST = TaskRequest(action=Action.TRAIN, run="r", round=1, rounds=2, seed=0, model=TINY)
 HEARTBEAT_S = 30.0
 
 
-class Link:
-    """A SuperLink's state with two nodes, without its network; the wall clock is ours."""
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory):
+    """The state of a SuperLink with a database on disk, as deployed."""
+    database = str(tmp_path_factory.mktemp("link") / "superlink.db")
+    factory = LinkStateFactory(database, NoOpFederationManager(), ObjectStoreFactory(database))
+    factory.state().federation_manager.linkstate = factory.state()
+    return factory
 
-    def __init__(self, monkeypatch, tmp_path):
+
+class Link:
+    """A SuperLink with two nodes, without its network; the wall clock is ours."""
+
+    def __init__(self, factory, monkeypatch):
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         for module in (sql_linkstate, utils, validator, sys.modules["flwr.app.message.message"]):
             monkeypatch.setattr(module, "now", lambda: self.now)
-        database = str(tmp_path / "superlink.db")
-        factory = LinkStateFactory(database, NoOpFederationManager(), ObjectStoreFactory(database))
         self.state = factory.state()
-        self.state.federation_manager.linkstate = self.state
-        self.run_id = self.state.create_run(None, None, "9f86d08", {}, NOOP_FEDERATION_ID, None, "", TaskType.SERVER_APP)
-        self.nodes = [self.state.create_node("", "", key, HEARTBEAT_S) for key in (b"one", b"two")]
+        run_id = self.state.create_run(None, None, "9f86d08", {}, NOOP_FEDERATION_ID, None, "", TaskType.SERVER_APP)
+        self.nodes = [self.state.create_node("", "", key, HEARTBEAT_S) for key in (secrets.token_bytes(8), secrets.token_bytes(8))]
         for node in self.nodes:
             assert self.state.activate_node(node, HEARTBEAT_S)
         self.grid = InMemoryGrid(factory)
-        (run,) = self.state.get_run_info(run_ids=[self.run_id])
+        (run,) = self.state.get_run_info(run_ids=[run_id])
         self.grid.set_run(run)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run_id, 1, 1
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+
+    def close(self):
+        for node in self.state.get_nodes(self.grid.run.run_id):
+            self.state.delete_node("", node)
 
     def wait(self, seconds):
         self.now += timedelta(seconds=seconds)
@@ -58,8 +71,10 @@ class Link:
 
 
 @pytest.fixture
-def link(monkeypatch, tmp_path):
-    return Link(monkeypatch, tmp_path)
+def link(factory, monkeypatch):
+    link = Link(factory, monkeypatch)
+    yield link
+    link.close()
 
 
 @pytest.fixture

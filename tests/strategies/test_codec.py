@@ -16,8 +16,9 @@ from gmmas_schema.messages import ARRAYS, DOCUMENT, REPORT, TASK, Action, SiteDe
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality
 from strategies.codec import (
-    join_arrays,
-    pack_array,
+    INDEX,
+    TENSORS,
+    Parcel,
     pack_tensors,
     read_description,
     read_report,
@@ -38,24 +39,34 @@ any_float32 = hnp.arrays(
 )
 
 
-@given(any_float32)
-def test_any_float32_array_survives_bit_for_bit(value):
-    got = unpack_tensors(pack_tensors({"fusion.0": value}))["fusion.0"]
-    assert got.shape == value.shape
-    assert got.tobytes() == value.tobytes()
+@given(st.dictionaries(st.text(), any_float32, max_size=4))
+def test_any_float32_tensors_survive_bit_for_bit(tensors):
+    got = unpack_tensors(pack_tensors(tensors))
+    assert list(got) == list(tensors)
+    for name, value in tensors.items():
+        assert got[name].shape == value.shape
+        assert got[name].dtype == np.float32
+        assert got[name].tobytes() == value.tobytes()
 
 
-def test_unpacked_arrays_share_the_records_bytes_and_cannot_be_written():
-    record = pack_tensors({"fusion.0": np.ones((4, 4), np.float32)})
-    value = unpack_tensors(record)["fusion.0"]
+def test_unpacked_tensors_share_the_messages_bytes_and_cannot_be_written():
+    value = unpack_tensors(pack_tensors({"fusion.0": np.ones((4, 4), np.float32)}))["fusion.0"]
     assert not value.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         value[0, 0] = 2
 
 
-def test_column_major_and_strided_arrays_arrive_in_row_order():
+def test_column_major_and_strided_tensors_arrive_in_row_order():
     value = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))[::2]
     np.testing.assert_array_equal(unpack_tensors(pack_tensors({"a": value}))["a"], value)
+
+
+def test_a_message_is_few_objects_however_many_tensors():
+    """Flower moves each object by a request of its own on every hop."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    tensors = {f"fusion.{number}": np.full((3,), number, np.float32) for number in range(200)}
+    message = Message(write_request(REQUEST, pack_tensors(tensors)), 2, "train")
+    assert len(get_all_nested_objects(message)) == 6
 
 
 def test_content_survives_flowers_own_wire_form():
@@ -84,38 +95,88 @@ def npy(value, **options):
     return stream.getvalue()
 
 
-GOOD = npy(np.ones((2, 3), np.float32))
-OBJECTS = npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)
+def parcel_of(array, index='[["fusion.0",[2,3]]]', name=TENSORS):
+    return Parcel(ArrayRecord({name: array}), index)
+
+
+DATA = npy(np.ones(6, np.float32))
+GOOD = Array("float32", (6,), "numpy.ndarray", DATA)
+OBJECTS = npy(np.array([{"a": 1}] * 6, dtype=object), allow_pickle=True)
+
+
+def test_the_good_parcel_of_the_next_tests_is_good():
+    np.testing.assert_array_equal(unpack_tensors(parcel_of(GOOD))["fusion.0"], np.ones((2, 3)))
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("dtype", "shape", "stype", "data"),
     [
-        Array("float64", (2, 3), "numpy.ndarray", npy(np.ones((2, 3)))),
-        Array("float32", (2, 3), "numpy.ndarray", npy(np.ones((2, 3)))),
-        Array("float32", (2, 3), "numpy.ndarray", npy(np.ones((2, 3), ">f4"))),
-        Array("float32", (2, 3), "torch.Tensor", GOOD),
-        Array("float32", (3, 2), "numpy.ndarray", GOOD),
-        Array("float32", (2, 3), "numpy.ndarray", GOOD[:-1]),
-        Array("float32", (2, 3), "numpy.ndarray", GOOD + b"\0"),
-        Array("float32", (2, 3), "numpy.ndarray", GOOD[:20]),
-        Array("float32", (2, 3), "numpy.ndarray", b""),
-        Array("float32", (2, 3), "numpy.ndarray", npy(np.asfortranarray(np.ones((2, 3), np.float32)))),
-        Array("float32", (1,), "numpy.ndarray", OBJECTS),
-        Array("float32", (1,), "numpy.ndarray", pickle.dumps(np.ones(1, np.float32))),
-        Array("float32", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535),
-        Array("float32", (1,), "numpy.ndarray", b"\x93NUMPY\x02\x00" + GOOD[8:]),
+        ("float64", (6,), "numpy.ndarray", npy(np.ones(6))),
+        ("float32", (6,), "numpy.ndarray", npy(np.ones(6))),
+        ("float32", (6,), "numpy.ndarray", npy(np.ones(6, ">f4"))),
+        ("float32", (6,), "torch.Tensor", DATA),
+        ("float32", (5,), "numpy.ndarray", DATA),
+        ("float32", (2, 3), "numpy.ndarray", npy(np.ones((2, 3), np.float32))),
+        ("float32", (2, 3), "numpy.ndarray", npy(np.asfortranarray(np.ones((2, 3), np.float32)))),
+        ("float32", (6,), "numpy.ndarray", DATA[:-1]),
+        ("float32", (6,), "numpy.ndarray", DATA[:-4]),
+        ("float32", (6,), "numpy.ndarray", DATA + b"\0"),
+        ("float32", (6,), "numpy.ndarray", DATA[:20]),
+        ("float32", (6,), "numpy.ndarray", b""),
+        ("float32", (6,), "numpy.ndarray", OBJECTS),
+        ("float32", (6,), "numpy.ndarray", pickle.dumps(np.ones(6, np.float32))),
+        ("float32", (6,), "numpy.ndarray", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535),
+        ("float32", (6,), "numpy.ndarray", b"\x93NUMPY\x02\x00" + DATA[8:]),
     ],
 )
-def test_an_array_that_is_not_float32_npy_of_its_declared_shape_is_refused(array):
-    with pytest.raises(ProtocolError) as caught:
-        unpack_tensors(join_arrays({"fusion.0": array}))
-    assert caught.value.where == "fusion.0"
+def test_an_array_that_is_not_flat_float32_npy_of_its_declared_length_is_refused(dtype, shape, stype, data):
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_tensors(parcel_of(Array(dtype, shape, stype, data)))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "",
+        "[",
+        "{}",
+        '[["a"]]',
+        '[["a",6]]',
+        '[["a",["6"]]]',
+        '[["a",[6.5]]]',
+        '[["a",[-6]]]',
+        '[["a",[-2,-3]]]',
+        "[[1,[6]]]",
+        '[["a",[5]]]',
+        '[["a",[7]]]',
+        '[["a",[3]],["a",[3]]]',
+        '[["a",[6]],["b",[0,9999999999999999999999]]]',
+        '[["a",[6]],["b",[0,4611686018427387904,4611686018427387904]]]',
+        f'[["a",[6{",1" * 80}]]]',
+    ],
+)
+def test_an_index_that_does_not_fit_its_array_is_refused(index):
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_tensors(parcel_of(GOOD, index))
+
+
+def test_other_arrays_than_the_one_are_refused():
+    with pytest.raises(ProtocolError):
+        unpack_tensors(parcel_of(GOOD, name="more"))
+    with pytest.raises(ProtocolError):
+        unpack_tensors(Parcel(ArrayRecord({TENSORS: GOOD, "more": GOOD}), '[["a",[6]]]'))
+
+
+def test_tensors_without_an_index_are_refused():
+    content = write_request(REQUEST, pack_tensors({"fusion.0": np.ones(2, np.float32)}))
+    del content[TASK][INDEX]
+    with pytest.raises(ProtocolError):
+        read_request(content)
 
 
 def test_only_float32_is_sent():
     with pytest.raises(ProtocolError, match="float64"):
-        pack_array(np.ones(3))
+        pack_tensors({"fusion.0": np.ones(3)})
 
 
 @pytest.mark.parametrize(
@@ -166,14 +227,9 @@ def test_a_refused_document_is_not_quoted():
     assert "Jane" not in str(caught.value)
 
 
-def test_records_that_overlap_share_their_arrays():
-    arrays = {name: pack_array(np.ones(8, np.float32)) for name in ("a", "b")}
-    assert join_arrays(arrays)["a"] is join_arrays({"a": arrays["a"]})["a"]
-
-
 def test_size_counts_tensors_and_documents():
-    record = pack_tensors({"fusion.0": np.ones(1000, np.float32)})
+    parcel = pack_tensors({"fusion.0": np.ones(1000, np.float32)})
     bare = size_bytes(write_report(SITE_REPORT))
     assert bare == len(DOCUMENT) + len(SITE_REPORT.model_dump_json())
-    assert size_bytes(write_report(SITE_REPORT, record)) == bare + len("fusion.0") + 128 + 4000
-    assert size_bytes(RecordDict({ARRAYS: ArrayRecord()})) == 0
+    extra = len(INDEX) + len('[["fusion.0",[1000]]]') + len(TENSORS) + 128 + 4000
+    assert size_bytes(write_report(SITE_REPORT, parcel)) == bare + extra

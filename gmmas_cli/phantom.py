@@ -1,0 +1,58 @@
+"""`gmmas phantom make`: synthetic cohorts of glioma MRI from a specification."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from gmmas_cli.progress import progress_bar
+from gmmas_schema.phantom import PhantomManifest, PhantomSpec
+from gmmas_schema.vocabulary import SUBTYPES, TASKS
+
+app = typer.Typer(help="Make synthetic cohorts of glioma MRI.", no_args_is_help=True)
+
+OVERVIEW = "phantom.png"
+
+
+@app.callback()
+def _phantom() -> None:
+    """Make synthetic cohorts of glioma MRI."""
+
+
+@app.command()
+def make(
+    spec: Annotated[Path, typer.Argument(help="Specification (YAML), as site_configs/phantom-demo.yaml.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="New folder, or one that an earlier call of the same specification left.", show_default=False)
+    ],
+    processes: Annotated[int | None, typer.Option(help="Worker processes; default one per usable core.", min=1, show_default=False)] = None,
+    picture: Annotated[bool, typer.Option(help=f"Draw an overview, OUT/{OVERVIEW}.")] = True,
+) -> None:
+    """Make every patient of a specification, hospital by hospital. An interrupted call goes on where it stopped."""
+    from gmmas_data.phantom import draw_overview, make_cohorts
+
+    console = Console()
+    wanted = PhantomSpec.from_yaml(spec)
+    with progress_bar(console, "making patients") as on_progress:
+        manifest = make_cohorts(wanted, out, processes=processes, on_progress=on_progress)
+    console.print(_site_table(manifest))
+    if picture:
+        draw_overview(wanted, out, out / OVERVIEW)
+        console.print(f"overview: {out / OVERVIEW}", soft_wrap=True)
+
+
+def _site_table(manifest: PhantomManifest) -> Table:
+    """Return what was made: patients, subtypes and labels per hospital."""
+    table = Table(title=f"Phantom cohorts, seed {manifest.spec.seed}", title_justify="left", box=SIMPLE)
+    table.add_column("site")
+    for column in ("patients", *(s.value for s in SUBTYPES), *(f"labelled {t}" for t in TASKS)):
+        table.add_column(column, justify="right")
+    table.add_column("sequences")
+    for site in manifest.spec.sites:
+        counts = manifest.sites[site.name]
+        numbers = (counts.cases, *(counts.subtypes[s] for s in SUBTYPES), *(counts.labelled[t] for t in TASKS))
+        table.add_row(site.name, *map(str, numbers), " ".join(site.modalities))
+    return table

@@ -1,0 +1,87 @@
+"""`gmmas predict`: one case in, its segmentation, probability maps, findings and a picture out."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from gmmas_schema.findings import Findings
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Modality, Task
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Folder of weights, or models:/<name>@best, models:/<name>/<version>.", show_default=False)
+]
+StoreOption = Annotated[str, typer.Option(help="MLflow store of a models:/ address, for instance sqlite:///<run>/mlflow.db.")]
+THREADS: Final = os.cpu_count() or 1
+ThreadsOption = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+
+
+def predict(
+    case_folder: Annotated[Path, typer.Argument(help="Folder of one case, with any of its sequences.", show_default=False)],
+    model: ModelOption,
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    modalities: Annotated[str, typer.Option(help="Sequences to use, for instance flair,t2; by default all there are.")] = "",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored case: twice the time, a little more accurate.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier prediction.")] = False,
+    tracking_uri: StoreOption = "",
+    threads: ThreadsOption = THREADS,
+) -> None:
+    """Segment one case and tell its molecular markers. Research use only."""
+    from gmmas_workflows.inference import check_target
+
+    wanted = parse_modalities(modalities) if modalities else None
+    check_target(out, overwrite=force)
+    console = Console()
+    with console.status("loading the model"):
+        import torch
+
+        from gmmas_workflows.inference import predict_case, write_prediction
+        from gmmas_workflows.model_source import read_model
+
+        torch.set_num_threads(threads)
+        weights = read_model(model, tracking_uri=tracking_uri)
+    with console.status("predicting"):
+        prediction = predict_case(case_folder, weights, modalities=wanted, flip=flip)
+    with console.status("writing"):
+        write_prediction(prediction, out, overwrite=force)
+    console.print(findings_table(prediction.findings))
+    console.print(prediction.findings.notice, style="yellow")
+    console.print(f"written to {out}", soft_wrap=True)
+
+
+def parse_modalities(text: str) -> tuple[Modality, ...]:
+    """Return the modalities of a list such as `flair,t2`, in the order of MODALITIES.
+
+    Raises:
+        typer.BadParameter: a name is none of MODALITIES.
+    """
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in MODALITIES]
+    if unknown or not names:
+        raise typer.BadParameter(f"{', '.join(unknown) or 'nothing'} is none of {', '.join(MODALITIES)}", param_hint="--modalities")
+    return tuple(m for m in MODALITIES if m in names)
+
+
+def findings_table(findings: Findings) -> Table:
+    """Return what was found, one quantity a row."""
+    used, missing = (", ".join(names) or "none" for names in (findings.modalities_used, findings.modalities_missing))
+    table = Table(title=findings.case, title_justify="left", box=SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for region, name in zip(REGIONS, ("whole tumour", "tumour core", "enhancing tumour"), strict=True):
+        table.add_row(f"{name} ({region.upper()})", f"{findings.volume_ml[region]:.1f} ml")
+    table.add_section()
+    table.add_row("P(IDH mutant)", f"{findings.probability[Task.IDH]:.2f}")
+    table.add_row("P(1p/19q codeleted)", f"{findings.probability[Task.CODELETION]:.2f}")
+    for subtype in SUBTYPES:
+        table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}")
+    table.add_section()
+    table.add_row("sequences used", used)
+    table.add_row("sequences missing", missing)
+    table.add_row("weights", findings.weights_sha256[:12])
+    table.add_row("seconds", f"{findings.seconds:.1f}")
+    return table

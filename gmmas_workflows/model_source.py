@@ -1,0 +1,83 @@
+"""Where a model comes from: a folder of weights, or a version in an MLflow registry.
+
+    runs/demo/run/models/best      model.safetensors and model.json
+    models:/gmmas@best             an alias in the registry
+    models:/gmmas/3                a version in it
+    runs:/<run>/models/round-0007  an artifact of an MLflow run
+
+Whatever the source, only safetensors and JSON are read: nothing that is fetched can run.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Final
+
+from gmmas_model.weights import RECORD_FILE, Weights, load_weights
+from gmmas_schema.errors import ConfigError, ModelError
+
+_SCHEMES: Final = ("models:/", "runs:/")
+
+
+def read_model(source: str, *, tracking_uri: str = "") -> Weights:
+    """Read weights from a folder or from MLflow.
+
+    Args:
+        source: a folder, or a URI of MLflow.
+        tracking_uri: MLflow store of that URI, for instance `sqlite:///runs/demo/run/mlflow.db`; by default MLFLOW_TRACKING_URI.
+
+    Raises:
+        ConfigError: a URI of MLflow without a store, or a SQLite store that does not exist.
+        ModelError: the store has no such model, or the weights cannot be read.
+    """
+    if not source.startswith(_SCHEMES):
+        return load_weights(Path(source))
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise ConfigError(
+            "an MLflow model is named but no MLflow store",
+            where=source,
+            expected="--tracking-uri or MLFLOW_TRACKING_URI, for instance sqlite:///<run folder>/mlflow.db",
+            remedy="name the store, or the folder models/best of the run",
+        )
+    database = uri.removeprefix("sqlite:///")
+    if database != uri and not Path(database).is_file():
+        # MLflow would make an empty store there and then miss the model in it.
+        raise ConfigError("the MLflow store is not there", where=uri, got="no such file", expected="the mlflow.db of a run")
+    with tempfile.TemporaryDirectory() as folder:
+        return load_weights(_fetch(source, uri, into=Path(folder)))
+
+
+def _fetch(source: str, uri: str, *, into: Path) -> Path:
+    """Download a model and return the folder inside it that holds the weights."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # MLflow and SQLAlchemy warn of their own insides.
+        warnings.simplefilter("ignore")
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            download_artifacts(artifact_uri=source, dst_path=str(into), tracking_uri=uri, registry_uri=uri)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise ModelError(
+                "the model cannot be fetched from MLflow",
+                where=source,
+                got=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+                expected=f"a model of that name in {uri.rpartition('@')[2]}",
+                remedy="check the name, the alias or version, and the store",
+            ) from error
+    found = sorted(into.rglob(RECORD_FILE))
+    if len(found) != 1:
+        raise ModelError(
+            "an MLflow artifact is not a gmmas model",
+            where=source,
+            got=f"{len(found)} files {RECORD_FILE}",
+            expected="one",
+            remedy="name a model that a federated run registered",
+        )
+    return found[0].parent

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.metadata import Metadata
+
+from client.app import SOCKET_VARIABLE, app
+from client.folder import NodeFolder
+from gmmas_schema.errors import ReasonCode
+from gmmas_schema.messages import DOCUMENT, TASK, Action
+from gmmas_schema.site import SiteConfig
+from gmmas_schema.vocabulary import Split
+from gmmas_workflows.training import LocalTrainer
+from strategies.codec import pack_tensors, read_description, read_report, write_request
+from tests.client.serving import make_tensors, serving
+from tests.client.sites import PATIENT, make_request, read_site
+
+CONTEXT = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteConfig]:
+    site = read_site(tmp_path_factory.mktemp("site"))
+    with serving(site):
+        yield site
+
+
+@pytest.fixture
+def site(config: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> SiteConfig:
+    monkeypatch.setenv(SOCKET_VARIABLE, str(NodeFolder(config.node.state).socket))
+    return config
+
+
+def send(content: RecordDict | None, *, message_type: str) -> Message:
+    """Hand a message to the app as an executor does."""
+    metadata = Metadata(
+        run_id=1,
+        message_id="message",
+        src_node_id=1,
+        dst_node_id=2,
+        reply_to_message_id="",
+        group_id="1",
+        created_at=0.0,
+        ttl=30.0,
+        message_type=message_type,
+    )
+    message = Message.__new__(Message)
+    message.__dict__.update({"_metadata": metadata, "_content": content, "_error": None})
+    return app(message, CONTEXT)
+
+
+def test_query_answers_with_counts(site: SiteConfig) -> None:
+    reply = send(write_request(make_request(Action.DESCRIBE)), message_type="query")
+    assert read_description(reply.content).site == "north"
+    assert reply.metadata.reply_to_message_id == "message"
+
+
+def test_train_answers_with_tensors_and_report(site: SiteConfig) -> None:
+    tensors = make_tensors()
+    reply = send(write_request(make_request(), pack_tensors(tensors)), message_type="train")
+    report, trained = read_report(reply.content)
+    assert report.steps == 2
+    assert report.evaluation is not None
+    assert trained
+    assert all(trained[name].shape == tensors[name].shape for name in trained)
+
+
+def test_evaluate_answers_with_accuracy_and_no_tensors(site: SiteConfig) -> None:
+    reply = send(write_request(make_request(Action.EVALUATE), pack_tensors(make_tensors())), message_type="evaluate")
+    report, tensors = read_report(reply.content)
+    assert report.evaluation is not None
+    assert report.evaluation.split is Split.VALIDATION
+    assert tensors == {}
+
+
+def spoilt(**changes: object) -> RecordDict:
+    text = make_request().model_copy(update=changes).model_dump_json()
+    return RecordDict({TASK: ConfigRecord({DOCUMENT: text})})
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (RecordDict(), ReasonCode.PROTOCOL),
+        (RecordDict({"code": ConfigRecord({"python": "print(1)"})}), ReasonCode.PROTOCOL),
+        (spoilt(protocol=99), ReasonCode.PROTOCOL_VERSION),
+        (spoilt(action=Action.EVALUATE), ReasonCode.PROTOCOL),
+        (RecordDict({"arrays": ArrayRecord([np.zeros(1, np.float32)])}), ReasonCode.PROTOCOL),
+        (None, ReasonCode.PROTOCOL),
+    ],
+)
+def test_a_message_that_does_not_fit_is_answered_with_a_reason_code(site: SiteConfig, content: RecordDict | None, code: ReasonCode) -> None:
+    reply = send(content, message_type="train")
+    assert reply.has_error()
+    assert reply.error.reason == code.value
+
+
+def test_a_planted_patient_name_does_not_leave(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"{PATIENT} in /data/{PATIENT}_t1.nii.gz")
+
+    monkeypatch.setattr(LocalTrainer, "train", fail)
+    reply = send(write_request(make_request(), pack_tensors(make_tensors())), message_type="train")
+    assert reply.error.reason == ReasonCode.TRAINER.value
+    assert PATIENT not in repr(reply.error) + repr(reply.metadata)
+    assert PATIENT in caplog.text
+
+
+def test_a_failure_of_the_app_itself_does_not_leave(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(PATIENT)
+
+    monkeypatch.setattr("client.app.read_request", fail)
+    assert send(write_request(make_request()), message_type="train").error.reason == ReasonCode.TRAINER.value
+
+
+def test_no_trainer_is_a_reason_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SOCKET_VARIABLE, str(tmp_path / "trainer.sock"))
+    reply = send(write_request(make_request(Action.DESCRIBE)), message_type="query")
+    assert reply.error.reason == ReasonCode.TRAINER_UNREACHABLE.value
+    monkeypatch.delenv(SOCKET_VARIABLE)
+    assert send(write_request(make_request(Action.DESCRIBE)), message_type="query").error.reason == ReasonCode.CONFIG.value
+
+
+def test_the_executor_side_is_free_of_torch() -> None:
+    program = "import client.app, client.executor, sys; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

@@ -1,0 +1,74 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gmmas_cli.evaluate import mean_dice
+from gmmas_cli.main import run_program
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.weights import save_weights
+from gmmas_schema.messages import Evaluation, Interval
+from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
+from gmmas_schema.vocabulary import Region, Split
+
+CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network_config = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2)
+    definition = ModelDefinition(network=network_config, grid=GridConfig(spacing_mm=8.0, shape=(24, 24, 24)))
+    folder = tmp_path_factory.mktemp("weights")
+    tensors = {name: tensor.numpy().copy() for name, tensor in GmmasNetwork(definition.network).state_dict().items()}
+    save_weights(folder, tensors, definition)
+    return folder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """The committed case twice; the second without T1ce; labels for the first."""
+    root = tmp_path / "cohort"
+    for patient, names in {"A": ("t1", "t1ce", "t2", "flair", "seg"), "B": ("t1", "t2", "flair", "seg")}.items():
+        (root / patient).mkdir(parents=True)
+        for name in names:
+            shutil.copy(CASE / f"BraTS2021_00006_{name}.nii.gz", root / patient / f"{patient}_{name}.nii.gz")
+    (root / "labels.csv").write_text("patient_id,idh,codeletion\nA,mutant,intact\n")
+    return root
+
+
+def test_evaluate_shows_a_table_and_writes_json(cohort, weights_folder, tmp_path, capsys) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", str(cohort), "--model", str(weights_folder), "--labels", str(cohort / "labels.csv"), "--out", str(out)]
+    assert run_program(arguments) == 0
+    assert "Dice WT" in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert [row["case"] for row in content["cases"]] == ["A", "B"]
+    assert [row["idh"] for row in content["cases"]] == [True, None]
+    assert content["evaluation"]["all there are"]["dice"]["wt"]["n"] == 2
+    assert run_program(arguments) == 1
+    assert "--force" in capsys.readouterr().err
+
+
+def test_every_subset_is_scored_where_a_case_has_it(cohort, weights_folder, tmp_path, capsys) -> None:
+    out = tmp_path / "out.json"
+    assert run_program(["evaluate", str(cohort), "--model", str(weights_folder), "--subsets", "all", "--out", str(out)]) == 0
+    assert "mean Dice over the subsets" in capsys.readouterr().out
+    rows = json.loads(out.read_text())["evaluation"]
+    assert len(rows) == 15
+    assert {name: row["cases"] for name, row in rows.items()} == {name: 1 if "t1ce" in name else 2 for name in rows}
+    assert set(json.loads(out.read_text())["mean_dice"]) == {"wt", "tc", "et"}
+
+
+def test_a_bad_case_stops_or_is_left_out(cohort, weights_folder, capsys) -> None:
+    (cohort / "B" / "B_t1.nii.gz").write_bytes(b"\x1f\x8b broken")
+    assert run_program(["evaluate", str(cohort), "--model", str(weights_folder)]) == 1
+    assert "B_t1.nii.gz" in capsys.readouterr().err
+    assert run_program(["evaluate", str(cohort), "--model", str(weights_folder), "--skip-bad"]) == 0
+    assert "left out B" in capsys.readouterr().out
+
+
+def test_mean_dice_leaves_out_what_was_not_measured() -> None:
+    known = Evaluation(split=Split.TEST, cases=1, dice={Region.WT: Interval(value=0.5, low=0, high=1, n=1), Region.TC: Interval()})
+    rows = {"a": known, "b": known.model_copy(update={"dice": {Region.WT: Interval(value=0.7, low=0, high=1, n=1)}})}
+    assert mean_dice(rows) == {"wt": pytest.approx(0.6)}

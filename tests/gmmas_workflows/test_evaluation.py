@@ -1,0 +1,163 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmas_data.layouts import read_case
+from gmmas_data.preprocessing import preprocess_case
+from gmmas_model.network import GmmasNetwork
+from gmmas_schema.model import GridConfig
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
+from gmmas_workflows.evaluation import CaseScore, evaluate_network, score_cases, score_samples, subsets, summarise, threshold
+
+CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
+
+
+def case_score(number: int, *, dice=None, truth=None, probability: float = 0.5, loss=None) -> CaseScore:
+    return CaseScore(
+        case_id=f"case-{number}",
+        patient_id=f"patient-{number}",
+        modalities=MODALITIES,
+        probability={Task.IDH: probability, Task.CODELETION: probability / 2},
+        truth=truth or {},
+        dice=dice or {},
+        loss=loss or {},
+    )
+
+
+@pytest.fixture
+def network(definition) -> GmmasNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return GmmasNetwork(definition.network)
+
+
+def fill(network: GmmasNetwork, *logits: float) -> GmmasNetwork:
+    """Make the network say the same everywhere, whatever it is shown."""
+    head = network.heads[Task.SEGMENTATION]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor(logits))
+    return network
+
+
+def test_empty_truth_and_empty_prediction_count_one_and_one_of_them_zero(network, make_sample) -> None:
+    sample = make_sample(1)
+    empty = replace(sample, regions_RXYZ=np.stack([sample.regions_RXYZ[0], *np.zeros_like(sample.regions_RXYZ[1:])]))
+    (nothing,) = score_samples(fill(network, -9, -9, -9), [empty])
+    assert nothing.dice == {Region.WT: 0, Region.TC: 1, Region.ET: 1}
+    (everything,) = score_samples(fill(network, 9, 9, 9), [empty])
+    assert everything.dice[Region.WT] == pytest.approx(2 * 343 / (343 + 16**3))
+    assert everything.dice[Region.TC] == everything.dice[Region.ET] == 0
+
+
+def test_a_case_counts_for_what_it_is_labelled_with(network, make_sample) -> None:
+    samples = [
+        make_sample(0),
+        make_sample(1, segmentation=False, codeletion=1.0),
+        make_sample(2, idh=math.nan),
+        make_sample(3, segmentation=False, idh=math.nan),
+    ]
+    evaluation = evaluate_network(network, samples, split=Split.TEST, seed=0, precision="fp32")
+    assert evaluation.cases == 4
+    assert evaluation.dice[Region.WT].n == 2
+    assert evaluation.auc[Task.IDH].n == 2
+    assert evaluation.auc[Task.IDH].value in (0, 1)
+    assert evaluation.auc[Task.CODELETION].value is None
+    assert evaluation.auc[Task.CODELETION].n == 1
+    assert set(evaluation.loss) == {Task.SEGMENTATION, Task.IDH, Task.CODELETION}
+
+
+def test_no_case_gives_an_empty_evaluation(network) -> None:
+    evaluation = evaluate_network(network, [], split=Split.VALIDATION, seed=0)
+    assert (evaluation.cases, evaluation.dice, evaluation.auc, evaluation.loss) == (0, {}, {}, {})
+
+
+def test_only_sequences_that_the_network_reads_are_shown(definition, make_sample) -> None:
+    network = GmmasNetwork(definition.network, modalities=(Modality.FLAIR, Modality.T2))
+    scores = score_samples(network, [make_sample(1), make_sample(2, modalities=(Modality.T1,))])
+    assert [(score.case_id, score.modalities) for score in scores] == [("case-1", (Modality.T2, Modality.FLAIR))]
+    (alone,) = score_samples(network, [make_sample(1)], modalities=(Modality.FLAIR, Modality.T1))
+    assert alone.modalities == (Modality.FLAIR,)
+
+
+def test_progress_and_mode_of_the_network(network, make_sample) -> None:
+    network.train()
+    done: list[tuple[int, int]] = []
+    score_samples(network, [make_sample(1), make_sample(2)], on_progress=lambda *at: done.append(at))
+    assert done == [(1, 2), (2, 2)]
+    assert network.training
+
+
+def test_summary_is_the_mean_with_an_interval_over_patients() -> None:
+    scores = [case_score(n, dice={Region.WT: value}) for n, value in enumerate([0.2, 0.4, 0.9])]
+    interval = summarise(scores, split=Split.TEST, seed=0).dice[Region.WT]
+    assert interval.value == pytest.approx(0.5)
+    assert 0.2 <= interval.low < interval.value < interval.high <= 0.9
+    assert interval.n == 3
+    same_patient = [replace(score, patient_id="one") for score in scores]
+    assert summarise(same_patient, split=Split.TEST, seed=0).dice[Region.WT].n == 1
+
+
+def test_auc_ranks_patients() -> None:
+    scores = [
+        case_score(n, truth={Task.IDH: mutant}, probability=p)
+        for n, (mutant, p) in enumerate([(True, 0.9), (False, 0.6), (True, 0.5), (False, 0.1)])
+    ]
+    assert summarise(scores, split=Split.TEST, seed=0).auc[Task.IDH].value == 0.75
+
+
+def test_row_is_flat_and_says_what_is_unknown() -> None:
+    row = case_score(1, dice=dict.fromkeys(REGIONS, 0.5), truth={Task.IDH: True}, probability=0.7).row()
+    assert row["case"] == "case-1"
+    assert row["modalities"] == "t1+t1ce+t2+flair"
+    assert (row["dice_wt"], row["p_idh"], row["idh"], row["codeletion"]) == (0.5, 0.7, True, None)
+
+
+def test_scores_on_the_scans_own_voxels(network) -> None:
+    case = read_case(CASE)
+    grid = GridConfig(spacing_mm=8.0, shape=(24, 24, 24))
+    (score,) = score_cases(fill(network, 9, -9, -9), [case], lambda one: preprocess_case(one, grid))
+    assert 0 < score.dice[Region.WT] < 0.5
+    assert score.dice[Region.TC] == score.dice[Region.ET] == 0
+    (unlabelled,) = score_cases(network, [replace(case, segmentation=None)], lambda one: preprocess_case(one, grid))
+    assert unlabelled.dice == {}
+
+
+def test_the_truth_itself_scores_high_on_the_scans_own_voxels(network, monkeypatch) -> None:
+    case = read_case(CASE)
+    sample = preprocess_case(case, GridConfig(spacing_mm=2.0, shape=(96, 112, 96)))
+    assert sample.regions_RXYZ is not None
+
+    class Oracle:
+        def region_probability(self) -> torch.Tensor:
+            return torch.from_numpy(sample.regions_RXYZ).float()[None]
+
+        def idh_probability(self) -> torch.Tensor:
+            return torch.tensor([0.5])
+
+        codeletion_probability = idh_probability
+
+    monkeypatch.setattr("gmmas_workflows.evaluation.predict_probabilities", lambda *_, **__: Oracle())
+    (score,) = score_cases(network, [case], lambda _: sample)
+    assert min(score.dice.values()) > 0.9
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3))
+def test_thresholded_regions_are_nested(probabilities) -> None:
+    wt, tc, et = threshold(np.array(probabilities, dtype=np.float32).reshape(3, 1, 1, 1)).ravel()
+    assert wt >= tc >= et
+    assert wt == (probabilities[0] > 0.5)
+
+
+def test_subsets_are_all_fifteen_largest_first() -> None:
+    found = subsets(MODALITIES)
+    assert len(found) == len(set(found)) == 15
+    assert found[0] == MODALITIES
+    assert [len(subset) for subset in found] == sorted((len(subset) for subset in found), reverse=True)
+    assert subsets((Modality.FLAIR, Modality.T1)) == [(Modality.T1, Modality.FLAIR), (Modality.T1,), (Modality.FLAIR,)]

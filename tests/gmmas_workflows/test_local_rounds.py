@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.groups import group_of, groups_received
+from gmmas_schema.messages import Action, SiteReport, TaskRequest
+from gmmas_schema.vocabulary import Modality, Split
+from gmmas_workflows.local_rounds import run_local_rounds
+from gmmas_workflows.training import LocalTrainer
+
+PLAN = TrainingPlan(local_steps=2, batch_size=2, warmup_steps=1, precision="fp32")
+HELD = (Modality.T2, Modality.FLAIR)
+
+
+@pytest.fixture
+def trainer(definition, make_sample) -> LocalTrainer:
+    samples = {Split.TRAIN: [make_sample(n) for n in range(3)], Split.VALIDATION: [make_sample(9)]}
+    return LocalTrainer(definition, samples, modalities=HELD, site="east", device="cpu", threads=1)
+
+
+def test_rounds_chain_like_those_of_a_federation_of_one_site(trainer, definition, start) -> None:
+    steps: list[tuple[int, int]] = []
+    reports: list[SiteReport] = []
+    final = run_local_rounds(
+        trainer,
+        start,
+        PLAN,
+        rounds=2,
+        seed=5,
+        run="alone",
+        evaluate=Split.VALIDATION,
+        on_progress=lambda *at: steps.append(at),
+        on_round=reports.append,
+    )
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [report.round for report in reports] == [1, 2]
+    assert all(report.evaluation is not None for report in reports)
+
+    by_hand = {name: value for name, value in start.items() if group_of(name) in groups_received(HELD)}
+    for number in (1, 2):
+        request = TaskRequest(action=Action.TRAIN, run="alone", round=number, rounds=2, seed=5, model=definition, plan=PLAN)
+        by_hand |= trainer.train(by_hand, request).tensors
+    assert set(final) == set(by_hand)
+    for name, value in by_hand.items():
+        np.testing.assert_array_equal(final[name], value)
+
+
+def test_the_start_is_left_as_it_was(trainer, start) -> None:
+    before = {name: value.copy() for name, value in start.items()}
+    final = run_local_rounds(trainer, start, PLAN, rounds=1, seed=0)
+    assert not any("t1" in name.split(".")[1] for name in final if name.startswith("encoders."))
+    for name, value in before.items():
+        np.testing.assert_array_equal(start[name], value)
