@@ -40,9 +40,14 @@ class _Task:
 
 
 class Activity:
-    """State of the trainer. Every method may be called from any thread."""
+    """State of the trainer. Every method may be called from any thread.
 
-    def __init__(self, site: str) -> None:
+    Args:
+        site: name of the site.
+        paused: whether tasks are refused from the start.
+    """
+
+    def __init__(self, site: str, *, paused: bool = False) -> None:
         self._site = site
         self._changed = threading.Condition()
         self._version = 0
@@ -53,7 +58,7 @@ class Activity:
         self._loss: float | None = None
         self._last_error = ""
         self._tasks_done = 0
-        self._paused = self._closed = False
+        self._paused, self._closed = paused, False
         self._stop_code: ReasonCode | None = None
         self._process = psutil.Process()
 

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 POLL_S: Final = 0.2
 LONGEST_BACK_OFF_S: Final = 5.0
 TASK_RETRY_S: Final = 30.0
+HANDOVER_S: Final = 1.5
 ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
 _BUSY = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 
@@ -126,6 +127,8 @@ class Executor:
                     wait_s = POLL_S
                     if response.HasField("task") and response.token:
                         self.run_task(response.token)
+                        # A node that stops ends its SuperNode next, which looks for replies every half second.
+                        time.sleep(HANDOVER_S if self._stop.is_set() else 0)
                         continue
                 self._stop.wait(wait_s)
 

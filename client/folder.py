@@ -69,6 +69,11 @@ class NodeFolder:
         return self.root / "trainer-fault.json"
 
     @property
+    def paused(self) -> Path:
+        """File that is there while the site is paused."""
+        return self.root / "paused"
+
+    @property
     def state_file(self) -> Path:
         """What the supervisor tells other processes."""
         return self.root.absolute() / "node.json"

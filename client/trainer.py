@@ -32,7 +32,7 @@ from gmmas_schema.site import SiteConfig
 logger = logging.getLogger(__name__)
 
 EXIT_CONFIG: Final = os.EX_CONFIG
-WATCHERS: Final = 16
+CALLS: Final = 32
 """Threads of the server: each task, each `status --follow` and each short call takes one."""
 STOP_GRACE_S: Final = 5.0
 
@@ -48,12 +48,12 @@ def serve(config: SiteConfig, *, stop: threading.Event) -> None:
 
     folder = NodeFolder(config.node.state)
     with folder.held_by_trainer():
-        activity = Activity(config.site)
+        activity = Activity(config.site, paused=folder.paused.exists())
         trainer = SiteTrainer(config, activity)
         # A cohort that cannot be opened ends the process.
         trainer.cohort.add_done_callback(lambda future: stop.set() if future.exception() else None)
         health = HealthServicer()
-        server = grpc.server(ThreadPoolExecutor(max_workers=WATCHERS, thread_name_prefix="call"), options=OPTIONS)
+        server = grpc.server(ThreadPoolExecutor(max_workers=CALLS, thread_name_prefix="call"), options=OPTIONS)
         add_TrainerServicer_to_server(trainer, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for service in ("", SERVICE):

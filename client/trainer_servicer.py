@@ -25,6 +25,7 @@ from client.trainer_channel import pack_tensors, unpack_tensors
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
 from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
+from gmmas_runtime.files import write_atomic
 from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, SiteReport, TaskRequest
 from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
@@ -81,7 +82,7 @@ class SiteTrainer(TrainerServicer):
     """
 
     def __init__(self, config: SiteConfig, activity: Activity) -> None:
-        self._config, self._activity = config, activity
+        self._config, self._activity, self._folder = config, activity, NodeFolder(config.node.state)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task")
         self._trainer: LocalTrainer | None = None
         self._definition_of_run: dict[str, str] = {}
@@ -116,12 +117,14 @@ class SiteTrainer(TrainerServicer):
         return self._activity.snapshot()
 
     def Pause(self, call: PauseCall, context: grpc.ServicerContext) -> Progress:
-        """Refuse tasks, hold or end the running one."""
+        """Refuse tasks, hold or end the running one; the file keeps the site paused across restarts."""
+        write_atomic(self._folder.paused, b"")
         self._activity.pause(abandon=call.abandon)
         return self._activity.snapshot()
 
     def Resume(self, call: ResumeCall, context: grpc.ServicerContext) -> Progress:
         """Accept tasks again."""
+        self._folder.paused.unlink(missing_ok=True)
         self._activity.resume()
         return self._activity.snapshot()
 
@@ -261,7 +264,7 @@ class SiteTrainer(TrainerServicer):
             self._activity.count(cached=done, to_cache=total)
 
         with self._activity.preparing():
-            cache = SampleCache(NodeFolder(config.node.state).cache, definition.grid)
+            cache = SampleCache(self._folder.cache, definition.grid)
             samples = prepare_samples(self.cohort.result(), cache, processes=config.node.threads, on_progress=cached)
         self._trainer = LocalTrainer(
             definition,

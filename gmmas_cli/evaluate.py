@@ -1,7 +1,7 @@
 """`gmmas evaluate`: a model on a labelled cohort, scored on the scans' own voxels, for all sequences or for every subset of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,17 +12,15 @@ from rich.console import Console
 from gmmas_cli.demo_report import accuracy_table
 from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
 from gmmas_cli.progress import progress_bar
+from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort
+from gmmas_data.samples import Sample
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.errors import ConfigError, DataError
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gmmas_data.cases import Case
-    from gmmas_data.samples import Sample
     from gmmas_model.weights import Weights
     from gmmas_workflows.evaluation import CaseScore
 
@@ -74,7 +72,7 @@ def evaluate(
 
 
 def score_subsets(
-    cases: "Sequence[Case]", weights: "Weights", *, every: bool, skip_bad: bool, on_progress: "Callable[[int, int], None]"
+    cases: Sequence[Case], weights: "Weights", *, every: bool, skip_bad: bool, on_progress: Callable[[int, int], None]
 ) -> tuple[dict[str, list["CaseScore"]], list[str]]:
     """Return the scores by the sequences shown, and the cases that were left out.
 

@@ -146,7 +146,7 @@ def pause(
     *,
     now: Annotated[bool, typer.Option("--now", help="End the running task instead of holding it.")] = False,
 ) -> None:
-    """Refuse new tasks, and hold the running one at its next step, until `gmmas site resume` or the node's next start."""
+    """Refuse new tasks, and hold the running one at its next step, until `gmmas site resume`; restarts do not end the pause."""
     with TrainerChannel(NodeFolder(SiteConfig.from_yaml(config).node.state).socket) as trainer:
         progress = trainer.pause(abandon=now)
     Console().print(f"site {progress.site} is paused")

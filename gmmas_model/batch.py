@@ -25,15 +25,15 @@ class LabelledSample(Protocol):
     """
 
     @property
-    def image_MXYZ(self) -> npt.NDArray[np.float32]:
+    def image_MXYZ(self) -> npt.NDArray[np.float32]:  # noqa: N802
         """Return the image."""
 
     @property
-    def present_M(self) -> npt.NDArray[np.bool_]:
+    def present_M(self) -> npt.NDArray[np.bool_]:  # noqa: N802
         """Return the modalities that are there."""
 
     @property
-    def regions_RXYZ(self) -> npt.NDArray[np.uint8] | None:
+    def regions_RXYZ(self) -> npt.NDArray[np.uint8] | None:  # noqa: N802
         """Return the masks."""
 
     @property

@@ -12,7 +12,7 @@ Shape suffixes: B batch, C channel, XYZ voxels, N tokens (N = X * Y * Z), H head
 from typing import cast
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 _SLOPE = 0.01

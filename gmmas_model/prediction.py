@@ -11,7 +11,7 @@ Shape suffixes: B batch, R region (WT, TC, ET), S subtype (order of SUBTYPES), X
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 

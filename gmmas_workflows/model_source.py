@@ -13,12 +13,16 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gmmas_model.weights import RECORD_FILE, Weights, load_weights
 from gmmas_schema.errors import ConfigError, ModelError
 
-_SCHEMES: Final = ("models:/", "runs:/")
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_MODELS: Final = "models:/"
+_RUNS: Final = "runs:/"
 
 
 def read_model(source: str, *, tracking_uri: str = "") -> Weights:
@@ -32,7 +36,7 @@ def read_model(source: str, *, tracking_uri: str = "") -> Weights:
         ConfigError: a URI of MLflow without a store, or a SQLite store that does not exist.
         ModelError: the store has no such model, or the weights cannot be read.
     """
-    if not source.startswith(_SCHEMES):
+    if not source.startswith((_MODELS, _RUNS)):
         return load_weights(Path(source))
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
@@ -57,12 +61,14 @@ def _fetch(source: str, uri: str, *, into: Path) -> Path:
     with warnings.catch_warnings():
         # MLflow and SQLAlchemy warn of their own insides.
         warnings.simplefilter("ignore")
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            download_artifacts(artifact_uri=source, dst_path=str(into), tracking_uri=uri, registry_uri=uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            run, _, path = _artifact_of(source, client).removeprefix(_RUNS).partition("/")
+            client.download_artifacts(run, path, str(into))
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise ModelError(
                 "the model cannot be fetched from MLflow",
@@ -81,3 +87,14 @@ def _fetch(source: str, uri: str, *, into: Path) -> Path:
             remedy="name a model that a federated run registered",
         )
     return found[0].parent
+
+
+def _artifact_of(source: str, client: "MlflowClient") -> str:
+    """Return the runs:/ address of a model; mlflow.artifacts would look names up in the default registry, whatever store is named."""
+    if source.startswith(_RUNS):
+        return source
+    name, _, alias = source.removeprefix(_MODELS).partition("@")
+    if alias:
+        return str(client.get_model_version_by_alias(name, alias).source)
+    name, _, number = name.rpartition("/")
+    return str(client.get_model_version(name, number).source)

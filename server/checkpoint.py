@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -70,7 +69,8 @@ class RunFolder:
         Args:
             path: the folder; parents are made.
             config: resolved configuration.
-            run: identifier; by default the configuration's name and eight random hexadecimal digits.
+            run: identifier; by default the configuration's name and the first digits of its digest. The sites draw their random
+                numbers from it, so the same configuration gives the same weights wherever and whenever it is run.
 
         Raises:
             ConfigError: the folder holds a run of another configuration.
@@ -87,7 +87,7 @@ class RunFolder:
                 )
             return folder
         make_private_folder(path)
-        identity = RunIdentity(run=run or f"{config.name}-{secrets.token_hex(4)}")
+        identity = RunIdentity(run=run or f"{config.name}-{config.digest()[:8]}")
         write_atomic(path / "run.json", identity.model_dump_json().encode() + b"\n")
         write_atomic(path / "federation.json", config.model_dump_json(indent=2).encode() + b"\n")
         return cls(path, config=config, run=identity.run)

@@ -53,7 +53,7 @@ def enrol(folder: Path, public_key: Path, *, name: str) -> EnrolledSite:
             expected="up to 31 small letters, digits and hyphens, beginning with a letter or digit",
             remedy="use the value of `site` in the hospital's site.yaml",
         )
-    digest = _key_digest(public_key)
+    digest = key_digest(public_key)
     register = opened.read_register()
     _refuse_known(register, name=name, digest=digest, public_key=public_key)
     try:
@@ -112,7 +112,8 @@ def online_nodes(folder: Path) -> tuple[str, ...]:
     return tuple(node.name or node.node for node in list_nodes(folder) if node.status == "online")
 
 
-def _key_digest(public_key: Path) -> str:
+def key_digest(public_key: Path) -> str:
+    """Return the SHA-256 hex digest of a public key (SubjectPublicKeyInfo, DER); refuses what is no P-384 public key."""
     key = load_public_key(public_key)
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()

@@ -29,20 +29,10 @@ def call_flower(folder: CoordinatorFolder, *arguments: str) -> dict[str, Any]:
         TrustError: its certificate is not this folder's.
         FlowerRefusalError: Flower refused; the text is Flower's.
     """
-    _write_connection(folder)
-    command = [flower_program("flwr"), *arguments, "--format", "json"]
-    environment = {**flower_environment(folder.operator_home), "COLUMNS": "200"}
+    # A server that is down is the usual fault, and told sooner and better by our own probe.
+    check_health(folder.config.local_address, authority_certificate=folder.authority_certificate)
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            cwd=folder.path,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=TIMEOUT_S,
-        )
+        done = _run(folder, *arguments, "--format", "json")
     except subprocess.TimeoutExpired as error:
         raise FlowerRefusalError(
             f"`flwr {arguments[0]}` does not end",
@@ -54,8 +44,6 @@ def call_flower(folder: CoordinatorFolder, *arguments: str) -> dict[str, Any]:
     answer = _parse(done.stdout)
     if answer.get("success") is True:
         return answer
-    # A server that is down is the usual reason, and told better by our own probe.
-    check_health(folder.config.local_address, authority_certificate=folder.authority_certificate)
     raise FlowerRefusalError(
         f"Flower refused `flwr {' '.join(arguments[:2])}`",
         where=folder.path,

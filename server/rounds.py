@@ -93,13 +93,11 @@ class _Run:
                 EventKind.RUN_STARTED, round=0, detail={"run": self._folder.run, "name": self._config.name, "rounds": self._config.rounds}
             )
             return 0
-        records = [self._folder.read_record(number) for number in finished if number > 0]
-        for record in records:
+        # The crash may have come after a checkpoint and before the event log or the tracker heard of it.
+        told = {event.round for event in read_events(self._folder.events_path) if event.kind is EventKind.ROUND_FINISHED}
+        for record in (self._folder.read_record(number) for number in finished if number > 0):
             self._note_score(record)
-        if records:
-            # The crash may have come after the checkpoint and before the event log or the tracker heard of it.
-            told = [event.round for event in read_events(self._folder.events_path) if event.kind is EventKind.ROUND_FINISHED]
-            self._announce(records[-1], emit=records[-1].round not in told)
+            self._announce(record, emit=record.round not in told)
         self._events.emit(EventKind.RUN_RESUMED, round=finished[-1], detail={"run": self._folder.run, "rounds": self._config.rounds})
         return finished[-1]
 

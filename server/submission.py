@@ -17,6 +17,7 @@ from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, write_app_bundle
 from server.checkpoint import RunFolder
+from server.events import read_events
 from server.flower_cli import CONNECTION, FlowerRefusalError, call_flower, read_flower_log
 from server.folder import CoordinatorFolder
 
@@ -126,7 +127,8 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
     state = find_run_state(opened.path, earlier.flower_run) if earlier is not None and earlier.coordinator == opened.path else None
     if earlier is None or state is None or state.ended:
         return
-    if is_at_work(run_dir) or time.time() - earlier.submitted < START_UP_S:
+    has_begun = any(event.time >= earlier.submitted for event in read_events(run_dir / "events.jsonl"))
+    if is_at_work(run_dir) or (not has_begun and time.time() - earlier.submitted < START_UP_S):
         raise FederationError(
             "the coordinator is still at work on this run",
             where=run_dir,

@@ -21,6 +21,7 @@ WARP = Grid.covering(BOX_LOW_MM, BOX_HIGH_MM, 8.0)
 
 CENTRE_MM = np.array([0.0, -18.0, 8.0], dtype=np.float32)
 SQUARINGS = 4
+FALX_HALF_WIDTH_MM = 2.6
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Head:
         return points
 
     def pushed_by(self, push_mm: tuple[Volume, Volume, Volume]) -> "Head":
-        """Return the head whose tissue was pushed by `push_mm` (on COARSE): x now shows what lay at x - push."""
+        """Return the head whose tissue was pushed by `push_mm` (on COARSE): x now shows what lay at x - push.
+
+        The random warp is taken at x, not at x - push: it is smooth, and three interpolations are saved.
+        """
         pulled = tuple(d - sum(np.float32(self.linear[i, j]) * push_mm[j] for j in range(3)) for i, d in enumerate(self.displacement_mm))
         return replace(self, displacement_mm=(pulled[0], pulled[1], pulled[2]))
 
@@ -120,13 +124,19 @@ def pull_volumes(atlas: Atlas, volumes: list[Volume], sources_mm: list[Volume], 
 
 
 def coarse_tissue(atlas: Atlas, head: Head) -> tuple[Tissue, Volume, Volume]:
-    """Return tissue shares, depth below the surface (mm) and the smoothed ventricles on COARSE."""
+    """Return tissue shares, depth below the surface (mm) and the smoothed ventricles on COARSE.
+
+    No grey or white matter is left in the falx, through which tumours do not grow.
+    """
     sources_mm = head.sources_mm(COARSE)
     at = [atlas.grid.to_voxel(s, axis=i) for i, s in enumerate(sources_mm)]
     depth_mm = np.asarray(ndimage.map_coordinates(atlas.depth_mm_XYZ, at, order=1, mode="nearest"), dtype=np.float32)
     inside = depth_mm > 0
     grey, white, ventricle = pull_volumes(atlas, [atlas.grey_XYZ, atlas.white_XYZ, atlas.ventricle_XYZ], sources_mm, inside)
-    return Tissue(np.clip(1 - grey - white, 0, 1) * inside, grey, white), depth_mm, ventricle
+    csf = np.clip(1 - grey - white, 0, 1) * inside
+    # Two voxels at most lie between the hemispheres, so the template's blur would let tumours cross the falx. Corpus callosum stays open.
+    open_midline = ~((np.abs(sources_mm[0]) < FALX_HALF_WIDTH_MM) & (white < 0.6))
+    return Tissue(csf, grey * open_midline, white * open_midline), depth_mm, ventricle
 
 
 def fine_tissue(grey_XYZ: Volume, white_XYZ: Volume, depth_mm_XYZ: Volume, sulci: Sulci, *, age_years: float) -> Tissue:

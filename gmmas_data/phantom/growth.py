@@ -14,6 +14,7 @@ from scipy import fft
 
 from gmmas_data.phantom.anatomy import COARSE, Tissue
 from gmmas_data.phantom.fields import Grid, Volume, random_field, smoothstep
+from gmmas_data.phantom.seeding import HABITABLE, draw_seeds, plant, voxel_to_mm
 from gmmas_data.phantom.subjects import Signs
 
 REACH_MM = 57.0
@@ -23,8 +24,6 @@ MAX_STEPS = 600
 OEDEMA_STEPS = 100
 MAX_PUSH_MM = 14.0
 FRONT_REACH_MM = np.float32(12.0)
-NODULES = 6
-NODULE_SPREAD_MM = 6.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Growth:
 
 def grow(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Signs) -> Growth:
     """Grow a tumour until its core (u > 1/2) has the volume that `signs` ask for, or cannot grow further."""
-    seeds = _draw_seeds(rng, tissue, depth_mm, signs)
+    seeds = draw_seeds(rng, tissue, depth_mm, signs)
     box = _box_around(seeds[0])
-    low, high = _to_mm((box[0].start, box[1].start, box[2].start)), _to_mm((box[0].stop - 1, box[1].stop - 1, box[2].stop - 1))
+    low, high = voxel_to_mm((box[0].start, box[1].start, box[2].start)), voxel_to_mm((box[0].stop - 1, box[1].stop - 1, box[2].stop - 1))
     half_mm = COARSE.spacing_mm / 2
     grid = Grid.covering([c - half_mm for c in low], [c + half_mm for c in high], COARSE.spacing_mm)
     local = Tissue(tissue.csf_XYZ[box], tissue.grey_XYZ[box], tissue.white_XYZ[box])
@@ -59,18 +58,12 @@ def grow(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Sign
     open_to_cells = np.clip(1.15 - 1.7 * local.csf_XYZ, 0, 1) * (depth_mm[box] > 1)
     mobility = (local.white_XYZ + (local.grey_XYZ + 0.1) / signs.white_preference) * np.exp(noise) * open_to_cells
     diffusion = (signs.width_mm**2 * mobility).astype(np.float32)
-    start = np.zeros(grid.shape, np.float32)
-    for k, seed in enumerate(seeds):
-        # A focus is a handful of nodules, so that what grows from it is lobed rather than round.
-        for nodule in range(NODULES):
-            centre = np.array(_to_mm(seed)) + (nodule > 0) * rng.normal(0, NODULE_SPREAD_MM * (1 + signs.irregularity) / 2, 3)
-            squared = sum((grid.axes_mm[i] - np.float32(centre[i])) ** 2 for i in range(3))
-            start = np.maximum(start, np.float32((1.0 if k == 0 else 0.4) * rng.uniform(0.3, 1)) * np.exp(-squared / 14))
-    u, age = _fisher_kpp(start * (diffusion > 0), diffusion, target=signs.core_ml / grid.voxel_ml)
+    start = plant(rng, seeds, grid, habitat=local.white_XYZ + local.grey_XYZ > HABITABLE, irregularity=signs.irregularity)
+    u, age = _fisher_kpp(start, diffusion, target=signs.core_ml / grid.voxel_ml)
 
     white = (local.white_XYZ**3 * np.exp(np.clip(0.6 * noise, -0.6, 0.6)) + 0.03) * open_to_cells
     oedema = _spread(u, white.astype(np.float32))
-    seed_mm = np.array(_to_mm(seeds[0]), np.float32)
+    seed_mm = np.array(voxel_to_mm(seeds[0]), np.float32)
     front_mm = _embed(_front_mm(u, signs.width_mm) + FRONT_REACH_MM, box) - FRONT_REACH_MM
     return Growth(_embed(u, box), front_mm, _embed(_depth_from_age(u, age, grid), box), _embed(oedema, box), seed_mm)
 
@@ -120,44 +113,6 @@ def _front_mm(u: Volume, width_mm: float) -> Volume:
     """Return the signed distance inside the front. A Fisher-KPP front falls as 1 / (1 + exp(x / width)), so x = -width logit(u)."""
     safe = np.clip(u, 1e-5, 1 - 1e-5)
     return np.asarray(np.clip(width_mm * np.log(safe / (1 - safe)), -FRONT_REACH_MM, FRONT_REACH_MM), dtype=np.float32)
-
-
-def _draw_seeds(rng: np.random.Generator, tissue: Tissue, depth_mm: Volume, signs: Signs) -> list[tuple[int, int, int]]:
-    """Draw the voxels of COARSE where the foci start: supratentorial, in the lobes and at the depth the signs prefer."""
-    x, y, z = COARSE.axes_mm
-    side = np.abs(x)
-    infratentorial = ((y < -34) & (z < -14)) | ((z < -22) & (side < 16) & (y < -8))
-    lobes = (
-        (y > 5) & (z > -20) & (side > 5),
-        (side > 28) & (z < 5) & (y < 12) & (y > -50),
-        (y < -20) & (y > -68) & (z > 10) & (side > 6),
-        (y < -68) & (side > 6),
-        (side > 26) & (side < 44) & (np.abs(z) < 14) & (y > -20) & (y < 25),
-    )
-    lobe = np.broadcast_to(lobes[rng.choice(5, p=signs.lobes)], COARSE.shape)
-    wanted_mm = 25 - 14 * signs.cortical
-    allowed = lobe & ~infratentorial & (tissue.csf_XYZ < 0.4) & (depth_mm > 5)
-    soil = tissue.white_XYZ + np.float32(0.15 + 0.6 * signs.cortical) * tissue.grey_XYZ
-    first = _draw_voxel(rng, soil * np.exp(-(((depth_mm - np.float32(wanted_mm)) / 6) ** 2)) * allowed)
-    seeds = [first]
-    at = _to_mm(first)
-    squared = sum((axis - c) ** 2 for axis, c in zip((x, y, z), at, strict=True))
-    near = tissue.white_XYZ * ((squared > 15**2) & (squared < 34**2) & (depth_mm > 6) & ~infratentorial)
-    seeds += [_draw_voxel(rng, near) for _ in range(signs.foci - 1)]
-    return seeds
-
-
-def _draw_voxel(rng: np.random.Generator, weight: Volume) -> tuple[int, int, int]:
-    cumulative = np.cumsum(weight.ravel(), dtype=np.float64)
-    assert cumulative[-1] > 0, "every head has room for a tumour"
-    index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-    i, j, k = np.unravel_index(min(index, weight.size - 1), weight.shape)
-    return int(i), int(j), int(k)
-
-
-def _to_mm(voxel: tuple[int, int, int]) -> tuple[float, float, float]:
-    x, y, z = (float(COARSE.axes_mm[i].ravel()[voxel[i]]) for i in range(3))
-    return x, y, z
 
 
 def _box_around(voxel: tuple[int, int, int]) -> tuple[slice, slice, slice]:

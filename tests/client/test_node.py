@@ -102,7 +102,7 @@ def test_a_fault_of_the_trainer_is_final_and_a_crash_is_not(tmp_path: Path) -> N
 
 
 @pytest.mark.integration
-def test_a_killed_trainer_is_brought_back(tmp_path: Path) -> None:
+def test_a_killed_trainer_is_brought_back_and_sigterm_ends_it(tmp_path: Path) -> None:
     spec = replace(specs_of(tmp_path)[TRAINER], back_off_s=(0.1, 1.0))
     events, ready_again = [], threading.Event()
 
@@ -117,3 +117,8 @@ def test_a_killed_trainer_is_brought_back(tmp_path: Path) -> None:
         os.kill(first, 9)
         assert ready_again.wait(60)
         assert supervisor.status()[0].restarts == 1
+        socket = tmp_path / "state" / "trainer.sock"
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    # Stopped by SIGTERM, it has tidied up; a socket would be left behind by SIGKILL.
+    assert not socket.exists()
+    assert "Traceback" not in spec.log_file.read_text()

@@ -3,8 +3,6 @@ import logging
 import os
 import signal
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +246,17 @@ def test_pause_refuses_new_tasks_and_holds_the_running_one(trainer: TrainerChann
     assert trainer.resume().state == State.IDLE
 
 
+def test_a_pause_outlasts_the_trainer(tmp_path: Path) -> None:
+    config = read_site(tmp_path, cases=2)
+    with serving(config) as trainer:
+        trainer.pause()
+    with serving(config) as trainer:
+        assert trainer.status().state == State.PAUSED
+        assert trainer.resume().state == State.IDLE
+    with serving(config) as trainer:
+        assert trainer.status().state == State.IDLE
+
+
 def test_status_streams_the_steps(config: SiteConfig, trainer: TrainerChannel) -> None:
     seen: list[tuple[int, int]] = []
     with TrainerChannel(NodeFolder(config.node.state).socket) as watcher, ThreadPoolExecutor(1) as pool:
@@ -290,43 +299,28 @@ def test_bad_cases_are_left_out_where_the_site_says_so(tmp_path: Path) -> None:
         assert (trainer.status().cases, trainer.status().cases_left_out) == (3, 1)
 
 
-def run_process(path: Path, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "client.trainer", "--config", str(path)], check=False, capture_output=True, text=True, timeout=timeout_s
-    )
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Give the signals back that main() takes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_bad_cases_end_the_process_with_one_message_and_a_fault_for_the_supervisor(tmp_path: Path) -> None:
+def test_bad_cases_end_the_process_with_one_message_and_a_fault_for_the_supervisor(
+    tmp_path: Path, handlers: None, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_site(tmp_path, cases=4)
     config = SiteConfig.from_yaml(path)
     spoil(config)
-    ended = run_process(path)
-    assert ended.returncode == os.EX_CONFIG
-    assert "1 of 4 cases do not pass the quality gate" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert main(["--config", str(path)]) == os.EX_CONFIG
+    assert "1 of 4 cases do not pass the quality gate" in caplog.text
     fault = NodeFolder(config.node.state).read_fault()
     assert fault is not None
     assert fault.code is ReasonCode.DATA_UNREADABLE
     assert "skip_bad_cases" in fault.remedy
     assert not NodeFolder(config.node.state).socket.exists()
-
-
-def test_a_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
-    path = write_site(tmp_path, cases=4)
-    process = subprocess.Popen([sys.executable, "-m", "client.trainer", "--config", str(path)], stderr=subprocess.PIPE, text=True)
-    socket = NodeFolder(SiteConfig.from_yaml(path).node.state).socket
-    try:
-        with TrainerChannel(socket) as trainer:
-            wait_until(lambda: socket.exists() and trainer.is_ready(), timeout_s=60, what="the trainer")
-            assert stat.S_IMODE(socket.stat().st_mode) == 0o600
-            assert trainer.status().pid == process.pid
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 0
-    assert "Traceback" not in log
-    assert not socket.exists()
 
 
 @pytest.mark.parametrize(
@@ -337,7 +331,9 @@ def test_a_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
         ("site: Not Allowed", "site: String should match pattern"),
     ],
 )
-def test_a_wrong_site_yaml_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str, message: str) -> None:
+def test_a_wrong_site_yaml_is_explained(
+    tmp_path: Path, handlers: None, caplog: pytest.LogCaptureFixture, change: str, message: str
+) -> None:
     path = tmp_path / "site.yaml"
     path.write_text(change)
     with caplog.at_level(logging.ERROR):

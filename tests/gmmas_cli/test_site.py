@@ -4,7 +4,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -230,7 +232,7 @@ def node(tmp_path: Path) -> Iterator[SiteConfig]:
 
 @pytest.mark.integration
 def test_a_node_in_the_background_is_shown_paused_resumed_and_stopped(
-    node: SiteConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    node: SiteConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ["--config", str(tmp_path / "site.yaml")]
     assert run_program(["site", "start", "--background", *config]) == 0
@@ -250,11 +252,14 @@ def test_a_node_in_the_background_is_shown_paused_resumed_and_stopped(
     assert run_program(["site", "status", *config]) == 0
     assert "paused" in capfd.readouterr().out
     assert run_program(["site", "resume", *config]) == 0
-    following = subprocess.Popen(
-        [sys.executable, "-m", "gmmas_cli.main", "site", "status", "--follow", *config], stdout=subprocess.PIPE, text=True
-    )
-    assert run_program(["site", "stop", *config]) == 0
-    assert "has stopped" in following.communicate(timeout=30)[0]
+    shown_once, screen = threading.Event(), gmmas_cli.site._screen
+    monkeypatch.setattr(gmmas_cli.site, "_screen", lambda *seen: shown_once.set() or screen(*seen))
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run_program, ["site", "status", "--follow", *config])
+        assert shown_once.wait(20)
+        assert run_program(["site", "stop", *config]) == 0
+        assert following.result(20) == 0
+    assert "has stopped" in capfd.readouterr().out
     assert live_state(tmp_path / "state" / "node.json") is None
     assert not (tmp_path / "state" / "trainer.sock").exists()
     for log in (tmp_path / "state" / "logs").glob("*.log"):

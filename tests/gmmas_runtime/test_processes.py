@@ -138,7 +138,7 @@ def test_an_exit_before_readiness_is_tried_again_until_the_timeout(tmp_path: Pat
     assert hopeless_supervisor.wait(20)
     hopeless_supervisor.stop()
     never = shell(tmp_path, "never", "echo no luck; exit 7", ready=lambda: False, ready_timeout_s=0.3)
-    with pytest.raises(FederationError, match="exit code 7.*no luck"):
+    with pytest.raises(FederationError, match=r"exit code 7.*no luck"):
         Supervisor([never]).start()
 
 
@@ -173,7 +173,14 @@ def test_a_readiness_function_that_raises_is_told_to_the_caller(tmp_path: Path) 
 
 
 def test_deaf_processes_and_their_detached_children_are_gone_after_stop(tmp_path: Path) -> None:
-    script = "import os, signal, subprocess; signal.signal(15, signal.SIG_IGN); p = subprocess.Popen(['sleep', '1000'], start_new_session=True); open('pid', 'w').write(str(p.pid)); os.rename('pid', 'child'); signal.pause()"
+    script = """
+import os, signal, subprocess
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+detached = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+open("pid", "w").write(str(detached.pid))
+os.rename("pid", "child")
+signal.pause()
+"""
     deaf = spec(tmp_path, "deaf", (sys.executable, "-c", script), ready=(tmp_path / "child").exists)
     supervisor = Supervisor([deaf], stop_grace_s=0.2)
     supervisor.start()

@@ -41,7 +41,7 @@ def test_training_learns_an_easy_task(make_trainer, make_request, start) -> None
     assert before is not None
     assert before.cases == after.cases == 4
     assert after.loss[Task.SEGMENTATION] < 0.7 * before.loss[Task.SEGMENTATION]
-    assert after.dice[Region.WT].value > 0.75
+    assert after.dice[Region.WT].value > max(0.6, 2 * before.dice[Region.WT].value)
     assert after.auc[Task.IDH].value == 1
 
 

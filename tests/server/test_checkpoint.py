@@ -39,9 +39,9 @@ def test_a_run_is_opened_as_it_was_made(folder):
     assert folder.path.stat().st_mode & 0o077 == 0
 
 
-def test_runs_are_told_apart(tmp_path):
-    names = {RunFolder.create(tmp_path / name, make_config()).run for name in "ab"}
-    assert len(names) == 2
+def test_a_run_is_named_by_its_configuration(tmp_path):
+    names = [RunFolder.create(tmp_path / name, make_config(rounds=rounds)).run for name, rounds in (("a", 3), ("b", 3), ("c", 4))]
+    assert names[0] == names[1] != names[2]
     assert all(name.startswith("test-") for name in names)
 
 

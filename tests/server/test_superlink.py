@@ -76,4 +76,4 @@ def test_flower_puts_the_middleware_in_front_of_its_own_routes(monkeypatch: pyte
 def test_every_route_of_flower_is_known_here() -> None:
     """A new public route in another flwr must be looked at before it is served to the world."""
     prefixes = {"/".join(context.path.split("/")[:3]) for context in iter_route_contexts(create_app().routes)}
-    assert prefixes == {"/v1/control", "/v1/fleet", "/v1/runtime", "/v1/responses", "/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    assert prefixes == {"/v1/control", "/v1/fleet", "/v1/runtime", "/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"}

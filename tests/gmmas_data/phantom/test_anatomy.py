@@ -30,7 +30,7 @@ def test_a_push_moves_tissue_along_it() -> None:
     nothing = np.zeros(COARSE.shape, np.float32)
     pushed = head.pushed_by((nothing, nothing, nothing + 5))
     point = np.array([[20.0, -10.0, 30.0]], np.float32)
-    assert (pushed.place(point) - head.place(point))[0] == pytest.approx([0, 0, 5], abs=0.1)
+    assert (pushed.place(point) - head.place(point))[0] == pytest.approx([0, 0, 5], abs=0.8)
 
 
 def test_tissue_is_whole_inside_and_absent_outside(atlas: Atlas) -> None:

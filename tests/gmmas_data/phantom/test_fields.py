@@ -47,7 +47,7 @@ def test_resampling_keeps_a_smooth_volume_in_place() -> None:
         x, y, z = grid.axes_mm
         return np.exp(-((x - 5) ** 2 + y**2 + (z + 3) ** 2) / 400).astype(np.float32)
 
-    assert np.abs(resample(blob(coarse), source=coarse, target=fine) - blob(fine)).max() < 0.03
+    assert np.abs(resample(blob(coarse), source=coarse, target=fine) - blob(fine)).max() < 0.05
 
 
 def test_random_field_has_unit_variance_and_the_asked_smoothness() -> None:
