@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +29,7 @@ from gmmas_runtime.keys import (
     issue_server_certificate,
     make_authority,
 )
+from gmmas_runtime.probe import is_healthy
 from gmmas_runtime.processes import ProcessSpec
 from gmmas_schema.errors import FederationError, TrustError
 from gmmas_schema.site import SiteConfig
@@ -76,7 +76,6 @@ def _trainer(config: SiteConfig, folder: NodeFolder, config_path: Path) -> Proce
 
 
 def _supernode(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
-    log_file = folder.log(SUPERNODE)
     return ProcessSpec(
         name=SUPERNODE,
         argv=(
@@ -93,8 +92,8 @@ def _supernode(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
         ),
         environment=flower_environment(folder.flower),
         folder=folder.root,
-        log_file=log_file,
-        ready=_connected_in(log_file),
+        log_file=folder.log(SUPERNODE),
+        ready=lambda: _is_connected(config, folder),
         ready_timeout_s=CONNECT_TIMEOUT_S,
         back_off_s=STILL_ONLINE_BACK_OFF_S,
         permanent_exit=lambda exit_code, tail: explain_supernode_exit(exit_code, tail, config),
@@ -172,13 +171,14 @@ def _is_serving(socket: Path) -> bool:
         return trainer.is_ready()
 
 
-def _connected_in(log_file: Path) -> Callable[[], bool]:
-    """Return a test whether the newest SuperNode of a log has been given its identity by the coordinator."""
+def _is_connected(config: SiteConfig, folder: NodeFolder) -> bool:
+    """Tell whether the SuperNode that runs now has been given its identity by the coordinator.
 
-    def is_connected() -> bool:
-        with log_file.open("rb") as handle:
-            handle.seek(max(0, handle.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            text = handle.read().decode("utf-8", "replace")
-        return "SuperNode ID:" in text.rpartition("Starting Flower SuperNode")[2]
-
-    return is_connected
+    Its log goes on over restarts; once its own API answers, the last beginning in the log is that of the running process.
+    """
+    if not is_healthy(f"127.0.0.1:{config.node.runtime_port}", authority_certificate=folder.loopback / AUTHORITY_CERTIFICATE):
+        return False
+    with folder.log(SUPERNODE).open("rb") as handle:
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        text = handle.read().decode("utf-8", "replace")
+    return "SuperNode ID:" in text.rpartition("Starting Flower SuperNode")[2]

@@ -23,7 +23,7 @@ from rich.text import Text
 from typer import rich_utils
 from typer.core import TyperGroup
 
-from gmmas_runtime.flower import QUIET
+from gmmas_runtime.flower import quiet_environment
 from gmmas_schema.errors import GmmasError
 
 COMMANDS: Final = MappingProxyType(
@@ -83,7 +83,7 @@ def make_program() -> CommandGroup:
 
 def run_program(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; every fault is told on stderr."""
-    os.environ.update(QUIET)
+    os.environ.update(quiet_environment())
     debug = os.environ.get("GMMAS_DEBUG", "") not in ("", "0")
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

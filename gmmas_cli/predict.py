@@ -25,7 +25,7 @@ def predict(
     model: ModelOption,
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
     modalities: Annotated[str, typer.Option(help="Sequences to use, for instance flair,t2; by default all there are.")] = "",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored case: twice the time, a little more accurate.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the prediction of the mirrored case; takes twice as long.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier prediction.")] = False,
     tracking_uri: StoreOption = "",
     threads: ThreadsOption = THREADS,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.box import SIMPLE
@@ -10,9 +11,8 @@ from rich.text import Text
 
 from gmmas_runtime.process_state import ProcessState, SupervisorState
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind
-from gmmas_schema.coordinator import SiteRegister
 from gmmas_schema.vocabulary import REGIONS, Task
-from server.enrolment import NodeStatus
+from server.enrolment import Connection, NodeStatus
 
 METRICS: Final = {
     "Dice": {f"dice_{region}": region.upper() for region in REGIONS},
@@ -26,7 +26,12 @@ _STATE_STYLE = {
     ProcessState.BACK_OFF: "yellow",
     ProcessState.FAILED: "bold red",
 }
-_NODE_STYLE = {"online": "green", "offline": "yellow", "registered": "cyan", "unregistered": "red", "revoked": "red"}
+_CONNECTIONS = {
+    Connection.ONLINE: ("online", "green"),
+    Connection.OFFLINE: ("offline", "yellow"),
+    Connection.REGISTERED: ("never connected", "cyan"),
+    Connection.UNREGISTERED: ("revoked", "red"),
+}
 
 
 def processes_table(state: SupervisorState) -> Table:
@@ -48,33 +53,16 @@ def processes_table(state: SupervisorState) -> Table:
     return table
 
 
-def nodes_table(nodes: Sequence[NodeStatus], register: SiteRegister) -> Table:
-    """Return every node that Flower knows, by name, with its connection."""
-    enrolled = {site.node: site for site in register.sites}
+def nodes_table(nodes: Sequence[NodeStatus]) -> Table:
+    """Return every enrolled node with its connection."""
     table = Table(box=SIMPLE, title="hospitals", title_justify="left")
-    for column in ("site", "connection", "since", "enrolled", "node"):
+    for column in ("site", "connection", "for", "enrolled", "node"):
         table.add_column(column)
+    now = datetime.now(UTC)
     for node in nodes:
-        site = enrolled.get(node.node)
-        status = "revoked" if node.status == "unregistered" else "never connected" if node.status == "registered" else node.status
-        table.add_row(
-            node.name or Text("(no name)", style="dim"),
-            Text(status, style=_NODE_STYLE.get(node.status, "")),
-            format_seconds(node.online_s) if node.status == "online" else "",
-            _date(site.enrolled) if site else "",
-            Text(node.node, style="dim"),
-        )
-    return table
-
-
-def sites_table(register: SiteRegister) -> Table:
-    """Return the enrolled sites as far as the coordinator's own list tells."""
-    table = Table(box=SIMPLE, title="hospitals", title_justify="left")
-    for column in ("site", "state", "enrolled", "node"):
-        table.add_column(column)
-    for site in register.sites:
-        state = Text("enrolled", style="green") if site.revoked is None else Text(f"revoked {_date(site.revoked)}", style="red")
-        table.add_row(site.name, state, _date(site.enrolled), Text(site.node, style="dim"))
+        label, style = _CONNECTIONS[node.connection]
+        since = format_seconds((now - node.changed).total_seconds()) if node.changed else ""
+        table.add_row(node.name, Text(label, style=style), since, f"{node.enrolled:%Y-%m-%d}", Text(node.node, style="dim"))
     return table
 
 
@@ -127,7 +115,3 @@ def format_bytes(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} B"
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))

@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gmmas_cli.screens import describe_process_event, nodes_table, sites_table
+from gmmas_cli.screens import describe_process_event, nodes_table
 from gmmas_runtime.keys import load_certificate
-from gmmas_runtime.probe import is_healthy
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, Supervisor
 from gmmas_schema.coordinator import DEFAULT_PORT
@@ -119,14 +118,8 @@ def revoke_command(
 
 @app.command()
 def sites(server: FolderOption = DEFAULT_FOLDER) -> None:
-    """List the enrolled hospitals, and who is online if the coordinator runs."""
-    console = Console()
-    opened = CoordinatorFolder.open(server)
-    if is_healthy(opened.config.local_address, authority_certificate=opened.authority_certificate):
-        console.print(nodes_table(list_nodes(server), opened.read_register()))
-    else:
-        console.print(sites_table(opened.read_register()))
-        console.print("The coordinator does not run, so nobody is online.", style="yellow")
+    """List the enrolled hospitals and their connections."""
+    Console().print(nodes_table(list_nodes(server)))
 
 
 @app.command()

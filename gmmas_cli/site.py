@@ -20,7 +20,7 @@ from client.preflight import check_coordinator, check_files, check_port
 from client.trainer_channel import TrainerChannel
 from client.trainer_service_pb2 import Progress, State
 from gmmas_cli.site_setup import SiteAnswers, write_site
-from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, stop_supervisor
+from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, read_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
 from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
 from gmmas_schema.site import SiteConfig
@@ -127,6 +127,9 @@ def status(
     state = live_state(folder.state_file)
     if state is None:
         console.print(f"site {site.site} is not running; `gmmas site start` starts it")
+        for process in last.processes if (last := read_state(folder.state_file)) is not None else ():
+            if process.error:
+                console.print(Text(f"its {process.name} stopped it:\n{process.error}", style="red"))
         raise typer.Exit(1)
     if not follow:
         console.print(_screen(site.site, state, _trainer_now(folder)))

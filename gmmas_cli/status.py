@@ -9,7 +9,7 @@ from rich.console import Console
 from gmmas_cli.live import LiveRun, RoundReader, draw_run
 from gmmas_cli.run import failure_of, print_outcome
 from gmmas_cli.run_view import RunView
-from gmmas_cli.screens import nodes_table, processes_table, sites_table
+from gmmas_cli.screens import nodes_table, processes_table
 from gmmas_runtime.probe import is_healthy
 from gmmas_runtime.process_state import live_state
 from gmmas_schema.errors import ConfigError
@@ -59,10 +59,9 @@ def show_coordinator(console: Console, server: Path) -> bool:
     answers = is_healthy(opened.config.local_address, authority_certificate=opened.authority_certificate)
     if answers:
         console.print(f"The coordinator answers on {opened.config.local_address}.", style="green")
-        console.print(nodes_table(list_nodes(server), opened.read_register()))
+        console.print(nodes_table(list_nodes(server)))
     else:
         console.print(f"The coordinator does not answer on {opened.config.local_address}.", style="red")
-        console.print(sites_table(opened.read_register()))
     return answers
 
 

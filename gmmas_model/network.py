@@ -144,7 +144,9 @@ class GmmasNetwork(nn.Module):
         """
         region_logits_BRXYZ = self.heads[Task.SEGMENTATION](self.decoder(fused_BCXYZ))
         pooled_BF = _pool(fused_BCXYZ, region_logits_BRXYZ.detach().float().sigmoid().cumprod(1))
-        return Prediction(region_logits_BRXYZ, self.heads[Task.IDH](pooled_BF), self.heads[Task.CODELETION](pooled_BF))
+        # In bf16 the logits of different patients would tie, which costs AUC; these layers are tiny.
+        with torch.autocast(pooled_BF.device.type, enabled=False):
+            return Prediction(region_logits_BRXYZ, self.heads[Task.IDH](pooled_BF), self.heads[Task.CODELETION](pooled_BF))
 
     def _check_input(self, image_BMXYZ: Tensor, present_BM: Tensor) -> None:
         factor = 2 ** (len(self.config.channels) - 1)

@@ -9,6 +9,13 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "MLFLO
 """Nothing of ours, Flower's or MLflow's calls home."""
 
 
+def quiet_environment() -> dict[str, str]:
+    """Return the variables every process of ours runs with: nothing calls home, and no proxy sees the traffic inside one machine."""
+    inherited = [entry for entry in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if entry]
+    direct = ",".join(dict.fromkeys([*inherited, *LOOPBACK]))
+    return {**QUIET, "NO_PROXY": direct, "no_proxy": direct}
+
+
 def flower_environment(home: Path) -> dict[str, str]:
     """Return the variables to set on top of the inherited environment.
 
@@ -16,17 +23,12 @@ def flower_environment(home: Path) -> dict[str, str]:
         home: folder for Flower's configuration and installed bundles; must be absolute, because processes run in other folders.
     """
     assert home.is_absolute(), f"FLWR_HOME must be absolute, got {home}"
-    inherited = [entry for entry in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if entry]
     programs = str(Path(sys.executable).parent)
-    direct = ",".join(dict.fromkeys([*inherited, *LOOPBACK]))
     return {
+        **quiet_environment(),
         "FLWR_HOME": str(home),
         # Flower starts its own programs by bare name: they must be those of this environment.
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
-        **QUIET,
-        # A hospital's proxy must never see the traffic between two processes of one machine.
-        "NO_PROXY": direct,
-        "no_proxy": direct,
         "NO_COLOR": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,4 +1,4 @@
-"""Configuration of one coordinator (coordinator.yaml, written by `gmmas server init`) and its list of enrolled sites."""
+"""Configuration of one coordinator (coordinator.yaml, written by `gmmas server init`)."""
 
 import ipaddress
 import re
@@ -50,30 +50,3 @@ class CoordinatorDeployment(FrozenModel):
     def public_address(self) -> str:
         """Where hospitals reach it, as far as this file tells."""
         return f"{self.hosts[0] if self.hosts else '127.0.0.1'}:{self.port}"
-
-
-class EnrolledSite(FrozenModel):
-    """A hospital whose key the coordinator accepts; times in seconds since 1970-01-01 UTC.
-
-    Attributes:
-        node: Flower's identifier of the node, decimal.
-        key_sha256: SHA-256 hex digest of the public key (SubjectPublicKeyInfo, DER).
-        revoked: when it was revoked; its key can never come back.
-    """
-
-    name: str = Field(pattern=SITE_NAME)
-    node: str
-    key_sha256: str
-    enrolled: float
-    revoked: float | None = None
-
-
-class SiteRegister(FrozenModel):
-    """All sites ever enrolled (sites.json)."""
-
-    sites: tuple[EnrolledSite, ...] = ()
-
-    @property
-    def active(self) -> tuple[EnrolledSite, ...]:
-        """Sites that are not revoked."""
-        return tuple(site for site in self.sites if site.revoked is None)

@@ -32,7 +32,7 @@ class TaskRequest(FrozenModel):
 
     Attributes:
         run: identifier of the federated run; site-side state belongs to it.
-        round: 1-based round; 0 for DESCRIBE.
+        round: 1-based round; for EVALUATE the round that made the model; 0 for DESCRIBE.
         rounds: rounds of the whole run (for the learning-rate schedule).
         seed: seed of the run; the site derives its own from (seed, run, site name, round).
         evaluate: split on which the received model is evaluated, or None.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gmmas_data.cases import Case
@@ -104,7 +105,8 @@ def score_samples(
     scores = []
     for done, sample in enumerate(shown):
         prediction, batch = _predict(network, sample, precision=precision)
-        terms = multi_task_loss(network, prediction, batch)
+        with torch.no_grad():
+            terms = multi_task_loss(network, prediction, batch)
         predicted_RXYZ = threshold(prediction.region_probability()[0].cpu().numpy())
         scores.append(
             replace(

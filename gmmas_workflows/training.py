@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from gmmas_data.samples import Sample
+from gmmas_model.batch import Batch
 from gmmas_model.losses import LossTerms, multi_task_loss
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.precision import autocast
@@ -60,6 +61,23 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn the allocation errors of torch and Python into one error with a code; a context and a decorator."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise GmmasError(
+            "memory ran out",
+            where="training or evaluation",
+            expected="room for one batch",
+            remedy="lower training.batch_size or the grid, or give the trainer more memory",
+            code=ReasonCode.OUT_OF_MEMORY,
+        ) from error
 
 
 class LocalTrainer:
@@ -105,16 +123,19 @@ class LocalTrainer:
             labelled=count_labels(cases),
         )
 
+    @_memory_errors()
     def evaluate(self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None) -> Evaluation:
         """Evaluate the received model on the split `request.evaluate`.
 
         Raises:
             ProtocolError: the request names no split or another model definition.
             ModelError: the tensors are not those of this site's network.
+            GmmasError: code OUT_OF_MEMORY.
         """
         self._check(request)
         return self._evaluate(self._load(tensors), request, on_progress)
 
+    @_memory_errors()
     def train(
         self,
         tensors: Mapping[str, np.ndarray],
@@ -190,36 +211,37 @@ class LocalTrainer:
         should_stop: ShouldStop | None,
     ) -> tuple[dict[Task, float], int]:
         """Make the optimiser steps of one round; return the mean loss per task and the number of steps."""
-        seed = (request.seed, request.run, self.site, request.round)
         optimizer = make_optimizer(network, plan)
         first, steps = (request.round - 1) * plan.local_steps, request.rounds * plan.local_steps
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         total = dict.fromkeys(TASKS, 0.0)
         counted = dict.fromkeys(TASKS, 0)
+        batches = draw_batches(self._trainable_cases(), plan, seed=(request.seed, request.run, self.site, request.round))
         network.train()
-        for step, batch in enumerate(draw_batches(self._trainable_cases(), plan, seed=seed)):
-            _check_stop(should_stop, f"round {request.round}, step {step}")
+        for step, batch in enumerate(batches):
+            where = f"round {request.round}, step {step}"
+            _check_stop(should_stop, where)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step=first + step, steps=steps)
-            on_device = batch.to(self.device)
-            with _memory_errors(request), autocast(self.device, plan.precision):
-                prediction = network(on_device.image_BMXYZ, on_device.present_BM)
-            with _memory_errors(request):
-                terms = multi_task_loss(
-                    network, prediction, on_device, task_weights=plan.task_weights, uncertainty_weighting=plan.uncertainty_weighting
-                )
-                optimizer.zero_grad(set_to_none=True)
-                terms.total.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(trainable, plan.gradient_clip_norm)
-            _check_finite(terms, norm, where=f"round {request.round}, step {step}")
-            optimizer.step()
-            for task, count in terms.counted.items():
-                if count:
-                    total[task] += float(terms.per_task[task]) * count
-                    counted[task] += count
+            terms = self._step(network, optimizer, batch.to(self.device), plan, where=where)
+            for task, loss in terms.per_task.items():
+                total[task] += float(loss) * terms.counted[task]
+                counted[task] += terms.counted[task]
             if on_progress is not None:
                 on_progress(step + 1, plan.local_steps)
         return {task: total[task] / counted[task] for task in TASKS if counted[task]}, plan.local_steps
+
+    def _step(self, network: GmmasNetwork, optimizer: torch.optim.Optimizer, batch: Batch, plan: TrainingPlan, *, where: str) -> LossTerms:
+        """Make one optimiser step and return its loss."""
+        with autocast(self.device, plan.precision):
+            prediction = network(batch.image_BMXYZ, batch.present_BM)
+        weighting = plan.uncertainty_weighting
+        terms = multi_task_loss(network, prediction, batch, task_weights=plan.task_weights, uncertainty_weighting=weighting)
+        optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), plan.gradient_clip_norm)
+        _check_finite(terms, norm, where=where)
+        optimizer.step()
+        return terms
 
     def _trainable_cases(self) -> tuple[Sample, ...]:
         """Return the training cases with at least one label."""
@@ -231,15 +253,14 @@ class LocalTrainer:
                 "an evaluation request names no split", got="none", expected=", ".join(Split), remedy="update the coordinator"
             )
         precision = request.plan.precision if request.plan is not None else "auto"
-        with _memory_errors(request):
-            return evaluate_network(
-                network,
-                self._samples[request.evaluate],
-                split=request.evaluate,
-                seed=request.seed,
-                precision=precision,
-                on_progress=on_progress,
-            )
+        return evaluate_network(
+            network,
+            self._samples[request.evaluate],
+            split=request.evaluate,
+            seed=request.seed,
+            precision=precision,
+            on_progress=on_progress,
+        )
 
     def _check(self, request: TaskRequest) -> TaskRequest:
         """Refuse a request for another model definition."""
@@ -295,20 +316,3 @@ def _check_finite(terms: LossTerms, gradient_norm: torch.Tensor, *, where: str) 
         expected="finite values",
         remedy="lower training.learning_rate or training.gradient_clip_norm; check the scans with `gmmas site check`",
     )
-
-
-@contextmanager
-def _memory_errors(request: TaskRequest) -> Iterator[None]:
-    """Turn the allocator's errors of torch and Python into one error with a code."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise GmmasError(
-            "memory ran out",
-            where=f"round {request.round}",
-            expected="room for one training step",
-            remedy="lower training.batch_size or the grid, or give the trainer more memory",
-            code=ReasonCode.OUT_OF_MEMORY,
-        ) from error

@@ -5,21 +5,23 @@ with Flower's own executor, a hospital import them from the software they have i
 is the same for every run of a version.
 """
 
+import hashlib
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
-from gmmas_runtime.files import make_private_folder, write_atomic
+from flwr.cli.build import build_fab_from_files
+from flwr.supercore.fab import Fab
 
 RUN_DIR: Final = "run-dir"
 """Key of the run configuration: the absolute folder of the run."""
 
+_README: Final = "The components of gmmas-fed by name. Each machine runs the code it has installed; none travels.\n"
 _PYPROJECT: Final = """\
 [project]
 name = "gmmas-fed"
 version = "{version}"
-description = "Names of the components of gmmas-fed; each machine runs its own installed code"
-license = {{ text = "Apache-2.0" }}
+description = "Names of the components of gmmas-fed"
+license = "Apache-2.0"
 dependencies = []
 
 [tool.flwr.app]
@@ -35,10 +37,8 @@ clientapp = "client.app:app"
 """
 
 
-def write_app_bundle(folder: Path) -> Path:
-    """Write the app's folder, or bring it up to date; returns it."""
-    make_private_folder(folder)
-    write_atomic(folder / "README.md", b"The components of gmmas-fed by name. No code travels.\n", mode=0o644)
-    text = _PYPROJECT.format(version=version("gmmas-fed"), run_dir=RUN_DIR)
-    write_atomic(folder / "pyproject.toml", text.encode(), mode=0o644)
-    return folder
+def make_app_bundle() -> Fab:
+    """Return the app as Flower wants it."""
+    pyproject = _PYPROJECT.format(version=version("gmmas-fed"), run_dir=RUN_DIR)
+    content, _ = build_fab_from_files({"pyproject.toml": pyproject.encode(), "README.md": _README.encode()})
+    return Fab(hashlib.sha256(content).hexdigest(), content, {})

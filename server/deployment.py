@@ -87,7 +87,7 @@ def init_coordinator(
     make_authority(draft.authority, name=f"{config.name} federation authority")
     issue_server_certificate(draft.authority, draft.server, hosts=config.hosts)
     write_atomic(draft.secret, secrets.token_bytes(32))
-    for private in (draft.superlink_home, draft.operator_home, draft.logs):
+    for private in (draft.flower_home, draft.logs):
         make_private_folder(private)
     text = _YAML.format(settings=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     write_atomic(unfinished / "coordinator.yaml", text.encode())
@@ -128,9 +128,9 @@ def coordinator_processes(folder: Path) -> list[ProcessSpec]:
     host, port = LISTEN[opened.config.listen], opened.config.port
     if not port_is_free(port, host=host):
         raise _port_taken(opened)
-    for private in (opened.path, opened.superlink_home, opened.logs):
+    for private in (opened.path, opened.flower_home, opened.logs):
         make_private_folder(private)
-    environment = flower_environment(opened.superlink_home)
+    environment = flower_environment(opened.flower_home)
     # Whoever speaks for another address in X-Forwarded-For must not thereby become local.
     environment["FORWARDED_ALLOW_IPS"] = "127.0.0.1"
     superlink = ProcessSpec(

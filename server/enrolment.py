@@ -1,38 +1,60 @@
-"""Which hospitals may connect: enrolling a node's public key, revoking it, and who is online.
+"""Which hospitals may connect: enrolling a node's public key under the site's name, revoking it, and who is online.
 
-Flower knows nodes by number; sites.json gives them names. A key is enrolled once and, once revoked, can never come back (Flower keeps
-it on its list), so a hospital whose key was revoked makes a new pair.
+Flower's database is the one list. A key is enrolled once and, once revoked, can never come back (Flower keeps it), so a hospital whose
+key was revoked makes a new pair.
 """
 
 import hashlib
 import re
-import time
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.supercore.error import ApiErrorCode
 
 from gmmas_runtime.keys import load_public_key
-from gmmas_schema.coordinator import SITE_NAME, EnrolledSite, SiteRegister
+from gmmas_schema.coordinator import SITE_NAME
 from gmmas_schema.errors import ConfigError, TrustError
-from server.flower_cli import FlowerRefusalError, call_flower
+from server.control import RefusalError, open_control
 from server.folder import CoordinatorFolder
+
+
+class Connection(StrEnum):
+    """How a node stands, in Flower's words: `registered` has never connected, `unregistered` is revoked for good."""
+
+    REGISTERED = "registered"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    UNREGISTERED = "unregistered"
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node as Flower sees it; `status` is registered (never connected yet), online, offline or unregistered.
+    """One enrolled node.
 
-    `name` is None for a node that was not enrolled by `gmmas server enrol`; `online_s` counts from its last connection.
+    Attributes:
+        name: of its site, as enrolled.
+        node: Flower's identifier, decimal.
+        connection: how it stands.
+        key_sha256: SHA-256 hex digest of its public key (SubjectPublicKeyInfo, DER).
+        enrolled: when.
+        changed: when it connected (online), left (offline) or was revoked; None if it never connected.
     """
 
-    name: str | None
+    name: str
     node: str
-    status: str
-    online_s: float
+    connection: Connection
+    key_sha256: str
+    enrolled: datetime
+    changed: datetime | None
 
 
-def enrol(folder: Path, public_key: Path, *, name: str) -> EnrolledSite:
+def enrol(folder: Path, public_key: Path, *, name: str) -> NodeStatus:
     """Let a hospital in: enrol the public half of its node key under a name.
 
     Args:
@@ -53,21 +75,21 @@ def enrol(folder: Path, public_key: Path, *, name: str) -> EnrolledSite:
             expected="up to 31 small letters, digits and hyphens, beginning with a letter or digit",
             remedy="use the value of `site` in the hospital's site.yaml",
         )
-    digest = key_digest(public_key)
-    register = opened.read_register()
-    _refuse_known(register, name=name, digest=digest, public_key=public_key)
+    key = load_public_key(public_key)
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    known = list_nodes(folder)
+    _refuse_known(known, name=name, digest=_digest(key), public_key=public_key)
     try:
-        answer = call_flower(opened, "supernode", "register", str(public_key.resolve()), "gmmas", "--name", name)
-    except FlowerRefusalError as refusal:
-        if "already" in refusal.got.lower() or "in use" in refusal.got.lower():
-            raise _known_to_flower(public_key, refusal.got) from refusal
+        with open_control(opened, purpose="enrol the key") as control:
+            made = control.RegisterNode(RegisterNodeRequest(public_key=pem, name=name))
+    except RefusalError as refusal:
+        if refusal.reason is ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:  # enrolled from another terminal a moment ago
+            _refuse_known(list_nodes(folder), name=name, digest=_digest(key), public_key=public_key)
         raise
-    site = EnrolledSite(name=name, node=str(answer["node-id"]), key_sha256=digest, enrolled=time.time())
-    opened.write_register(SiteRegister(sites=(*register.sites, site)))
-    return site
+    return next(node for node in list_nodes(folder) if node.node == str(made.node_id))
 
 
-def revoke(folder: Path, *, name: str) -> EnrolledSite:
+def revoke(folder: Path, *, name: str) -> NodeStatus:
     """Shut a hospital out for good: its key is refused from its next request on.
 
     Raises:
@@ -75,81 +97,84 @@ def revoke(folder: Path, *, name: str) -> EnrolledSite:
         FederationError: the SuperLink does not answer.
     """
     opened = CoordinatorFolder.open(folder)
-    register = opened.read_register()
-    active = {site.name: site for site in register.active}
+    known = list_nodes(folder)
+    active = {node.name: node for node in known if node.connection is not Connection.UNREGISTERED}
     if name not in active:
-        known = any(site.name == name for site in register.sites)
         raise TrustError(
             "there is no such site to revoke",
-            where=opened.register_file,
-            got=f"'{name}', " + ("revoked before" if known else "never enrolled"),
+            where=opened.path,
+            got=f"'{name}', " + ("revoked before" if any(node.name == name for node in known) else "never enrolled"),
             expected=f"one of: {', '.join(sorted(active)) or '(none enrolled)'}",
             remedy="see `gmmas server sites`",
         )
-    call_flower(opened, "supernode", "unregister", active[name].node, "gmmas")
-    revoked = active[name].model_copy(update={"revoked": time.time()})
-    opened.write_register(SiteRegister(sites=tuple(revoked if site == active[name] else site for site in register.sites)))
-    return revoked
+    with open_control(opened, purpose="revoke the key") as control:
+        control.UnregisterNode(UnregisterNodeRequest(node_id=int(active[name].node)))
+    return next(node for node in list_nodes(folder) if node.node == active[name].node)
 
 
 def list_nodes(folder: Path) -> tuple[NodeStatus, ...]:
-    """Return every node Flower knows, revoked ones included, in the order of enrolment.
+    """Return every node ever enrolled, revoked ones included, in the order of enrolment.
 
     Raises:
         FederationError: the SuperLink does not answer.
     """
-    opened = CoordinatorFolder.open(folder)
-    names = {site.node: site.name for site in opened.read_register().sites}
-    answer = call_flower(opened, "supernode", "list", "gmmas")
-    return tuple(
-        NodeStatus(names.get(str(node["node-id"])), str(node["node-id"]), str(node["status"]), float(node["online-elapsed"]))
-        for node in answer["nodes"]
-    )
+    with open_control(CoordinatorFolder.open(folder), purpose="list the nodes") as control:
+        answer = control.ListNodes(ListNodesRequest())
+    return tuple(sorted(map(_status, answer.nodes_info), key=lambda node: node.enrolled))
 
 
 def online_nodes(folder: Path) -> tuple[str, ...]:
-    """Return the names of the sites that are online now (a node without a name: its number)."""
-    return tuple(node.name or node.node for node in list_nodes(folder) if node.status == "online")
+    """Return the names of the sites that are online now."""
+    return tuple(node.name for node in list_nodes(folder) if node.connection is Connection.ONLINE)
 
 
-def key_digest(public_key: Path) -> str:
-    """Return the SHA-256 hex digest of a public key (SubjectPublicKeyInfo, DER); refuses what is no P-384 public key."""
-    key = load_public_key(public_key)
+def _status(info: NodeInfo) -> NodeStatus:
+    connection = Connection(info.status)
+    moments = {
+        Connection.REGISTERED: "",
+        Connection.ONLINE: info.last_activated_at,
+        Connection.OFFLINE: info.last_deactivated_at or info.last_activated_at,
+        Connection.UNREGISTERED: info.unregistered_at,
+    }
+    key = serialization.load_pem_public_key(info.public_key)
+    assert isinstance(key, ec.EllipticCurvePublicKey), "Flower takes elliptic-curve keys only"
+    return NodeStatus(
+        name=info.name or f"node-{info.node_id}",
+        node=str(info.node_id),
+        connection=connection,
+        key_sha256=_digest(key),
+        enrolled=datetime.fromisoformat(info.registered_at),
+        changed=datetime.fromisoformat(moments[connection]) if moments[connection] else None,
+    )
+
+
+def _digest(key: ec.EllipticCurvePublicKey) -> str:
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
-def _refuse_known(register: SiteRegister, *, name: str, digest: str, public_key: Path) -> None:
+def _refuse_known(known: tuple[NodeStatus, ...], *, name: str, digest: str, public_key: Path) -> None:
     """Refuse a key that was ever enrolled, and a name that is in use."""
-    for site in register.sites:
-        if site.key_sha256 == digest:
-            state, at = ("enrolled", site.enrolled) if site.revoked is None else ("revoked", site.revoked)
+    for node in known:
+        revoked = node.connection is Connection.UNREGISTERED
+        if node.key_sha256 == digest:
+            state = "revoked" if revoked else "enrolled"
             raise TrustError(
                 f"this key was {state} before",
                 where=public_key,
-                got=f"the key of site '{site.name}', {state} on {time.strftime('%Y-%m-%d', time.gmtime(at))}",
+                got=f"the key of site '{node.name}', {state} on {node.changed if revoked and node.changed else node.enrolled:%Y-%m-%d}",
                 expected="a key that was never enrolled",
                 remedy="a revoked key cannot come back: let the hospital make a new pair with `gmmas site init` and send its .pub file"
-                if site.revoked is not None
+                if revoked
                 else "nothing is to be done"
-                if site.name == name
-                else f"nothing is to be done, or revoke '{site.name}' and let the hospital make a new pair",
+                if node.name == name
+                else f"nothing is to be done, or revoke '{node.name}' and let the hospital make a new pair",
             )
-    if any(site.name == name for site in register.active):
-        raise TrustError(
-            "a site of this name is enrolled with another key",
-            where=public_key,
-            got=f"a second key for '{name}'",
-            expected="one key per site",
-            remedy=f"if the hospital has lost its key, first run `gmmas server revoke {name}`; otherwise use another name",
-        )
-
-
-def _known_to_flower(public_key: Path, text: str) -> TrustError:
-    return TrustError(
-        "Flower knows this key already",
-        where=public_key,
-        got=text,
-        expected="a key that was never enrolled",
-        remedy="let the hospital make a new pair with `gmmas site init` and send its .pub file",
-    )
+        if node.name == name and not revoked:
+            raise TrustError(
+                "a site of this name is enrolled with another key",
+                where=public_key,
+                got=f"a second key for '{name}'",
+                expected="one key per site",
+                remedy=f"if the hospital has lost its key, first run `gmmas server revoke {name}`; otherwise use another name",
+            )

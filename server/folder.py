@@ -1,14 +1,12 @@
 """The coordinator's folder: where everything is, and opening it.
 
-    coordinator.yaml                     configuration (gmmas_schema.coordinator)
-    authority/authority.pem, .key        certificate authority; the .pem is handed to every hospital, the .key never leaves
-    server/server.pem, .key              TLS certificate of this machine
-    superexec.secret                     proves to the SuperLink that our own executor asks for work
-    sites.json                           enrolled hospitals
-    superlink.db                         Flower's state: nodes, runs, messages
-    flower/superlink, flower/operator    homes of Flower's processes and of its command line
-    app/                                 the app that `gmmas run` submits: names only, no code (server.app_bundle)
-    processes.json, logs/                running processes
+    coordinator.yaml                configuration (gmmas_schema.coordinator)
+    authority/authority.pem, .key   certificate authority; the .pem is handed to every hospital, the .key never leaves
+    server/server.pem, .key         TLS certificate of this machine
+    superexec.secret                proves to the SuperLink that our own executor asks for work
+    superlink.db                    Flower's state: enrolled nodes, runs, messages
+    flower/                         home of Flower's processes (FLWR_HOME)
+    processes.json, logs/           running processes
 
 The folder has rights 0700. It can be moved while nothing runs: no absolute path is kept in it.
 """
@@ -17,11 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import pydantic
-
-from gmmas_runtime.files import write_atomic
-from gmmas_schema.coordinator import CoordinatorDeployment, SiteRegister
-from gmmas_schema.errors import ConfigError, TrustError
+from gmmas_schema.coordinator import CoordinatorDeployment
+from gmmas_schema.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -76,19 +71,9 @@ class CoordinatorFolder:
         return self.path / "superlink.db"
 
     @property
-    def superlink_home(self) -> Path:
+    def flower_home(self) -> Path:
         """FLWR_HOME of the resident processes."""
-        return self.path / "flower" / "superlink"
-
-    @property
-    def operator_home(self) -> Path:
-        """FLWR_HOME of Flower's command line."""
-        return self.path / "flower" / "operator"
-
-    @property
-    def app(self) -> Path:
-        """The app that is submitted. Flower wants its folder's name to begin with a letter."""
-        return self.path / "app"
+        return self.path / "flower"
 
     @property
     def logs(self) -> Path:
@@ -99,31 +84,3 @@ class CoordinatorFolder:
     def state_file(self) -> Path:
         """State of the supervisor."""
         return self.path / "processes.json"
-
-    @property
-    def register_file(self) -> Path:
-        """Enrolled sites."""
-        return self.path / "sites.json"
-
-    def read_register(self) -> SiteRegister:
-        """Return the enrolled sites.
-
-        Raises:
-            TrustError: the file is damaged.
-        """
-        if not self.register_file.exists():
-            return SiteRegister()
-        try:
-            return SiteRegister.model_validate_json(self.register_file.read_bytes())
-        except (OSError, pydantic.ValidationError) as error:
-            raise TrustError(
-                "the list of enrolled sites cannot be read",
-                where=self.register_file,
-                got=type(error).__name__,
-                expected="the file as `gmmas server enrol` wrote it",
-                remedy="restore it from a backup; with the file moved away, hospitals stay connected but lose their names here",
-            ) from error
-
-    def write_register(self, register: SiteRegister) -> None:
-        """Replace the list of enrolled sites."""
-        write_atomic(self.register_file, register.model_dump_json(indent=1).encode() + b"\n")

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import pydantic
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest, StreamLogsRequest
+from flwr.supercore.error import ApiErrorCode
 
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import FederationConfig
-from server.app_bundle import RUN_DIR, write_app_bundle
+from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder
+from server.control import RefusalError, open_control
 from server.events import read_events
-from server.flower_cli import CONNECTION, FlowerRefusalError, call_flower, read_flower_log
 from server.folder import CoordinatorFolder
 
 FINISHED: Final = "finished"
@@ -41,7 +44,6 @@ class RunState(FrozenModel):
     flower_run: str
     status: str
     details: str = ""
-    seconds: float = 0.0
 
     @property
     def ended(self) -> bool:
@@ -112,11 +114,10 @@ def submit_run(folder: Path, run_dir: Path) -> str:
     opened, run_dir = CoordinatorFolder.open(folder), run_dir.resolve()
     RunFolder.open(run_dir)
     _settle_earlier(opened, run_dir)
-    settings = opened.operator_home / "run-config.toml"
-    app = write_app_bundle(opened.app)
-    write_atomic(settings, f"{RUN_DIR} = {json.dumps(str(run_dir))}\n".encode())
-    answer = call_flower(opened, "run", str(app), CONNECTION, "--run-config", str(settings))
-    submission = Submission(flower_run=str(answer["run-id"]), coordinator=opened.path, submitted=time.time())
+    request = StartRunRequest(fab=fab_to_proto(make_app_bundle()), override_config=user_config_to_proto({RUN_DIR: str(run_dir)}))
+    with open_control(opened, purpose="start the run") as control:
+        answer = control.StartRun(request)
+    submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time())
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
     return submission.flower_run
 
@@ -162,23 +163,26 @@ def run_state(folder: Path, flower_run: str) -> RunState:
     Raises:
         FederationError: the SuperLink does not answer or does not know the run.
     """
-    answer = call_flower(CoordinatorFolder.open(folder), "list", CONNECTION, "--run-id", flower_run)
-    row = answer["runs"][0]
-    details = "" if row["status-details"] == "N/A" else str(row["status-details"])
-    return RunState(flower_run=flower_run, status=str(row["status"]), details=details, seconds=float(row["elapsed"]))
+    with open_control(CoordinatorFolder.open(folder), purpose="tell the state of a run") as control:
+        answer = control.ListRuns(ListRunsRequest(run_id=int(flower_run)))
+    status = answer.run_dict[int(flower_run)].status
+    return RunState(flower_run=flower_run, status=":".join(filter(None, [status.status, status.sub_status])), details=status.details)
 
 
 def find_run_state(folder: Path, flower_run: str) -> RunState | None:
     """Return the state of a Flower run, or None if this SuperLink does not know it."""
     try:
         return run_state(folder, flower_run)
-    except FlowerRefusalError:
-        return None
+    except RefusalError as refusal:
+        if refusal.reason is ApiErrorCode.RUN_ID_NOT_FOUND:
+            return None
+        raise
 
 
 def run_log(folder: Path, flower_run: str) -> str:
     """Return what the run's process has printed, as far as Flower kept it; empty if there is nothing."""
-    return read_flower_log(CoordinatorFolder.open(folder), flower_run)
+    with open_control(CoordinatorFolder.open(folder), purpose="give the log of a run") as control:
+        return next((part.log_output for part in control.StreamLogs(StreamLogsRequest(run_id=int(flower_run)))), "")
 
 
 def stop_run(folder: Path, flower_run: str) -> None:
@@ -187,4 +191,5 @@ def stop_run(folder: Path, flower_run: str) -> None:
     Raises:
         FederationError: the SuperLink does not answer, or the run has ended.
     """
-    call_flower(CoordinatorFolder.open(folder), "stop", flower_run, CONNECTION)
+    with open_control(CoordinatorFolder.open(folder), purpose="stop the run") as control:
+        control.StopRun(StopRunRequest(run_id=int(flower_run)))

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
 
 from client.app import SOCKET_VARIABLE
 from client.folder import NodeFolder
@@ -14,6 +17,7 @@ from gmmas_runtime.keys import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, check_
 from gmmas_runtime.processes import ProcessSpec, Supervisor
 from gmmas_schema.errors import DataError, GmmasError, ReasonCode
 from gmmas_schema.site import SiteConfig
+from tests.client.loopback import free_port, serve_app
 from tests.client.sites import write_site
 
 
@@ -81,13 +85,19 @@ def test_trust_on_loopback_is_made_once_and_renewed_when_damaged(tmp_path: Path)
 
 
 def test_the_supernode_counts_as_ready_once_the_coordinator_has_named_it(tmp_path: Path) -> None:
-    spec = specs_of(tmp_path)[SUPERNODE]
+    port = free_port()
+    spec = specs_of(tmp_path, runtime_port=port)[SUPERNODE]
     assert spec.ready is not None
-    spec.log_file.write_text("Starting Flower SuperNode\nSuperNode ID: 7\nStarting Flower SuperNode\n")
-    assert not spec.ready()
-    with spec.log_file.open("a") as log:
-        log.write("x" * 100_000 + "\nSuperNode ID: 7\n")
-    assert spec.ready()
+    spec.log_file.write_text("Starting Flower SuperNode\nSuperNode ID: 7\n")
+    assert not spec.ready(), "this is the identity of a process that is gone"
+    factory = NodeStateFactory(ObjectStoreFactory())
+    with serve_app(create_app(factory), port=port, certificates=tmp_path / "state" / "loopback"):
+        with spec.log_file.open("a") as log:
+            log.write("Starting Flower SuperNode\n")
+        assert not spec.ready()
+        with spec.log_file.open("a") as log:
+            log.write("x" * 100_000 + "\nSuperNode ID: 7\n")
+        assert spec.ready()
 
 
 def test_a_fault_of_the_trainer_is_final_and_a_crash_is_not(tmp_path: Path) -> None:

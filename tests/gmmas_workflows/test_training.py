@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
@@ -187,6 +188,38 @@ def test_a_request_for_another_definition_or_without_a_plan_is_refused(make_trai
         make_trainer().train(start, request.model_copy(update={"plan": None}))
     with pytest.raises(ProtocolError, match="names no split"):
         make_trainer().evaluate(start, request)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+)
+def test_running_out_of_memory_has_its_code(failure, make_trainer, make_request, start, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(GmmasNetwork, "forward", fail)
+    trainer = make_trainer()
+    for work in (lambda: trainer.train(start, make_request()), lambda: trainer.evaluate(start, make_request(evaluate=Split.VALIDATION))):
+        with pytest.raises(GmmasError, match="memory ran out") as caught:
+            work()
+        assert caught.value.code is ReasonCode.OUT_OF_MEMORY
+
+
+def test_another_runtime_error_is_left_as_it_is(make_trainer, make_request, start, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(GmmasNetwork, "forward", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours") as caught:
+        make_trainer().train(start, make_request())
+    assert not isinstance(caught.value, GmmasError)
+
+
+def test_bf16_trains_finite_fp32_tensors_deterministically(make_trainer, make_request, start) -> None:
+    first, again = (make_trainer().train(start, make_request(precision="bf16")) for _ in range(2))
+    assert all(np.isfinite(value).all() and value.dtype == np.float32 for value in first.tensors.values())
+    assert all(value.tobytes() == again.tensors[name].tobytes() for name, value in first.tensors.items())
 
 
 def test_fixed_weighting_leaves_the_uncertainties_alone(make_trainer, make_request, start) -> None:

@@ -20,6 +20,7 @@ from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig, QuorumConfig
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.site import SiteConfig
+from server import enrolment
 from server.deployment import (
     coordinator_processes,
     enrol,
@@ -32,6 +33,7 @@ from server.deployment import (
     stop_run,
     submit_run,
 )
+from server.enrolment import Connection
 from server.folder import CoordinatorFolder
 from server.following import follow_run
 from tests.gmmas_runtime.waiting import wait_until
@@ -84,24 +86,40 @@ def test_a_second_start_is_refused(coordinator: CoordinatorFolder) -> None:
 
 def test_enrolment_from_first_sight_to_revocation(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
     key = make_node_key(tmp_path / "north")
-    site = enrol(coordinator.path, key, name="north")
-    assert [(node.name, node.status) for node in list_nodes(coordinator.path) if node.node == site.node] == [("north", "registered")]
-    assert online_nodes(coordinator.path) == ()
-    with pytest.raises(TrustError, match="enrolled before"):
+    made = enrol(coordinator.path, key, name="north")
+    assert (made.name, made.connection, made.changed) == ("north", Connection.REGISTERED, None)
+    assert made in list_nodes(coordinator.path)
+
+    with pytest.raises(TrustError, match="enrolled before") as caught:
         enrol(coordinator.path, key, name="north")
-    revoke(coordinator.path, name="north")
-    assert [node.status for node in list_nodes(coordinator.path) if node.node == site.node] == ["unregistered"]
-    with pytest.raises(TrustError, match="revoked before"):
+    assert caught.value.remedy == "nothing is to be done"
+    with pytest.raises(TrustError, match="the key of site 'north'"):
+        enrol(coordinator.path, key, name="south")
+    with pytest.raises(TrustError, match="another key") as caught:
+        enrol(coordinator.path, make_node_key(tmp_path / "second"), name="north")
+    assert "gmmas server revoke north" in caught.value.remedy
+
+    assert revoke(coordinator.path, name="north").connection is Connection.UNREGISTERED
+    with pytest.raises(TrustError, match="revoked before") as caught:
         enrol(coordinator.path, key, name="north")
-    assert enrol(coordinator.path, make_node_key(tmp_path / "again"), name="north").node != site.node
+    assert "new pair" in caught.value.remedy
+    with pytest.raises(TrustError, match="'north', revoked before"):
+        revoke(coordinator.path, name="north")
+    with pytest.raises(TrustError, match="'nowhere', never enrolled"):
+        revoke(coordinator.path, name="nowhere")
+    assert enrol(coordinator.path, tmp_path / "second.pub", name="north").node != made.node
 
 
-def test_flower_itself_knows_keys_that_our_list_has_lost(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
+def test_two_operators_at_the_same_moment_enrol_a_key_once(
+    coordinator: CoordinatorFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has listed the nodes before the first one's key was there; Flower's own refusal is explained."""
     key = make_node_key(tmp_path / "west")
-    before = coordinator.read_register()
+    real, early = enrolment.list_nodes, list_nodes(coordinator.path)
     enrol(coordinator.path, key, name="west")
-    coordinator.write_register(before)
-    with pytest.raises(TrustError, match="Public key already in use"):
+    answers = iter([early])
+    monkeypatch.setattr(enrolment, "list_nodes", lambda folder: next(answers, None) or real(folder))
+    with pytest.raises(TrustError, match="enrolled before"):
         enrol(coordinator.path, key, name="west")
 
 

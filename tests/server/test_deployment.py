@@ -31,7 +31,7 @@ def test_init_makes_a_private_folder_with_everything(folder: Path) -> None:
         "server/server.pem",
         "superexec.secret",
     }
-    for path in (folder, folder / "authority", folder / "server", folder / "logs", folder / "flower" / "operator"):
+    for path in (folder, folder / "authority", folder / "server", folder / "logs", folder / "flower"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
     for path in (folder / "superexec.secret", folder / "authority" / "authority.key", folder / "server" / "server.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path

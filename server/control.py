@@ -1,0 +1,67 @@
+"""Flower's Control API, spoken over loopback: what Flower's own command line does, without starting it for every question.
+
+A call of `flwr` costs 1.5 s of processor time; a request costs milliseconds. The client is internal to flwr 1.41, so it is used here
+only, and tests/server/test_coordinator_processes.py holds it to its contract with a real SuperLink.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+from gmmas_runtime.probe import check_health
+from gmmas_schema.errors import FederationError
+from server.folder import CoordinatorFolder
+
+
+class RefusalError(FederationError):
+    """Flower answered with an error of its own; `reason` is its code where it has one."""
+
+    def __init__(self, what: str, *, where: object, got: str, expected: str, remedy: str, reason: ApiErrorCode | None) -> None:
+        super().__init__(what, where=where, got=got, expected=expected, remedy=remedy)
+        self.reason = reason
+
+
+@contextmanager
+def open_control(folder: CoordinatorFolder, *, purpose: str) -> Iterator[ControlHttpClient]:
+    """Give a client of this coordinator's Control API; `purpose` completes the sentence "Flower refused to ...".
+
+    Raises:
+        FederationError: the SuperLink does not answer.
+        TrustError: its certificate is not this folder's.
+        RefusalError: Flower refused.
+    """
+    check_health(folder.config.local_address, authority_certificate=folder.authority_certificate)
+    roots = folder.authority_certificate.read_bytes()
+    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+    client = ControlHttpClient.from_server_address(folder.config.local_address, False, roots, interceptors=interceptors)
+    try:
+        yield client
+    except httpx.HTTPStatusError as error:
+        raise _refusal(error, folder, purpose) from error
+    except httpx.HTTPError as error:
+        raise FederationError(
+            "the coordinator's answer was lost",
+            where=folder.config.local_address,
+            got=type(error).__name__,
+            expected="an answer",
+            remedy=f"see {folder.logs / 'superlink.log'}, and try again",
+        ) from error
+    finally:
+        client.close()
+
+
+def _refusal(error: httpx.HTTPStatusError, folder: CoordinatorFolder, purpose: str) -> RefusalError:
+    told = FlowerError.from_json(error.response.text)
+    known = told is not None and told.code in {code.value for code in ApiErrorCode}
+    return RefusalError(
+        f"Flower refused to {purpose}",
+        where=folder.path,
+        got=told.message if told is not None else f"HTTP status {error.response.status_code}",
+        expected="success",
+        remedy=f"see {folder.logs / 'superlink.log'}",
+        reason=ApiErrorCode(told.code) if told is not None and known else None,
+    )
