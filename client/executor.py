@@ -145,6 +145,9 @@ class Executor:
                 pulled = time.monotonic()
                 reply, code = self._answer(message, context, lost)
                 answered = time.monotonic()
+                if lost.is_set():
+                    logger.warning("the SuperNode has given up the task; its reply is dropped")
+                    return
                 push_message(client, reply, context)
                 status = SubStatus.COMPLETED if code is None else SubStatus.FAILED
                 push_task_output(client=client, context=context, sub_status=status, details="" if code is None else code.value)

@@ -34,6 +34,9 @@ from gmmas_runtime.processes import ProcessSpec
 from gmmas_schema.errors import FederationError, TrustError
 from gmmas_schema.site import SiteConfig
 
+_PYTHON: Final = (sys.executable, "-P", "-m")
+"""-P: nothing is imported from the working folder, only what is installed."""
+
 TRAINER, SUPERNODE, EXECUTOR = "trainer", "supernode", "executor"
 
 COHORT_TIMEOUT_S: Final = 24 * 3600.0
@@ -65,7 +68,7 @@ def _trainer(config: SiteConfig, folder: NodeFolder, config_path: Path) -> Proce
     threads = str(config.node.threads)
     return ProcessSpec(
         name=TRAINER,
-        argv=(sys.executable, "-m", "client.trainer", "--config", str(config_path)),
+        argv=(*_PYTHON, "client.trainer", "--config", str(config_path)),
         environment={**_quiet_grpc(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
         folder=folder.root,
         log_file=folder.log(TRAINER),
@@ -103,7 +106,7 @@ def _supernode(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
 def _resident_executor(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
     return ProcessSpec(
         name=EXECUTOR,
-        argv=(sys.executable, "-m", "client.executor", *_runtime_api(config, folder)),
+        argv=(*_PYTHON, "client.executor", *_runtime_api(config, folder)),
         environment={**flower_environment(folder.flower), **_quiet_grpc(), SOCKET_VARIABLE: str(folder.socket)},
         folder=folder.root,
         log_file=folder.log(EXECUTOR),

@@ -96,7 +96,7 @@ def demo(
     console = Console()
     folder = DemoFolder(out.resolve())
     if fresh:
-        _delete(folder)
+        delete_demo(folder)
     spec = PhantomSpec.from_yaml(CONFIGS / ("phantom-demo.yaml" if scale is Scale.QUICK else "phantom-demo-full.yaml"))
     config = FederationConfig.from_yaml(CONFIGS / ("federation-demo.yaml" if scale is Scale.QUICK else "federation-demo-full.yaml"))
     if rounds is not None:
@@ -182,7 +182,7 @@ def _summarise(
     return summary, result
 
 
-def _delete(folder: DemoFolder) -> None:
+def delete_demo(folder: DemoFolder) -> None:
     """Delete an earlier demo, and nothing that is not one."""
     if not folder.path.exists():
         return

@@ -59,7 +59,7 @@ def test_the_supernode_is_isolated_authenticated_and_silent(tmp_path: Path) -> N
 def test_the_resident_executor_runs_the_installed_client_only(tmp_path: Path) -> None:
     specs = specs_of(tmp_path)
     spec = specs[EXECUTOR]
-    assert tuple(spec.argv[:3]) == (sys.executable, "-m", "client.executor")
+    assert tuple(spec.argv[:4]) == (sys.executable, "-P", "-m", "client.executor")
     assert option(spec, "--runtime-api-address") == f"127.0.0.1:{option(specs[SUPERNODE], '--port')}"
     assert option(spec, "--superexec-auth-secret-file") == option(specs[SUPERNODE], "--superexec-auth-secret-file")
     assert spec.environment[SOCKET_VARIABLE] == str(tmp_path / "state" / "trainer.sock")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from gmmas_runtime.flower import flower_environment, flower_program
 from gmmas_runtime.keys import make_authority, make_node_key
 from gmmas_runtime.probe import check_health, is_healthy
 from gmmas_runtime.process_state import live_state
-from gmmas_runtime.processes import Supervisor
+from gmmas_runtime.processes import ProcessSpec, Supervisor
 from gmmas_schema.errors import FederationError, TrustError
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig, QuorumConfig
@@ -39,7 +38,7 @@ from server.following import follow_run
 from tests.gmmas_runtime.waiting import wait_until
 from tests.server.ports import free_port
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
 
 SMALL = ModelDefinition(
     network=NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_layers=0), grid=GridConfig(spacing_mm=8.0, shape=(24, 24, 24))
@@ -57,15 +56,31 @@ def run_config(**quorum: object) -> FederationConfig:
     return FederationConfig(name="test", rounds=1, model=SMALL, quorum=QuorumConfig(**quorum))  # type: ignore[arg-type]
 
 
-def start_node(coordinator: CoordinatorFolder, key: Path, folder: Path) -> "subprocess.Popen[str]":
-    """Start a stock SuperNode with a node key."""
+def supernode(coordinator: CoordinatorFolder, key: Path, folder: Path, *, name: str) -> ProcessSpec:
+    """Return a hospital's SuperNode, ready when the coordinator counts it as online."""
     folder.mkdir(exist_ok=True)
-    argv = [flower_program("flower-supernode"), "--superlink", coordinator.config.local_address]
-    argv += ["--root-certificates", str(coordinator.authority_certificate), "--auth-supernode-private-key", str(key)]
-    argv += ["--host", "127.0.0.1", "--port", str(free_port())]
-    return subprocess.Popen(
-        argv, env={**os.environ, **flower_environment(folder)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    config = site_config(coordinator, key)
+    argv = (
+        flower_program("flower-supernode"),
+        *("--superlink", config.coordinator.address, "--root-certificates", str(config.coordinator.root_certificate)),
+        *("--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", str(config.node.runtime_port)),
+        *("--isolation", "process"),
     )
+    return ProcessSpec(
+        "supernode",
+        argv,
+        flower_environment(folder),
+        folder,
+        folder / "supernode.log",
+        ready=lambda: name in online_nodes(coordinator.path),
+        permanent_exit=lambda code, tail: explain_supernode_exit(code, tail, config),
+    )
+
+
+def site_config(coordinator: CoordinatorFolder, key: Path) -> SiteConfig:
+    reach = {"address": coordinator.config.local_address, "root_certificate": coordinator.authority_certificate}
+    node = {"private_key": key, "state": key.parent / "state", "runtime_port": free_port()}
+    return SiteConfig.parse({"site": key.name, "data": {"root": key.parent}, "coordinator": reach, "node": node}, where="test")
 
 
 def test_health_answers_to_our_authority_only(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
@@ -125,32 +140,17 @@ def test_two_operators_at_the_same_moment_enrol_a_key_once(
 
 def test_unenrolled_key_is_turned_away_with_the_reason(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
     make_node_key(tmp_path / "stranger")
-    node = start_node(coordinator, tmp_path / "stranger", tmp_path / "home")
-    output, _ = node.communicate(timeout=60)
-    assert node.returncode != 0
-    explained = explain_supernode_exit(node.returncode, output, site_config(coordinator, tmp_path / "stranger"))
-    assert isinstance(explained, TrustError)
-    assert "enrol" in explained.explain()
-    assert online_nodes(coordinator.path) == ()
-
-
-def site_config(coordinator: CoordinatorFolder, key: Path) -> SiteConfig:
-    reach = {"address": coordinator.config.local_address, "root_certificate": coordinator.authority_certificate}
-    node = {"private_key": key, "state": key.parent / "state", "runtime_port": free_port()}
-    raw = {"site": "stranger", "data": {"root": key.parent}, "coordinator": reach, "node": node}
-    return SiteConfig.parse(raw, where="test")
+    spec = supernode(coordinator, tmp_path / "stranger", tmp_path / "home", name="stranger")
+    with pytest.raises(TrustError, match="enrol"):
+        Supervisor([spec]).start()
 
 
 def test_enrolled_node_comes_online_and_a_revoked_one_is_cut_off(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
     enrol(coordinator.path, make_node_key(tmp_path / "east"), name="east")
-    node = start_node(coordinator, tmp_path / "east", tmp_path / "home")
-    try:
-        wait_until(lambda: "east" in online_nodes(coordinator.path), timeout_s=60, what="the node online")
+    with Supervisor([supernode(coordinator, tmp_path / "east", tmp_path / "home", name="east")]):
+        assert online_nodes(coordinator.path) == ("east",)
         revoke(coordinator.path, name="east")
-        assert "east" not in online_nodes(coordinator.path)
-    finally:
-        node.kill()
-        node.communicate()
+        assert online_nodes(coordinator.path) == ()
 
 
 def test_a_run_without_sites_ends_with_its_reason(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
@@ -191,7 +191,8 @@ def serverapp_pid(coordinator: CoordinatorFolder) -> int:
     state = live_state(coordinator.state_file)
     assert state is not None
     (executor,) = [process for process in state.processes if process.name == "superexec"]
-    (found,) = [child for child in psutil.Process(executor.pid).children(recursive=True) if "serverapp" in " ".join(child.cmdline())]
+    below = psutil.Process(executor.pid).children(recursive=True)
+    (found,) = [child for child in below if child.status() != psutil.STATUS_ZOMBIE and "serverapp" in " ".join(child.cmdline())]
     return int(found.pid)
 
 

@@ -1,0 +1,74 @@
+"""What the demo shows and what it may delete; the demo itself runs in tests/integration, in small."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gmmas_cli.demo import delete_demo
+from gmmas_cli.demo_deployment import UNSEEN, DemoFolder, prepare_deployment, public_key, training_sites
+from gmmas_cli.demo_report import accuracy_table, markdown_table
+from gmmas_runtime.keys import load_public_key
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.messages import Evaluation, Interval
+from gmmas_schema.phantom import PhantomSpec
+from gmmas_schema.site import SiteConfig
+from gmmas_schema.vocabulary import Modality, Region, Split, Task
+
+CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
+
+EVALUATION = Evaluation(
+    split=Split.TEST,
+    cases=16,
+    dice={Region.WT: Interval(value=0.81, low=0.7, high=0.9, n=16)},
+    auc={Task.IDH: Interval(value=None, n=3)},
+)
+
+
+def test_table_shows_values_with_intervals_and_a_dash_for_what_is_not_defined() -> None:
+    text = markdown_table({"unseen": EVALUATION})
+    assert "| unseen | 16 | 0.81 [0.70, 0.90] | – | – | – | – |" in text
+
+
+def test_terminal_and_markdown_tables_have_the_same_cells() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(accuracy_table({"unseen": EVALUATION}, title="t"))
+    shown = console.export_text()
+    assert "0.81 [0.70, 0.90]" in shown
+    assert shown.count("–") == 4
+
+
+def test_fresh_deletes_a_demo(tmp_path: Path) -> None:
+    folder = DemoFolder(tmp_path / "demo")
+    (folder.path / "cohorts" / "north").mkdir(parents=True)
+    delete_demo(folder)
+    assert not folder.path.exists()
+
+
+def test_fresh_refuses_to_delete_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="more than a demo"):
+        delete_demo(DemoFolder(tmp_path))
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("scale", ["demo", "demo-full"])
+def test_configurations_of_the_demo_are_valid_and_agree(scale: str) -> None:
+    spec = PhantomSpec.from_yaml(CONFIGS / f"phantom-{scale}.yaml")
+    config = FederationConfig.from_yaml(CONFIGS / f"federation-{scale}.yaml")
+    assert {site.name for site in spec.sites} == {"north", "south", "east", "west", UNSEEN}
+    assert config.quorum.sites == len(training_sites(spec))
+
+
+def test_deployment_is_prepared_once_with_what_each_hospital_has(tmp_path: Path) -> None:
+    spec, folder = PhantomSpec.from_yaml(CONFIGS / "phantom-demo.yaml"), DemoFolder(tmp_path)
+    prepare_deployment(folder, spec)
+    south = SiteConfig.from_yaml(folder.site_yaml("south"))
+    assert Modality.T1CE not in south.data.modalities
+    load_public_key(public_key(folder, "south"))
+    assert not folder.site(UNSEEN).exists()
+    before = folder.site_yaml("south").read_bytes()
+    prepare_deployment(folder, spec)
+    assert folder.site_yaml("south").read_bytes() == before
