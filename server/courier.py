@@ -57,10 +57,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Node:
-    """A connected Flower node; `activation` changes when it comes back after having been away."""
+    """A connected Flower node; `activation` changes when it comes back after having been away, `name` is the one it was enrolled under."""
 
     identifier: int
     activation: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ class Courier:
 
     def online_nodes(self) -> tuple[Node, ...]:
         """Return the nodes that are connected, by identifier."""
-        return tuple(sorted((Node(info.node_id, info.last_activated_at) for info in self._grid.get_nodes()), key=lambda n: n.identifier))
+        return tuple(
+            sorted((Node(info.node_id, info.last_activated_at, info.name) for info in self._grid.get_nodes()), key=lambda n: n.identifier)
+        )
 
     def send(self, node: Node, request: TaskRequest, parcel: Parcel | None = None, *, ttl_s: float) -> Letter:
         """Push one request; a parcel that several letters share is uploaded once while the SuperLink still holds it."""

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 LISTEN: Final = {"loopback": "127.0.0.1", "network": "0.0.0.0"}  # noqa: S104 - chosen in coordinator.yaml, never by default
-TASK_POLL_S: Final = "0.2"
+TASK_POLL_S: Final = "1.0"
 
 _YAML: Final = """\
 # A coordinator of gmmas-fed. Keys: gmmas_schema.coordinator.CoordinatorDeployment.

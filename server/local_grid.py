@@ -27,12 +27,21 @@ class LocalGrid(Grid):
 
     Args:
         clients: the function behind each node, by node identifier; all start online.
+        names: names that nodes were enrolled under; a node without one may call itself what it likes.
         watch: is given every message that is pushed and every reply that is pulled.
         run_id: the Flower run; also set as this process's task identity, which Flower needs to make messages.
     """
 
-    def __init__(self, clients: Mapping[int, Client], *, watch: Callable[[Message], None] | None = None, run_id: int = 1) -> None:
+    def __init__(
+        self,
+        clients: Mapping[int, Client],
+        *,
+        names: Mapping[int, str] | None = None,
+        watch: Callable[[Message], None] | None = None,
+        run_id: int = 1,
+    ) -> None:
         self._clients = dict(clients)
+        self._names = dict(names or {})
         self._activations = count(1)
         self._online = {node: next(self._activations) for node in self._clients}
         self._waiting: dict[str, Message] = {}
@@ -70,7 +79,8 @@ class LocalGrid(Grid):
     def get_nodes(self) -> list[NodeInfo]:
         """Return the nodes that are online, with the moment of their last activation."""
         return [
-            NodeInfo(node_id=node, status=NodeStatus.ONLINE, last_activated_at=str(activation)) for node, activation in self._online.items()
+            NodeInfo(node_id=node, status=NodeStatus.ONLINE, last_activated_at=str(activation), name=self._names.get(node, ""))
+            for node, activation in self._online.items()
         ]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:

@@ -120,7 +120,7 @@ class Roster:
         try:
             description = read_description(reply.content)
             check_description(description, model_digest=self._request.model.digest())
-            self._check_name(description)
+            self._check_name(node, description)
         except ProtocolError as error:
             self._refuse(node, error.code, error.explain())
             return
@@ -129,7 +129,15 @@ class Roster:
         detail = description.model_dump(mode="json", exclude={"protocol", "site"}) | {"node": str(node.identifier)}
         self._events.emit(EventKind.SITE_JOINED, site=description.site, detail=detail)
 
-    def _check_name(self, description: SiteDescription) -> None:
+    def _check_name(self, node: Node, description: SiteDescription) -> None:
+        """Refuse a site that speaks under a name it was not enrolled under, or that another connected node has."""
+        if node.name and node.name != description.site:
+            raise ProtocolError(
+                "a site gives another name than the one it was enrolled under",
+                got=f"{description.site!s:.60}",
+                expected=node.name,
+                remedy="set `site` in site.yaml to the enrolled name, or enrol the node anew",
+            )
         if any(member.site == description.site for member in self._members.values()):
             raise ProtocolError(
                 "another connected node has this site's name",

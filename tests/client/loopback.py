@@ -28,6 +28,7 @@ def serve_app(app: FastAPI, *, port: int, certificates: Path) -> Iterator[None]:
         port=port,
         log_level="critical",
         ws="none",
+        timeout_graceful_shutdown=1,
         ssl_certfile=str(certificates / SERVER_CERTIFICATE),
         ssl_keyfile=str(certificates / SERVER_KEY),
     )

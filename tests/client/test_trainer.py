@@ -260,14 +260,14 @@ def test_a_pause_outlasts_the_trainer(tmp_path: Path) -> None:
 def test_status_streams_the_steps(config: SiteConfig, trainer: TrainerChannel) -> None:
     seen: list[tuple[int, int]] = []
     with TrainerChannel(NodeFolder(config.node.state).socket) as watcher, ThreadPoolExecutor(1) as pool:
-        stream = watcher.follow(interval_s=0.05)
+        stream = watcher.follow(interval_s=0.02)
         assert next(stream).state == State.IDLE
-        task = pool.submit(trainer.train, make_request(steps=40), make_tensors(), timeout_s=TIMEOUT_S)
+        task = pool.submit(trainer.train, make_request(steps=20), make_tensors(), timeout_s=TIMEOUT_S)
         for progress in stream:
             seen.append((progress.state, progress.step))
             if task.done() and progress.state == State.IDLE:
                 break
-    assert any(state == State.TRAINING and 0 < step < 40 for state, step in seen)
+    assert any(state == State.TRAINING and 0 < step < 20 for state, step in seen)
     assert [step for _, step in seen if step] == sorted(step for _, step in seen if step)
 
 

@@ -8,6 +8,7 @@ from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Task
 from server.courier import Courier
 from server.events import EventLog, read_events
+from server.local_grid import LocalGrid
 from server.membership import Roster
 from tests.server.simulated_sites import TINY, Clock, SimulatedSite, make_grid
 
@@ -148,3 +149,12 @@ def test_a_misfit_that_was_mended_is_admitted_when_it_comes_back(events):
     grid.take_offline(101)
     grid.bring_online(101, SimulatedSite("west"))
     assert names(roster.wait_for(2, timeout_s=10)) == ["north", "west"]
+
+
+@pytest.mark.parametrize(("enrolled", "joins"), [("north", True), ("south", False)])
+def test_a_site_takes_part_only_under_its_enrolled_name(events, enrolled, joins):
+    grid = LocalGrid({2: SimulatedSite("north")}, names={2: enrolled})
+    roster = roster_of(grid, events)
+    roster.refresh()
+    assert names(roster.members) == (["north"] if joins else [])
+    assert [event.code for event in told(events, EventKind.SITE_REFUSED)] == ([] if joins else [ReasonCode.PROTOCOL])

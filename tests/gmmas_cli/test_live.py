@@ -1,0 +1,87 @@
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from gmmas_cli.live import LiveRun, RoundReader, draw_run
+from gmmas_cli.run_view import RunView
+from gmmas_cli.screens import format_bytes, format_clock, format_metrics, format_seconds
+from gmmas_schema.events import EventKind
+from tests.gmmas_cli.events import event, whole_run
+
+
+def test_a_pipe_gets_one_line_per_event_that_matters() -> None:
+    out = io.StringIO()
+    with LiveRun(Console(file=out, width=200)) as live:
+        for each in whole_run():
+            live.update(each)
+        live.note("the demo tests the model")
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()[:-1]]
+    assert lines == [
+        "started",
+        "waiting for hospitals: 0 of 2 have joined",
+        "north joined: 20 training cases, t1, t1ce, t2, flair",
+        "east joined: 20 training cases, t2, flair",
+        "round 1 of 3 in 15 s, about 30 s left  Dice WT 0.100 TC 0.050  AUC IDH 0.500",
+        "east, round 2: no answer: E_DEADLINE",
+        "round 2 of 3 in 25 s, about 20 s left  Dice WT 0.600 TC 0.300  AUC IDH 0.800",
+    ]
+    assert out.getvalue().splitlines()[-1] == "the demo tests the model"
+
+
+def test_a_terminal_keeps_the_last_picture() -> None:
+    out = io.StringIO()
+    with LiveRun(Console(file=out, force_terminal=True, width=80, color_system=None)) as live:
+        for each in whole_run():
+            live.update(each)
+    picture = out.getvalue()
+    assert "round 2 of 3" in picture
+    assert "east, round 2: no answer: E_DEADLINE" in picture
+
+
+def drawn(view: RunView, *, width: int = 80) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(draw_run(view))
+    return out.getvalue().splitlines()
+
+
+def test_the_picture_fits_80_columns() -> None:
+    view = RunView()
+    for each in whole_run():
+        view.update(each)
+    lines = drawn(view)
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    (north,) = [line.split() for line in lines if line.startswith("north")]
+    assert north == ["north", "done", "T1", "T1ce", "T2", "FL", "20", "0:12", "8", "MB/7", "MB"]
+
+
+def test_the_best_model_so_far_stays_in_sight() -> None:
+    view = RunView()
+    for each in whole_run():
+        view.update(each)
+    assert any(line.startswith("best so far model 1") for line in drawn(view))
+
+
+def test_an_empty_run_can_be_drawn() -> None:
+    assert drawn(RunView())[0].startswith("run  waiting for the coordinator")
+
+
+def test_brackets_in_messages_are_text() -> None:
+    view = RunView()
+    view.update(event(EventKind.RUN_FAILED, 0, message="[red]odd[/]"))
+    assert any("[red]odd[/]" in line for line in drawn(view))
+
+
+def test_damaged_records_are_nothing_to_show(tmp_path: Path) -> None:
+    (tmp_path / "rounds" / "0001").mkdir(parents=True)
+    (tmp_path / "rounds" / "0001" / "round.json").write_text("{")
+    assert RoundReader(tmp_path)(1) is None
+    assert RoundReader(tmp_path)(2) is None
+
+
+def test_formats() -> None:
+    assert [format_seconds(s) for s in (0.4, 59.6, 185, 7805)] == ["0 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
+    assert [format_clock(s) for s in (5, 185, 7805)] == ["0:05", "3:05", "2:10:05"]
+    assert [format_bytes(b) for b in (999, 1500, 12_345_678, 2e9)] == ["999 B", "1.5 kB", "12.3 MB", "2 GB"]
+    assert format_metrics({"dice_et": 0.25, "auc_codeletion": 1.0, "loss_idh": 3.0}) == "Dice ET 0.250  AUC 1p/19q 1.000"
