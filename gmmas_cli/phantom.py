@@ -10,11 +10,13 @@ from rich.table import Table
 
 from gmmas_cli.progress import progress_bar
 from gmmas_schema.phantom import PhantomManifest, PhantomSpec
-from gmmas_schema.vocabulary import SUBTYPES, TASKS
+from gmmas_schema.vocabulary import Subtype, Task
 
 app = typer.Typer(help="Make synthetic cohorts of glioma MRI.", no_args_is_help=True)
 
 OVERVIEW = "phantom.png"
+SUBTYPE_COLUMNS = {Subtype.GLIOBLASTOMA: "GBM", Subtype.ASTROCYTOMA: "astro", Subtype.OLIGODENDROGLIOMA: "oligo"}
+TASK_COLUMNS = {Task.SEGMENTATION: "seg", Task.IDH: "IDH", Task.CODELETION: "1p/19q"}
 
 
 @app.callback()
@@ -45,14 +47,15 @@ def make(
 
 
 def _site_table(manifest: PhantomManifest) -> Table:
-    """Return what was made: patients, subtypes and labels per hospital."""
-    table = Table(title=f"Phantom cohorts, seed {manifest.spec.seed}", title_justify="left", box=SIMPLE)
-    table.add_column("site")
-    for column in ("patients", *(s.value for s in SUBTYPES), *(f"labelled {t}" for t in TASKS)):
-        table.add_column(column, justify="right")
-    table.add_column("sequences")
+    """Return what was made: patients, subtypes, labels and sequences per hospital."""
+    title = f"Phantom cohorts, seed {manifest.spec.seed}: patients, subtypes, labels"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table.add_column("site", overflow="fold", min_width=6)
+    for column in ("cases", *SUBTYPE_COLUMNS.values(), *TASK_COLUMNS.values()):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("sequences", no_wrap=True)
     for site in manifest.spec.sites:
         counts = manifest.sites[site.name]
-        numbers = (counts.cases, *(counts.subtypes[s] for s in SUBTYPES), *(counts.labelled[t] for t in TASKS))
+        numbers = (counts.cases, *(counts.subtypes[s] for s in SUBTYPE_COLUMNS), *(counts.labelled[t] for t in TASK_COLUMNS))
         table.add_row(site.name, *map(str, numbers), " ".join(site.modalities))
     return table

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -21,7 +22,7 @@ from gmmas_data.phantom.atlas import MNI_NOTICE, Atlas, load_atlas
 from gmmas_data.phantom.case import draw_patient, make_case
 from gmmas_data.phantom.files import LABELS, MANIFEST, write_case, write_labels, write_whole
 from gmmas_data.phantom.plan import PlannedCase, plan_site
-from gmmas_schema.errors import ConfigError
+from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
 from gmmas_schema.phantom import PhantomCounts, PhantomManifest, PhantomSpec
 from gmmas_schema.vocabulary import SUBTYPES, TASKS, Task
 
@@ -55,32 +56,47 @@ def make_cohorts(
 
     Raises:
         ConfigError: `out` holds something else, or cohorts of another specification or generator version.
+        GmmasError: a worker died, most often for want of memory.
     """
     _claim(spec, out)
     plans = {site.name: plan_site(spec, site) for site in spec.sites}
     cases = [case for plan in plans.values() for case in plan]
     missing = [case for case in cases if not _folder(out, case).is_dir()]
-    done = len(cases) - len(missing)
     report = on_progress or (lambda _done, _total: None)
-    report(done, len(cases))
+    report(len(cases) - len(missing), len(cases))
     if missing:
-        atlas = load_atlas(2 if spec.spacing_mm >= 2 else 1)
         workers = min(processes or len(os.sched_getaffinity(0)), len(missing))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(atlas,)) as pool:
-            try:
-                for future in as_completed([pool.submit(_make_and_write, case, out, spec.spacing_mm) for case in missing]):
-                    future.result()
-                    done += 1
-                    report(done, len(cases))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)  # cases under way are finished, none is begun
-                raise
+        _make_in_processes(missing, out, spec.spacing_mm, processes=workers, on_left=lambda left: report(len(cases) - left, len(cases)))
     for site in spec.sites:
         write_labels(out / site.name / LABELS, [_label_row(case) for case in plans[site.name]])
     manifest = _manifest(spec, complete=True, sites={name: _count(plan) for name, plan in plans.items()})
     _write_manifest(out, manifest)
     return manifest
+
+
+def _make_in_processes(
+    cases: Sequence[PlannedCase], out: Path, spacing_mm: float, *, processes: int, on_left: Callable[[int], None]
+) -> None:
+    """Make and write cases; `on_left` is told how many are left. Interrupted, it finishes the cases under way and begins none."""
+    atlas = load_atlas(2 if spacing_mm >= 2 else 1)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(atlas,)) as pool:
+        try:
+            futures = [pool.submit(_make_and_write, case, out, spacing_mm) for case in cases]
+            for made, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                on_left(len(cases) - made)
+        except BrokenProcessPool as error:
+            raise GmmasError(
+                "a process that makes phantoms died",
+                where=out,
+                got="a worker gone without an answer",
+                expected=f"{len(cases)} cases",
+                remedy="use fewer processes, the machine may be out of memory; call again to go on, what was made is kept",
+                code=ReasonCode.OUT_OF_MEMORY,
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _claim(spec: PhantomSpec, out: Path) -> None:

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from gmmas_data.layouts import read_cohort
 from gmmas_data.phantom import draw_overview, make_cohorts
-from gmmas_schema.errors import ConfigError
+from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
 from gmmas_schema.phantom import PhantomManifest, PhantomSpec
 from gmmas_schema.vocabulary import Modality, Task
 
@@ -104,6 +105,20 @@ def test_an_interrupted_call_leaves_whole_cases_and_is_resumed(tmp_path: Path) -
     assert len(read_cohort(tmp_path / "two")) == 8
     assert content(tmp_path / "two").items() >= whole.items()
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_killed_worker_is_told_and_what_was_made_is_kept(tmp_path: Path) -> None:
+    spec = PhantomSpec(spacing_mm=4.0, sites=(SPEC.sites[1].model_copy(update={"cases": 8}),))
+
+    def kill_workers(done: int, _total: int) -> None:
+        if done == 1:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+    with pytest.raises(GmmasError, match="died") as told:
+        make_cohorts(spec, tmp_path, processes=1, on_progress=kill_workers)
+    assert told.value.code is ReasonCode.OUT_OF_MEMORY
+    assert len(read_cohort(tmp_path / "two")) >= 1
 
 
 def test_another_specification_is_refused(made: Path) -> None:
