@@ -1,17 +1,17 @@
 """`gmmas data check`: what a cohort holds, and what is wrong with it, before it joins a federation."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort, unrecognised_files
 from gmmas_data.quality import QualityReport, check_cohort
@@ -40,10 +40,8 @@ def check(
     """Read every case of a cohort as a site would. Exit code 1 if any is bad."""
     console = Console()
     cases = read_cohort(folder, layout=_layout_named(layout), labels=labels)
-    with Progress(
-        TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    ) as progress:
-        report = check_cohort(cases, processes=processes, on_progress=_mover(progress))
+    with progress_bar(console, "checking") as update:
+        report = check_cohort(cases, processes=processes, on_progress=update)
     bad = {case_id for case_id, _ in report.rejected}
     console.print(_case_table(cases, bad=bad, limit=len(cases) if every else SHOWN_CASES))
     console.print(_label_table(report.accepted))
@@ -59,16 +57,6 @@ def _layout_named(name: str) -> Layout | Literal["auto"]:
     if name not in _LAYOUTS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(_LAYOUTS)}", param_hint="--layout")
     return "auto" if name == "auto" else Layout(name)
-
-
-def _mover(progress: Progress) -> Callable[[int, int], None]:
-    """Return the callback that moves a progress bar."""
-    task = progress.add_task("checking", total=None)
-
-    def move(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total)
-
-    return move
 
 
 def _case_table(cases: Sequence[Case], *, bad: set[str], limit: int) -> Table:

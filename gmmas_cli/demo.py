@@ -122,10 +122,12 @@ def demo(
 
 
 def _make_cohorts(console: Console, folder: DemoFolder, spec: PhantomSpec) -> None:
-    from gmmas_data.phantom import make_cohorts
+    from gmmas_data.phantom import draw_overview, make_cohorts
 
     with progress_bar(console, "   cases") as update:
         make_cohorts(spec, folder.cohorts, on_progress=update)
+    if not folder.overview.exists():
+        draw_overview(spec, folder.cohorts, folder.overview)
 
 
 def _train(console: Console, folder: DemoFolder, spec: PhantomSpec, config: FederationConfig) -> dict[str, float]:

@@ -46,6 +46,11 @@ class DemoFolder:
         return self.path / "cohorts"
 
     @property
+    def overview(self) -> Path:
+        """Picture of a few patients of each hospital."""
+        return self.cohorts / "phantom.png"
+
+    @property
     def coordinator(self) -> Path:
         """The coordinator's folder."""
         return self.path / "coordinator"

@@ -134,6 +134,7 @@ def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary, row
         f"largest process {max(summary.peak_memory_mib.values(), default=0):.0f} MiB"
     )
     console.print(f"summary        {folder.path / 'summary.json'}")
+    console.print(f"cohorts        {folder.overview}")
     console.print(f"contact sheet  {folder.path / 'contact-sheet.png'}")
     console.print(f"curves         {folder.path / 'learning-curves.png'}")
     console.print(f"model          {folder.run / 'models' / 'best'}")

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gmmas_schema.errors import ConfigError
+from gmmas_schema.vocabulary import MODALITIES, Modality
 
 
 class FrozenModel(BaseModel):
@@ -62,6 +63,16 @@ class FrozenModel(BaseModel):
                 expected="keys and values as in site_configs/",
                 remedy="mend or remove the keys named above",
             ) from error
+
+
+def _ordered_and_unique(value: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("a modality is named twice")
+    return tuple(m for m in MODALITIES if m in value)
+
+
+HeldModalities = Annotated[tuple[Modality, ...], Field(min_length=1), AfterValidator(_ordered_and_unique)]
+"""At least one modality, none twice, brought into the order of MODALITIES."""
 
 
 def _fault(entry: Any) -> str:

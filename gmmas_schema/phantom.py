@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from gmmas_schema.base import FrozenModel
-from gmmas_schema.vocabulary import MODALITIES, SUBTYPES, TASKS, Layout, Modality, Subtype, Task
+from gmmas_schema.base import FrozenModel, HeldModalities
+from gmmas_schema.vocabulary import MODALITIES, SUBTYPES, TASKS, Layout, Subtype, Task
 
 
 class ScannerConfig(FrozenModel):
@@ -85,17 +85,10 @@ class PhantomSite(FrozenModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
     cases: PositiveInt = Field(le=9999)
     scanner: Annotated[ScannerConfig, BeforeValidator(_preset)]
-    modalities: tuple[Modality, ...] = Field(default=MODALITIES, min_length=1)
+    modalities: HeldModalities = MODALITIES
     labelled: dict[Task, Share] = {}
     mix: CaseMix = Field(default_factory=lambda: {Subtype.GLIOBLASTOMA: 0.5, Subtype.ASTROCYTOMA: 0.28, Subtype.OLIGODENDROGLIOMA: 0.22})
     layout: Layout = Layout.BRATS2021
-
-    @field_validator("modalities")
-    @classmethod
-    def _ordered_and_unique(cls, value: tuple[Modality, ...]) -> tuple[Modality, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a modality is named twice")
-        return tuple(m for m in MODALITIES if m in value)
 
     @field_validator("labelled")
     @classmethod

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
 
-from gmmas_schema.base import FrozenModel
-from gmmas_schema.vocabulary import MODALITIES, Layout, Modality
+from gmmas_schema.base import FrozenModel, HeldModalities
+from gmmas_schema.vocabulary import MODALITIES, Layout
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -46,16 +46,9 @@ class DataConfig(FrozenModel):
     root: SitePath
     layout: Layout | Literal["auto"] = "auto"
     labels: SitePath | None = None
-    modalities: tuple[Modality, ...] = Field(default=MODALITIES, min_length=1)
+    modalities: HeldModalities = MODALITIES
     skip_bad_cases: bool = False
     split: SplitConfig = SplitConfig()
-
-    @field_validator("modalities")
-    @classmethod
-    def _ordered_and_unique(cls, value: tuple[Modality, ...]) -> tuple[Modality, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a modality is named twice")
-        return tuple(m for m in MODALITIES if m in value)
 
 
 class CoordinatorConfig(FrozenModel):
