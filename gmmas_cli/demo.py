@@ -82,7 +82,7 @@ class Stages:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("runs/demo"),
-    scale: Annotated[Scale, typer.Option(help="quick: about 15 minutes on two cores; full: overnight, 2 mm grid.")] = Scale.QUICK,
+    scale: Annotated[Scale, typer.Option(help="quick: within 15 minutes on two cores; full: overnight, 2 mm grid.")] = Scale.QUICK,
     rounds: Annotated[int | None, typer.Option(help="Rounds, instead of the scale's own.", min=1)] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each hospital alone and all pooled, at the same step budget.")

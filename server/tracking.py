@@ -38,6 +38,10 @@ _LAST_METRIC: Final = "seconds"
 Kind = Literal["best", "last"]
 
 
+EXPERIMENT_TAGS: Final = {"mlflow.experimentKind": "custom_model_development"}
+"""Tells MLflow's pages that this is model training, not a chain of language models."""
+
+
 class MlflowTracker:
     """Writes a federated run to MLflow (server.records.Tracker).
 
@@ -164,7 +168,7 @@ class MlflowTracker:
         place = None
         if self.uri.startswith("sqlite:///"):
             place = Path(self.uri.removeprefix("sqlite:///")).resolve().with_name("mlflow-artifacts").as_uri()
-        return str(client.create_experiment(self._config.experiment, artifact_location=place))
+        return str(client.create_experiment(self._config.experiment, artifact_location=place, tags=EXPERIMENT_TAGS))
 
     def _finished_rounds(self) -> list[RoundRecord]:
         files = sorted(self._folder.glob("rounds/*/round.json"))
