@@ -23,7 +23,6 @@ from gmmas_cli.demo_report import (
     read_rounds,
     read_summary,
     show_closing,
-    site_rows,
     traffic,
     write_curves,
     write_summary,
@@ -40,7 +39,8 @@ from gmmas_schema.vocabulary import Split
 from server.checkpoint import RunFolder
 from server.deployment import prepare_run, submit_run
 from server.following import follow_run
-from server.records import Outcome, RunResult
+from server.records import Outcome
+from server.submission import differing_keys
 
 CONFIGS = Path(__file__).resolve().parents[1] / "site_configs"
 SHEET_CASES = 6
@@ -101,8 +101,23 @@ def demo(
     config = FederationConfig.from_yaml(CONFIGS / ("federation-demo.yaml" if scale is Scale.QUICK else "federation-demo-full.yaml"))
     if rounds is not None:
         config = config.model_copy(update={"rounds": rounds})
+    summary = read_summary(folder)
+    if summary is None:
+        summary = _run(console, folder, spec, config)
+    elif summary.federation != config:
+        raise _other_demo(folder, summary, config)
+    show_closing(console, folder, summary)
+    if baselines:
+        from gmmas_cli.demo_baselines import run_baselines
+
+        console.print("[bold cyan]baselines[/] each hospital alone, and all pooled")
+        run_baselines(console, folder, spec, config, summary.unseen)
+
+
+def _run(console: Console, folder: DemoFolder, spec: PhantomSpec, config: FederationConfig) -> DemoSummary:
+    """Run the demo's stages, each going on where an earlier call stopped; summary.json is written last."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    stages = Stages(console, 6 if baselines else 5)
+    stages = Stages(console, 5)
     with stages.stage("phantom cohorts"):
         _make_cohorts(console, folder, spec)
     with stages.stage("keys, certificates and site.yaml of every hospital"):
@@ -112,13 +127,7 @@ def demo(
     with stages.stage("test on the unseen hospital"):
         unseen = _test_unseen(console, folder)
     with stages.stage("summary"):
-        summary, result = _summarise(folder, config, stages, unseen, memory)
-    show_closing(console, folder, summary, site_rows(result, unseen))
-    if baselines:
-        from gmmas_cli.demo_baselines import run_baselines
-
-        with stages.stage("baselines"):
-            run_baselines(console, folder, spec, config, unseen)
+        return _summarise(folder, config, stages, unseen, memory)
 
 
 def _make_cohorts(console: Console, folder: DemoFolder, spec: PhantomSpec) -> None:
@@ -134,8 +143,7 @@ def _train(console: Console, folder: DemoFolder, spec: PhantomSpec, config: Fede
     """Run the federation, or go on with it; return the largest memory per process in MiB."""
     if (folder.run / "result.json").exists():
         console.print("   finished earlier")
-        earlier = read_summary(folder)
-        return earlier.peak_memory_mib if earlier else {}
+        return {}
     prepare_run(folder.run, config, resume=(folder.run / "federation.json").exists())
     with LiveRun(console, run_dir=folder.run) as live, running_deployment(folder, spec, on_wait=live.note):
         submit_run(folder.coordinator, folder.run)
@@ -157,9 +165,7 @@ def _test_unseen(console: Console, folder: DemoFolder) -> Evaluation:
     return summarise(scores, split=Split.TEST, seed=0)
 
 
-def _summarise(
-    folder: DemoFolder, config: FederationConfig, stages: Stages, unseen: Evaluation, memory: dict[str, float]
-) -> tuple[DemoSummary, RunResult]:
+def _summarise(folder: DemoFolder, config: FederationConfig, stages: Stages, unseen: Evaluation, memory: dict[str, float]) -> DemoSummary:
     """Draw the curves and write summary.json."""
     run = RunFolder.open(folder.run)
     records, result = read_rounds(run), run.read_result()
@@ -181,7 +187,18 @@ def _summarise(
         federation=config,
     )
     write_summary(folder, summary)
-    return summary, result
+    return summary
+
+
+def _other_demo(folder: DemoFolder, summary: DemoSummary, config: FederationConfig) -> ConfigError:
+    differences = differing_keys(summary.federation.model_dump(mode="json"), config.model_dump(mode="json"))
+    return ConfigError(
+        "the folder holds a finished demo of another configuration",
+        where=folder.path,
+        got="; ".join(differences[:5]),
+        expected="the same configuration, to show it again",
+        remedy="name another folder by --out, or start anew by --fresh",
+    )
 
 
 def delete_demo(folder: DemoFolder) -> None:

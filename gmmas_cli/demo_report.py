@@ -1,5 +1,6 @@
 """What the demo shows at its end: the table, summary.json, the contact sheet, the learning curves."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import REGIONS, Region, Task
 from server.checkpoint import RunFolder
-from server.records import RoundRecord, RunResult
+from server.records import RoundRecord
 
 COLUMNS: dict[str, tuple[str, Region | Task]] = {
     **{f"Dice {region.upper()}": ("dice", region) for region in REGIONS},
     "AUC IDH": ("auc", Task.IDH),
     "AUC 1p/19q": ("auc", Task.CODELETION),
 }
+
+
+PROGRAMS = Path(sys.executable).parent
+"""Where this environment's commands are."""
 
 
 class DemoSummary(FrozenModel):
@@ -85,12 +90,6 @@ def markdown_table(rows: Mapping[str, Evaluation]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def site_rows(result: RunResult, unseen: Evaluation) -> dict[str, Evaluation]:
-    """Return the rows of the demo's table: each hospital's test cases, then the unseen hospital."""
-    sites = dict(result.test.sites) if result.test else {}
-    return {**sites, UNSEEN: unseen}
-
-
 def write_summary(folder: DemoFolder, summary: DemoSummary) -> None:
     """Write summary.json."""
     write_atomic(folder.path / "summary.json", summary.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
@@ -124,25 +123,30 @@ def write_curves(folder: DemoFolder, records: Sequence[RoundRecord]) -> Path:
     return path
 
 
-def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary, rows: Mapping[str, Evaluation]) -> None:
+def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary) -> None:
     """Print the table and where everything is."""
-    console.print(accuracy_table(rows, title=f"Federated model of round {summary.best_round} of {summary.rounds}"))
+    title = f"Federated model of round {summary.best_round} of {summary.rounds}"
+    console.print(accuracy_table({**summary.sites, UNSEEN: summary.unseen}, title=title))
+    console.print("Hospitals measured their own patients on the network's grid; the unseen one is measured on the scans' own voxels.")
     mib = 2**20
     console.print(
         f"[bold]{summary.wall_seconds['total']:.0f} s[/] in all; "
         f"{summary.bytes_down / mib:.0f} MiB down, {summary.bytes_up / mib:.0f} MiB up; "
         f"largest process {max(summary.peak_memory_mib.values(), default=0):.0f} MiB"
     )
-    console.print(f"summary        {folder.path / 'summary.json'}")
-    console.print(f"cohorts        {folder.overview}")
-    console.print(f"contact sheet  {folder.path / 'contact-sheet.png'}")
-    console.print(f"curves         {folder.path / 'learning-curves.png'}")
-    console.print(f"model          {folder.run / 'models' / 'best'}")
-    console.print(f"MLflow         .venv/bin/mlflow ui --backend-store-uri sqlite:///{folder.run / 'mlflow.db'} --host 127.0.0.1")
-    console.print(
-        f"try it         .venv/bin/gmmas predict {next((folder.cohorts / UNSEEN).glob('PH-*'))} --model {folder.run / 'models' / 'best'} "
-        f"--out {folder.path / 'prediction'}"
-    )
+    model, store = folder.run / "models" / "best", folder.run / "mlflow.db"
+    case = min((folder.cohorts / UNSEEN).glob("PH-*"), default=folder.cohorts / UNSEEN)
+    places = {
+        "summary": folder.path / "summary.json",
+        "cohorts": folder.overview,
+        "contact sheet": folder.path / "contact-sheet.png",
+        "curves": folder.path / "learning-curves.png",
+        "model": model,
+        "MLflow": f"{PROGRAMS / 'mlflow'} ui --host 127.0.0.1 --backend-store-uri sqlite:///{store}",
+        "try it": f"{PROGRAMS / 'gmmas'} predict {case} --model {model} --out {folder.path / 'prediction'}",
+    }
+    for name, place in places.items():
+        console.print(f"{name:<15}{place}", soft_wrap=True, highlight=False)
 
 
 def _interval(evaluation: Evaluation, key: tuple[str, Region | Task]) -> Interval | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gmmas_cli.demo import delete_demo
+from gmmas_cli.demo import delete_demo, demo
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder, prepare_deployment, public_key, training_sites
-from gmmas_cli.demo_report import accuracy_table, markdown_table
+from gmmas_cli.demo_report import DemoSummary, accuracy_table, markdown_table, write_summary
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
@@ -72,3 +72,36 @@ def test_deployment_is_prepared_once_with_what_each_hospital_has(tmp_path: Path)
     before = folder.site_yaml("south").read_bytes()
     prepare_deployment(folder, spec)
     assert folder.site_yaml("south").read_bytes() == before
+
+
+def _write_summary(folder: DemoFolder, config: FederationConfig) -> None:
+    folder.path.mkdir(parents=True)
+    summary = DemoSummary(
+        software="0",
+        wall_seconds={"total": 700.0},
+        rounds=16,
+        best_round=9,
+        sites={"north": EVALUATION},
+        unseen=EVALUATION,
+        bytes_down=0,
+        bytes_up=0,
+        site_bytes={},
+        peak_memory_mib={},
+        missing_replies=0,
+        federation=config,
+    )
+    write_summary(folder, summary)
+
+
+def test_a_finished_demo_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
+    demo(out=tmp_path / "demo")
+    shown = capsys.readouterr().out
+    assert "round 9 of 16" in shown
+    assert "700 s" in shown
+
+
+def test_a_finished_demo_of_another_configuration_is_named_not_overwritten(tmp_path: Path) -> None:
+    _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
+    with pytest.raises(ConfigError, match="rounds: 16 -> 3"):
+        demo(out=tmp_path / "demo", rounds=3)

@@ -1,4 +1,7 @@
-"""A whole federation on loopback: SuperLink with TLS, enrolled nodes, executors, trainers, MLflow; and one node killed mid-round."""
+"""A whole federation on loopback: SuperLink with TLS, enrolled nodes, executors, trainers, MLflow; and one node killed mid-round.
+
+Two hospitals run our executor, one Flower's own, the fallback.
+"""
 
 import os
 import signal
@@ -23,6 +26,7 @@ from server.records import Outcome, RoundRecord
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 VICTIM = "south"
+FALLBACK = "east"
 ROUNDS = 3
 
 SPEC = PhantomSpec.model_validate(
@@ -75,6 +79,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, NodeK
     folder = DemoFolder(tmp_path_factory.mktemp("federation"))
     make_cohorts(SPEC, folder.cohorts, processes=2)
     prepare_deployment(folder, SPEC)
+    settings = folder.site_yaml(FALLBACK)
+    settings.write_text(settings.read_text().replace("executor: resident", "executor: flower", 1))
+    assert SiteConfig.from_yaml(settings).node.executor == "flower"
     prepare_run(folder.run, CONFIG)
     with running_deployment(folder, SPEC, on_wait=lambda _text: None):
         killer = NodeKiller(folder)
@@ -93,7 +100,7 @@ def test_run_finishes_although_a_node_was_killed(finished: tuple[RunFolder, Node
     assert killer.killed is not None
     assert folder.finished_rounds() == (0, 1, 2, 3)
     accepted = {site.site for site in _record(folder, 2).sites if site.outcome is Outcome.ACCEPTED}
-    assert accepted >= {"north", "east"}
+    assert accepted >= {"north", FALLBACK}
     assert folder.read_result() is not None
 
 
