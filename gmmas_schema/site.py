@@ -19,7 +19,7 @@ SitePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class SplitConfig(FrozenModel):
-    """Shares of the patients; the assignment is a seeded hash of the patient identifier, so it never moves."""
+    """Shares of the patients; patients are ranked by a seeded hash of their identifier, so the same cohort is always split alike."""
 
     validation: float = Field(default=0.15, ge=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)

@@ -314,5 +314,5 @@ def _check_finite(terms: LossTerms, gradient_norm: torch.Tensor, *, where: str) 
         where=where,
         got=f"loss {loss}, gradient norm {norm}",
         expected="finite values",
-        remedy="lower training.learning_rate or training.gradient_clip_norm; check the scans with `gmmas site check`",
+        remedy="lower training.learning_rate or training.gradient_clip_norm; check the scans with `gmmas data check`",
     )
