@@ -17,6 +17,12 @@ from gmmas_schema.vocabulary import MODALITIES, Modality, Split
 SIDE = 16
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread_for_the_modules_fixtures() -> None:
+    # Sums differ in the last bits with the number of threads, and predictions of fixtures and tests are compared bit for bit.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
