@@ -26,11 +26,12 @@ from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCa
 from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
 from gmmas_runtime.files import write_atomic
+from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, SiteReport, TaskRequest
 from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
 from gmmas_schema.site import SiteConfig
-from gmmas_workflows.training import LocalTrainer, Tensors, peak_memory_mib
+from gmmas_workflows.training import LocalTrainer, Tensors
 
 logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")

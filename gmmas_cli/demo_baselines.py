@@ -16,9 +16,8 @@ from rich.console import Console
 
 from gmmas_cli.demo_deployment import DemoFolder, training_sites
 from gmmas_cli.demo_report import accuracy_table, markdown_table
-from gmmas_cli.demo_unseen import score_unseen
+from gmmas_cli.demo_unseen import sample_cache, score_unseen
 from gmmas_cli.progress import progress_bar
-from gmmas_data.cache import SampleCache
 from gmmas_data.layouts import read_cohort
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.samples import Sample
@@ -71,7 +70,7 @@ def _train_and_test(folder: DemoFolder, config: FederationConfig, baseline: Base
     offered: set[Modality] = set()
     for name in baseline.hospitals:
         data = SiteConfig.from_yaml(folder.site_yaml(name)).data
-        samples += _training_samples(folder, data, config)
+        samples += _training_samples(folder, data)
         offered |= set(data.modalities)
     trainer = LocalTrainer(config.model, {Split.TRAIN: samples}, modalities=tuple(offered), site=baseline.name, threads=1)
     start, run = make_initial_model(config), f"baseline-{baseline.name}"
@@ -81,8 +80,8 @@ def _train_and_test(folder: DemoFolder, config: FederationConfig, baseline: Base
     return summarise(score_unseen(folder, network), split=Split.TEST, seed=0)
 
 
-def _training_samples(folder: DemoFolder, data: DataConfig, config: FederationConfig) -> Sequence[Sample]:
+def _training_samples(folder: DemoFolder, data: DataConfig) -> Sequence[Sample]:
     """Return the very cases a hospital trained on in the federation."""
     cases = split_patients(read_cohort(data.root, labels=data.labels, modalities=data.modalities), data.split)[Split.TRAIN]
-    cache = SampleCache(folder.cache, config.model.grid)
+    cache = sample_cache(folder)
     return [cache.get(case) for case in cases]

@@ -16,10 +16,11 @@ from gmmas_data.volumes import spacing_of
 from gmmas_model.batch import Batch
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import load_network, load_weights
+from gmmas_model.weights import load_network
 from gmmas_schema.vocabulary import REGIONS, Layout
 from gmmas_workflows.evaluation import CaseScore, score_cases, threshold
 from gmmas_workflows.figures import SheetRow, contact_sheet
+from server.checkpoint import RunFolder
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +33,7 @@ def unseen_cases(folder: DemoFolder) -> tuple[Case, ...]:
 
 def sample_cache(folder: DemoFolder) -> SampleCache:
     """Return the cache of cases on the run's grid."""
-    return SampleCache(folder.cache, load_weights(best_model(folder)).definition.grid)
+    return SampleCache(folder.cache, RunFolder.open(folder.run).config.model.grid)
 
 
 def best_model(folder: DemoFolder) -> Path:

@@ -8,7 +8,6 @@ Groups of tensors that the site receives but does not send (gmmas_schema.groups)
 """
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,15 +24,16 @@ from gmmas_model.losses import LossTerms, multi_task_loss
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.precision import autocast
 from gmmas_model.weights import load_tensors
+from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.groups import group_of, groups_sent
 from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
 from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
 from gmmas_workflows.evaluation import evaluate_network
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
+from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
 Progress = Callable[[int, int], None]
@@ -176,16 +176,16 @@ class LocalTrainer:
 
         # 3. Freeze what this site must not change.
         labelled = count_labels(self._samples[Split.TRAIN])
-        sent = groups_sent(self.modalities, labelled)
+        sent = frozenset(names_up(network.state_dict(), modalities=self.modalities, labelled=labelled))
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(group_of(name) in sent)
+            parameter.requires_grad_(name in sent)
 
         # 4. Train the rest for the plan's steps.
         with watch.stage("train"):
             losses, steps = self._train(network, request, plan, on_progress, should_stop) if sent else ({}, 0)
 
         # 5. Return new values of the groups that were trained, and counts; never anything per patient.
-        changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if group_of(n) in sent}
+        changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if n in sent}
         report = SiteReport(
             site=self.site,
             run=request.run,
@@ -292,11 +292,6 @@ def _held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> 
             remedy="check data.root and data.modalities in site.yaml",
         )
     return tuple(m for m in MODALITIES if m in held and m in offered)
-
-
-def peak_memory_mib() -> float:
-    """Return the largest resident memory of this process so far, in MiB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _check_stop(should_stop: ShouldStop | None, where: str) -> None:

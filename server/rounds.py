@@ -6,7 +6,6 @@ run that was killed anywhere goes on from its last checkpoint to the very weight
 """
 
 import logging
-import resource
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -15,6 +14,7 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Evaluation, SiteReport, TaskRequest
@@ -125,7 +125,7 @@ class _Run:
                 sites=tuple(site.model_copy(update={"shares": mean.shares().get(site.site, {})}) for site in sites),
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 model_sha256="",
-                peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                peak_memory_mib=peak_memory_mib(),
             )
             self._keep(following, record)
             return following
