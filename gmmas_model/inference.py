@@ -1,9 +1,11 @@
 """Prediction without gradients, for one box of the network's grid."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.precision import autocast
@@ -28,11 +30,18 @@ def predict_probabilities(
     Raises:
         ModelError: as in GmmasNetwork.forward.
     """
-    training = network.training
+    with evaluation_mode(network), torch.inference_mode(), autocast(image_BMXYZ.device, precision):
+        prediction: Prediction = network(image_BMXYZ, present_BM)
+        return prediction
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Hold a network in evaluation mode; afterwards every part of it is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.inference_mode(), autocast(image_BMXYZ.device, precision):
-            prediction: Prediction = network(image_BMXYZ, present_BM)
-            return prediction
+        yield
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
