@@ -9,6 +9,63 @@ from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import TASKS, Task
 
 
+class DistillationConfig(FrozenModel):
+    """A prediction from fewer sequences learns from one that saw all of the site's (gmmas_model.distillation).
+
+    Attributes:
+        teacher: `ema` is a copy of the network that follows the student, new each round; `online` is the student's own prediction from
+            all sequences, without a second encoder pass.
+        decay: of the moving average, per step.
+        temperature: softens both predictions.
+        confidence: voxels count where the teacher's larger probability is above this.
+        prediction_weight: on the divergence of the predictions.
+        feature_weight: on 1 - cosine of the bottleneck features.
+    """
+
+    teacher: Literal["ema", "online"] = "online"
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    temperature: PositiveFloat = 2.0
+    confidence: float = Field(default=0.8, ge=0.5, lt=1)
+    prediction_weight: float = Field(default=1.0, ge=0)
+    feature_weight: float = Field(default=0.5, ge=0)
+
+
+class SemiSupervisedConfig(FrozenModel):
+    """Two-stage training: unlabelled scans join, per target, once the labelled ones have taught it (strategies.readiness).
+
+    A target is a region (`wt`, `tc`, `et`) or a molecular task.
+
+    Attributes:
+        ready_dice: validation Dice over the sites from which a region is ready.
+        ready_auc: validation AUC from which a molecular task is ready.
+        ready_rounds: rounds in a row it must hold.
+        ramp_rounds: rounds over which pseudo-labels gain their full weight.
+        weight: of a pseudo-labelled voxel or case against a labelled one, at the end of the ramp; also in the averaging.
+        passes: Monte-Carlo passes behind a pseudo-label.
+        voxel_confidence: probability a voxel needs for its own side.
+        voxel_spread: largest standard deviation over the passes of an accepted voxel.
+        case_confidence: the same for a molecular pseudo-label.
+        case_spread: the same for a molecular pseudo-label.
+        enhancing_gate: no pseudo-labels of tumour core and enhancing tumour for a case without T1ce.
+        cutmix: paste a box from a labelled case into an unlabelled one and back: around the tumour, anywhere, or not at all.
+        cutmix_share: share of labelled-unlabelled pairs that are mixed.
+    """
+
+    ready_dice: float = Field(default=0.5, ge=0, le=1)
+    ready_auc: float = Field(default=0.7, ge=0, le=1)
+    ready_rounds: PositiveInt = 3
+    ramp_rounds: PositiveInt = 4
+    weight: float = Field(default=0.5, ge=0, le=1)
+    passes: int = Field(default=4, ge=2, le=32)
+    voxel_confidence: float = Field(default=0.8, gt=0.5, lt=1)
+    voxel_spread: PositiveFloat = 0.1
+    case_confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    case_spread: PositiveFloat = 0.05
+    enhancing_gate: bool = True
+    cutmix: Literal["tumour", "random", "none"] = "tumour"
+    cutmix_share: float = Field(default=0.5, ge=0, le=1)
+
+
 class TrainingPlan(FrozenModel):
     """What a site does in one round of local training; travels to the sites as JSON.
 
@@ -19,11 +76,17 @@ class TrainingPlan(FrozenModel):
         final_learning_rate_share: cosine decay over all rounds ends at this share of the peak.
         warmup_steps: linear warm-up over the first steps of the run.
         modality_dropout: share of samples that see a random non-empty subset of their modalities.
+        lagging_share: share of those subsets that are a single sequence, rare ones at the site more often than common ones.
+        enhancing_needs_t1ce: leave the enhancing tumour of a `site` or `sample` without T1ce out of the loss; `never` uses every label.
+        more_fewer_weight: penalty where all sequences predict worse than a subset of them (Li et al., ECCV 2024, "SimMLM").
         augmentation: random flips and intensity changes.
         precision: `auto` is bf16 where the device multiplies bf16 natively, else fp32.
         gradient_clip_norm: largest L2 norm of a step's gradient.
-        uncertainty_weighting: `learned` (Kendall et al., CVPR 2018, masked per task) or `fixed` (all weights 1).
+        uncertainty_weighting: `learned` (Kendall et al., CVPR 2018, masked per task), `closed_form` (its optimum, set by the coordinator
+            from the sites' losses), or `fixed` (all weights 1).
         task_weights: fixed factor on each task's loss.
+        distillation: self-distillation between subsets of sequences; None for none.
+        semi_supervised: pseudo-labels once a target is ready; None for labelled cases only.
     """
 
     local_steps: PositiveInt = 30
@@ -33,17 +96,27 @@ class TrainingPlan(FrozenModel):
     warmup_steps: int = Field(default=30, ge=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     modality_dropout: float = Field(default=0.5, ge=0, le=1)
+    lagging_share: float = Field(default=0.0, ge=0, le=1)
+    enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never"
+    more_fewer_weight: float = Field(default=0.0, ge=0)
     augmentation: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_clip_norm: PositiveFloat = 5.0
-    uncertainty_weighting: Literal["learned", "fixed"] = "learned"
+    uncertainty_weighting: Literal["learned", "closed_form", "fixed"] = "learned"
     task_weights: dict[Task, PositiveFloat] = Field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    distillation: DistillationConfig | None = None
+    semi_supervised: SemiSupervisedConfig | None = None
 
 
 class HoldersStrategy(FrozenModel):
-    """Every group is averaged over the sites that hold it, weighted by the square root of the site's effective case count."""
+    """Every group is averaged over the sites that hold it, weighted by the site's effective case count.
+
+    Attributes:
+        weights: the square root of the count, the count itself, or all equal.
+    """
 
     kind: Literal["holders"] = "holders"
+    weights: Literal["sqrt", "cases", "uniform"] = "sqrt"
 
 
 class FedAvgStrategy(FrozenModel):
@@ -53,6 +126,18 @@ class FedAvgStrategy(FrozenModel):
 
 
 Strategy = Annotated[HoldersStrategy | FedAvgStrategy, Field(discriminator="kind")]
+
+
+class ServerStep(FrozenModel):
+    """What the coordinator does with the mean update of a round (strategies.server_step).
+
+    Attributes:
+        learning_rate: factor on the mean update; 1 is plain averaging.
+        momentum: share of the previous round's step that is made again.
+    """
+
+    learning_rate: PositiveFloat = 1.0
+    momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
 class QuorumConfig(FrozenModel):
@@ -96,5 +181,6 @@ class FederationConfig(FrozenModel):
     model: ModelDefinition = ModelDefinition()
     training: TrainingPlan = TrainingPlan()
     strategy: Strategy = HoldersStrategy()
+    server_step: ServerStep = ServerStep()
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -5,6 +5,7 @@ The reply to a training request carries the evaluation of the model it received,
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -17,6 +18,11 @@ PROTOCOL_VERSION = 1
 
 ARRAYS, TASK, REPORT, DOCUMENT = "arrays", "task", "report", "document"
 """Names of the records in a Flower RecordDict, and of the one key in TASK and REPORT."""
+
+Target = Region | Task
+"""What becomes ready for pseudo-labels by itself: a region or a molecular task; segmentation stands for none of its regions."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Action(StrEnum):
@@ -36,6 +42,7 @@ class TaskRequest(FrozenModel):
         rounds: rounds of the whole run (for the learning-rate schedule).
         seed: seed of the run; the site derives its own from (seed, run, site name, round).
         evaluate: split on which the received model is evaluated, or None.
+        ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
     """
 
     protocol: int = PROTOCOL_VERSION
@@ -47,6 +54,7 @@ class TaskRequest(FrozenModel):
     model: ModelDefinition
     plan: TrainingPlan | None = None
     evaluate: Split | None = None
+    ready: dict[Target, Share] = Field(default_factory=dict)
 
 
 class SiteDescription(FrozenModel):
@@ -86,12 +94,33 @@ class Evaluation(FrozenModel):
     loss: dict[Task, float] = {}
 
 
+class PseudoLabels(FrozenModel):
+    """What a site's unlabelled cases gave to one target in one round; counts only.
+
+    Attributes:
+        offered: training cases without a label of the target.
+        accepted: those of which at least a voxel (a region) or the case (a molecular task) was accepted.
+        positive: accepted voxels inside the region, or accepted cases with the marker.
+        negative: accepted voxels outside it within the brain, or accepted cases without it.
+        share: accepted part of what was offered, in [0, 1].
+        agreement: how well a single pass agrees with the pseudo-labels where they are accepted, in [0, 1].
+    """
+
+    offered: int = Field(ge=0)
+    accepted: int = Field(ge=0)
+    positive: int = Field(ge=0)
+    negative: int = Field(ge=0)
+    share: float = Field(ge=0, le=1)
+    agreement: float = Field(ge=0, le=1)
+
+
 class SiteReport(FrozenModel):
     """Reply to TRAIN or EVALUATE, beside the ARRAYS of a trained site.
 
     Attributes:
         cases: training cases that took part.
         labelled: labelled training cases per task.
+        pseudo_labels: the round's ledger of pseudo-labels per target; empty before anything is ready.
         losses: mean training loss per task over the round.
         steps: optimiser steps made.
         seconds: wall seconds by stage (`load`, `train`, `evaluate`).
@@ -106,6 +135,7 @@ class SiteReport(FrozenModel):
     modalities: tuple[Modality, ...] = ()
     cases: int = Field(default=0, ge=0)
     labelled: dict[Task, int] = {}
+    pseudo_labels: dict[Target, PseudoLabels] = {}
     losses: dict[Task, float] = {}
     steps: int = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
