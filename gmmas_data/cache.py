@@ -72,17 +72,7 @@ class SampleCache:
         Raises:
             DataError: a file of the case cannot be read.
         """
-        files: dict[str, Path] = {str(modality): path for modality, path in case.images.items()}
-        if case.segmentation is not None:
-            files["segmentation"] = case.segmentation
-        identity = {
-            "version": PREPROCESSING_VERSION,
-            "grid": self.grid.digest(),
-            "layout": case.layout,
-            "files": {role: _digest(path) for role, path in files.items()},
-        }
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{key}.safetensors"
+        return self.folder / f"{content_key(case, self.grid)}.safetensors"
 
     def _read(self, path: Path, case: Case) -> Sample | None:
         """Return the sample of an entry, or None if it is missing or damaged."""
@@ -95,6 +85,24 @@ class SampleCache:
         except (SafetensorError, KeyError, ValueError) as error:
             _LOG.warning("a cache entry is damaged and made again: %s", type(error).__name__)
             return None
+
+
+def content_key(case: Case, grid: GridConfig) -> str:
+    """Return the key of what a case's files become on a grid, as in the module docstring: 64 hex digits.
+
+    Raises:
+        DataError: a file of the case cannot be read.
+    """
+    files: dict[str, Path] = {str(modality): path for modality, path in case.images.items()}
+    if case.segmentation is not None:
+        files["segmentation"] = case.segmentation
+    identity = {
+        "version": PREPROCESSING_VERSION,
+        "grid": grid.digest(),
+        "layout": case.layout,
+        "files": {role: _digest(path) for role, path in files.items()},
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _prepare_one(folder: Path, grid: GridConfig, case: Case) -> None:

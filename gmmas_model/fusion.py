@@ -47,9 +47,7 @@ class MaskedFusion(nn.Module):
         Returns:
             fused_BCXYZ.
         """
-        logit_BMXYZ = torch.cat([self.gate(f) for f in features_BCXYZ], dim=1).float() + bias_M[:, None, None, None]
-        logit_BMXYZ = logit_BMXYZ.masked_fill(~present_BM[:, :, None, None, None], -torch.inf)
-        weight_BMXYZ = logit_BMXYZ.softmax(1).to(features_BCXYZ[0].dtype)
+        weight_BMXYZ = self.weigh(features_BCXYZ, bias_M, present_BM)
         # Widened to every channel, and in memory: elementwise products of one layout take half the time of broadcast ones.
         weights_BCXYZ = [
             w_B1XYZ.expand_as(features_BCXYZ[0]).contiguous(memory_format=torch.channels_last_3d)
@@ -60,6 +58,12 @@ class MaskedFusion(nn.Module):
         # sqrt(e) is taken in the dtype of the variance, so that the difference is exactly zero at variance zero.
         spread_BCXYZ = (variance_BCXYZ + _EPSILON).sqrt() - variance_BCXYZ.new_tensor(_EPSILON).sqrt()
         return cast(Tensor, self.mix(torch.cat([mean_BCXYZ, spread_BCXYZ], dim=1)))
+
+    def weigh(self, features_BCXYZ: Sequence[Tensor], bias_M: Tensor, present_BM: Tensor) -> Tensor:
+        """Return the gate's weights w as weight_BMXYZ; they sum to 1 over M, and an absent modality has 0. Arguments as in forward."""
+        logit_BMXYZ = torch.cat([self.gate(f) for f in features_BCXYZ], dim=1).float() + bias_M[:, None, None, None]
+        logit_BMXYZ = logit_BMXYZ.masked_fill(~present_BM[:, :, None, None, None], -torch.inf)
+        return logit_BMXYZ.softmax(1).to(features_BCXYZ[0].dtype)
 
 
 def _sum_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

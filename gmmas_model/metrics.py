@@ -47,22 +47,49 @@ def auc_interval(
         seed: of the resampling; the result depends on nothing else.
         patients: whose case each one is; by default every case is a patient.
     """
-    counts_SK, n = _resample(len(truth_K), seed=seed, patients=patients)
-    ordered_PN = _pair_order(truth_K, score_K)
-    if not ordered_PN.size:
-        return Interval(n=n)
-    counts_SP, counts_SN = counts_SK[:, truth_K], counts_SK[:, ~truth_K]
-    pairs_S = counts_SP.sum(1) * counts_SN.sum(1)
-    ordered_S = np.einsum("sn,sn->s", counts_SP @ ordered_PN, counts_SN)
-    return _interval(float(ordered_PN.mean()), ordered_S[pairs_S > 0] / pairs_S[pairs_S > 0], n=n)
+    counts_SK, n = resample_patients(len(truth_K), seed=seed, patients=patients)
+    value = auc(truth_K, score_K)
+    return Interval(n=n) if value is None else percentile_interval(value, auc_by_resample(truth_K, score_K, counts_SK), n=n)
 
 
 def mean_interval(value_K: NDArray[np.floating[Any]], *, seed: int, patients: Sequence[str] | None = None) -> Interval:
     """Return the mean with its interval, or an empty interval for no cases; arguments as in auc_interval."""
     if not len(value_K):
         return Interval()
-    counts_SK, n = _resample(len(value_K), seed=seed, patients=patients)
-    return _interval(float(np.mean(value_K, dtype=np.float64)), counts_SK @ value_K.astype(np.float64) / counts_SK.sum(1), n=n)
+    counts_SK, n = resample_patients(len(value_K), seed=seed, patients=patients)
+    return percentile_interval(float(np.mean(value_K, dtype=np.float64)), mean_by_resample(value_K, counts_SK), n=n)
+
+
+def resample_patients(cases: int, *, seed: int, patients: Sequence[str] | None = None) -> tuple[NDArray[np.float64], int]:
+    """Return how often each case is drawn in each resample (counts_SK), and the number of patients.
+
+    The same patients and seed give the same draws, so figures of the same cases can be compared resample by resample.
+    """
+    groups_K = np.arange(cases) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+    n = int(groups_K.max()) + 1 if cases else 0
+    counts_SG = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) if n else np.zeros((RESAMPLES, 0))
+    return counts_SG[:, groups_K].astype(np.float64), n
+
+
+def auc_by_resample(truth_K: NDArray[np.bool_], score_K: NDArray[np.floating[Any]], counts_SK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the AUC of every resample, nan where one class is missing."""
+    counts_SP, counts_SN = counts_SK[:, truth_K], counts_SK[:, ~truth_K]
+    pairs_S = counts_SP.sum(1) * counts_SN.sum(1)
+    ordered_S = np.einsum("sn,sn->s", counts_SP @ _pair_order(truth_K, score_K), counts_SN)
+    auc_S: NDArray[np.float64] = np.divide(ordered_S, pairs_S, out=np.full(len(pairs_S), np.nan), where=pairs_S > 0)
+    return auc_S
+
+
+def mean_by_resample(value_K: NDArray[np.floating[Any]], counts_SK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of every resample."""
+    mean_S: NDArray[np.float64] = counts_SK @ value_K.astype(np.float64) / counts_SK.sum(1)
+    return mean_S
+
+
+def percentile_interval(value: float, value_S: NDArray[np.float64], *, n: int) -> Interval:
+    """Return a value with the 95 % percentile interval of its resamples; those without a value (nan) are left out."""
+    low, high = np.quantile(value_S[~np.isnan(value_S)], _QUANTILES)
+    return Interval(value=value, low=float(low), high=float(high), n=n)
 
 
 def _pair_order(truth_K: NDArray[np.bool_], score_K: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -70,16 +97,3 @@ def _pair_order(truth_K: NDArray[np.bool_], score_K: NDArray[np.floating[Any]]) 
     positive_P1, negative_1N = score_K[truth_K][:, None], score_K[~truth_K][None, :]
     ordered_PN: NDArray[np.float64] = (positive_P1 > negative_1N) + 0.5 * (positive_P1 == negative_1N)
     return ordered_PN
-
-
-def _resample(cases: int, *, seed: int, patients: Sequence[str] | None) -> tuple[NDArray[np.float64], int]:
-    """Return how often each case is drawn in each resample (counts_SK), and the number of patients."""
-    groups_K = np.arange(cases) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
-    n = int(groups_K.max()) + 1 if cases else 0
-    counts_SG = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES) if n else np.zeros((RESAMPLES, 0))
-    return counts_SG[:, groups_K].astype(np.float64), n
-
-
-def _interval(value: float, value_S: NDArray[np.float64], *, n: int) -> Interval:
-    low, high = np.quantile(value_S, _QUANTILES)
-    return Interval(value=value, low=float(low), high=float(high), n=n)

@@ -1,7 +1,7 @@
 """The GMMAS network: one encoder per modality, masked fusion, nested regions and factorised molecular heads.
 
     image -> encoders -> fusion per level -> bottleneck -> decoder -> regions
-                              '----------------'---- pooled over the predicted tumour -> IDH, 1p/19q
+                              '----------------'---- pooled over the predicted tumour -> IDH, 1p/19q, and grade and MGMT where asked for
 
 After GMMAS (arXiv 2501.17758), with a whole encoder per modality so that any subset of the four sequences will do. Tensor names
 follow gmmas_schema.groups; there are no buffers.
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from gmmas_model.blocks import Bottleneck, Encoder, ResidualBlock
 from gmmas_model.fusion import GateBias, MaskedFusion
+from gmmas_model.pooling import PooledSums, pool_sums
 from gmmas_model.prediction import Prediction
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, Modality, Task
 
 _PRIOR_LOGIT = (-3.0, 0.0, 0.0)
 """Start of the region logits: a tumour fills a few per cent of the box, and the first steps need not learn that."""
 
-_CHANCE_LOG_LOSS = {Task.SEGMENTATION: 0.0, Task.IDH: -1.5, Task.CODELETION: -1.5}
+_CHANCE_LOG_LOSS = {Task.SEGMENTATION: 0.0, **dict.fromkeys(MARKERS, -1.5)}
 """Start of the log-variances: the log of a chance-level loss, so that every task begins with a weighed loss near 1/2. A short run
 would not get there from 0, for a log-variance moves by no more than the learning rate a step."""
 
@@ -90,10 +91,8 @@ class GmmasNetwork(nn.Module):
         segmentation = nn.Conv3d(channels[0], len(REGIONS), 1)
         with torch.no_grad():
             cast(Tensor, segmentation.bias).copy_(torch.tensor(_PRIOR_LOGIT))
-        self.heads = nn.ModuleDict(
-            {Task.SEGMENTATION: segmentation, Task.IDH: MolecularHead(pooled), Task.CODELETION: MolecularHead(pooled)}
-        )
-        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(_CHANCE_LOG_LOSS[task])) for task in TASKS})
+        self.heads = nn.ModuleDict({task: segmentation if task is Task.SEGMENTATION else MolecularHead(pooled) for task in config.tasks})
+        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(_CHANCE_LOG_LOSS[task])) for task in config.tasks})
         # Channels-last convolutions take a third to a half of the time of channels-first ones on CPUs.
         for parameter in self.parameters():
             if parameter.dim() == 5:
@@ -137,16 +136,42 @@ class GmmasNetwork(nn.Module):
         ]
         return [*fused[:-1], self.bottleneck(fused[-1])]
 
+    def weigh(self, features: dict[Modality, list[Tensor]], present_BM: Tensor) -> list[Tensor]:
+        """Return what the gates give each modality of `features`, in their order: weight_BMXYZ per level, finest first."""
+        columns = [MODALITIES.index(m) for m in features]
+        bias_ML = torch.stack([cast(Tensor, self.gates[m].bias) for m in features])
+        return [
+            cast(MaskedFusion, fusion).weigh([features[m][level] for m in features], bias_ML[:, level], present_BM[:, columns])
+            for level, fusion in enumerate(self.fusion)
+        ]
+
     def decode(self, fused_BCXYZ: Sequence[Tensor]) -> Prediction:
         """Return the prediction from the fused levels.
 
         Only the fused features feed the molecular heads, so a site without segmentation labels leaves the decoder alone.
         """
+        return self.classify(*self.segment(fused_BCXYZ))
+
+    def segment(self, fused_BCXYZ: Sequence[Tensor], *, share_XYZ: Tensor | None = None) -> tuple[Tensor, PooledSums]:
+        """Return region_logits_BRXYZ, and the sums that the molecular heads need; those of several windows of one volume add up.
+
+        Args:
+            fused_BCXYZ: the fused levels.
+            share_XYZ: as in pool_sums.
+        """
         region_logits_BRXYZ = self.heads[Task.SEGMENTATION](self.decoder(fused_BCXYZ))
-        pooled_BF = _pool(fused_BCXYZ, region_logits_BRXYZ.detach().float().sigmoid().cumprod(1))
+        probability_BRXYZ = region_logits_BRXYZ.detach().float().sigmoid().cumprod(1)
+        return region_logits_BRXYZ, pool_sums(fused_BCXYZ, probability_BRXYZ, share_XYZ=share_XYZ)
+
+    def classify(self, region_logits_BRXYZ: Tensor, pooled: PooledSums) -> Prediction:
+        """Return the prediction: the region logits as they are, and the molecular heads' answer to what was pooled."""
+        pooled_BF = pooled.features()
         # In bf16 the logits of different patients would tie, which costs AUC; these layers are tiny.
         with torch.autocast(pooled_BF.device.type, enabled=False):
-            return Prediction(region_logits_BRXYZ, self.heads[Task.IDH](pooled_BF), self.heads[Task.CODELETION](pooled_BF))
+            logits_B = {task: self.heads[task](pooled_BF) for task in self.config.tasks if task in MARKERS}
+        return Prediction(
+            region_logits_BRXYZ, logits_B[Task.IDH], logits_B[Task.CODELETION], logits_B.get(Task.GRADE), logits_B.get(Task.MGMT)
+        )
 
     def _check_input(self, image_BMXYZ: Tensor, present_BM: Tensor) -> None:
         factor = 2 ** (len(self.config.channels) - 1)
@@ -179,22 +204,6 @@ def _spread_rows(x_KCXYZ: Tensor, rows_K: Tensor, batch: int) -> Tensor:
     """Return features of the whole batch with zeros in the rows that are not among `rows_K`."""
     x_BCXYZ = x_KCXYZ.new_zeros((batch, *x_KCXYZ.shape[1:])).contiguous(memory_format=torch.channels_last_3d)
     return x_BCXYZ.index_copy(0, rows_K, x_KCXYZ)
-
-
-def _pool(fused_BCXYZ: Sequence[Tensor], probability_BRXYZ: Tensor) -> Tensor:
-    """Return pooled_BF: every level averaged over the tumour, the coarsest also over the box, and what the regions themselves say."""
-    weight_B1XYZ = probability_BRXYZ[:, :1]
-    pooled = []
-    for level, x_BCXYZ in enumerate(fused_BCXYZ):
-        weight_B1XYZ = F.avg_pool3d(weight_B1XYZ, 2) if level else weight_B1XYZ
-        weight_B1N = weight_B1XYZ.flatten(2)
-        share_B1N = weight_B1N / weight_B1N.sum(2, keepdim=True).clamp_min(1e-6)
-        x_BNC = x_BCXYZ.flatten(2).transpose(1, 2)
-        pooled.append((share_B1N.to(x_BNC.dtype) @ x_BNC).squeeze(1))
-    pooled.append(fused_BCXYZ[-1].mean((2, 3, 4)))
-    volume_BR = probability_BRXYZ.mean((2, 3, 4)).clamp_min(1e-6)
-    regions_BR = torch.cat([volume_BR[:, :1].log10() + 2, volume_BR[:, 1:] / volume_BR[:, :1]], dim=1)
-    return torch.cat([*(p.float() for p in pooled), regions_BR], dim=1)
 
 
 def _check_config(config: NetworkConfig, modalities: Collection[Modality]) -> None:

@@ -146,7 +146,7 @@ def score_cases(
         for sample in restrict([sample_of(case)], set(network.modalities) & set(modalities)):
             prediction, _ = _predict(network, sample, precision=precision)
             predicted_RXYZ = threshold(restore_to_native(prediction.region_probability()[0].cpu().numpy(), sample, order=1))
-            scores.append(_score(sample, prediction, predicted_RXYZ, _native_regions(case)))
+            scores.append(_score(sample, prediction, predicted_RXYZ, native_regions(case)))
         if on_progress is not None:
             on_progress(done + 1, len(cases))
     return scores
@@ -186,7 +186,7 @@ def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
     return sorted(found, key=len, reverse=True)
 
 
-def _native_regions(case: Case) -> NDArray[np.bool_] | None:
+def native_regions(case: Case) -> NDArray[np.bool_] | None:
     """Return the reference regions on the case's own voxels; whether they lie on the scans' grid was checked with the sample."""
     if case.segmentation is None:
         return None

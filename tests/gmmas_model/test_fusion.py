@@ -69,3 +69,13 @@ def test_gate_bias_prefers_its_modality() -> None:
     torch.nn.init.zeros_(fusion.gate.weight)
     mean, _ = spread_of(fusion, features, torch.tensor([20.0, 0.0]), present_BM)
     torch.testing.assert_close(mean, torch.ones_like(mean), atol=1e-6, rtol=0)
+
+
+def test_gate_weights_sum_to_one_over_what_is_there() -> None:
+    torch.manual_seed(0)
+    fusion = MaskedFusion(4)
+    features = [torch.randn(2, 4, 2, 2, 2) for _ in range(3)]
+    weight = fusion.weigh(features, torch.tensor([0.0, 5.0, 0.0]), torch.tensor([[True, True, True], [True, False, True]]))
+    torch.testing.assert_close(weight.sum(1), torch.ones(2, 2, 2, 2))
+    assert torch.equal(weight[1, 1], torch.zeros(2, 2, 2))
+    assert (weight[0, 1] > weight[0, [0, 2]]).all()

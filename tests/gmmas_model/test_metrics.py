@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from gmmas_model.metrics import auc, auc_interval, dice, mean_interval
+from gmmas_model.metrics import auc, auc_by_resample, auc_interval, dice, mean_by_resample, mean_interval, percentile_interval
 from gmmas_schema.messages import Interval
 
 
@@ -75,6 +75,18 @@ def test_cases_of_a_patient_are_drawn_together() -> None:
     together = mean_interval(np.repeat(values, 4), seed=0, patients=[f"p{k // 4:02d}" for k in range(80)])
     assert together.n == 20
     assert (together.low, together.high) == pytest.approx((apart.low, apart.high))
+
+
+def test_resamples_are_the_figures_of_the_drawn_cases() -> None:
+    truth, score = mask(1, 0, 1, 0), np.array([0.9, 0.8, 0.4, 0.1])
+    counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 1, 3, 0], [2, 0, 2, 0]], float)
+    drawn = [np.repeat(np.arange(4), row.astype(int)) for row in counts]
+    assert mean_by_resample(score, counts) == pytest.approx([score[rows].mean() for rows in drawn])
+    values = auc_by_resample(truth, score, counts)
+    assert values[:3] == pytest.approx([roc_auc_score(truth[rows], score[rows]) for rows in drawn[:3]])
+    assert np.isnan(values[3])
+    interval = percentile_interval(0.5, values, n=4)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(values[:3], (0.025, 0.975))))
 
 
 def test_one_patient_has_a_degenerate_interval() -> None:

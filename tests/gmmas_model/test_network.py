@@ -149,6 +149,17 @@ def test_a_loss_can_be_taken_of_a_prediction_without_gradient(network: GmmasNetw
     torch.testing.assert_close(multi_task_loss(network, prediction, batch).total, expected.total)
 
 
+def test_gate_weights_per_level_follow_the_biases(network: GmmasNetwork) -> None:
+    image, present = torch.randn(2, 4, 8, 8, 8), torch.tensor([[True] * 4, [False, True, True, True]])
+    with torch.no_grad():
+        network.gates[Modality.T2].bias.copy_(torch.tensor([0.0, 30.0]))
+    fine, coarse = network.weigh(network.encode(image, present), present)
+    assert fine.shape == (2, 4, 8, 8, 8)
+    assert coarse.shape == (2, 4, 4, 4, 4)
+    assert torch.equal(fine[1, 0], torch.zeros(8, 8, 8))
+    torch.testing.assert_close(coarse[:, MODALITIES.index(Modality.T2)], torch.ones(2, 4, 4, 4))
+
+
 @pytest.mark.parametrize(
     ("shape", "present"),
     [
