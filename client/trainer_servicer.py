@@ -9,7 +9,6 @@ What an exception says stays in the local log; a gRPC status carries the value o
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -21,14 +20,14 @@ from pydantic import ValidationError
 from client.activity import Activity
 from client.cohort import SiteCohort, describe_cohort, open_cohort, prepare_samples
 from client.folder import NodeFolder
+from client.reports import report_evaluation
 from client.trainer_channel import pack_tensors, unpack_tensors
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
 from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
 from gmmas_runtime.files import write_atomic
-from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
-from gmmas_schema.messages import PROTOCOL_VERSION, Action, SiteReport, TaskRequest
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, TaskRequest
 from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
 from gmmas_schema.site import SiteConfig
 from gmmas_workflows.training import LocalTrainer, Tensors
@@ -98,9 +97,7 @@ class SiteTrainer(TrainerServicer):
             cohort = self._await(self.cohort, context)
             self._check_definition(request)
             self._worker.submit(self._prepare_early, request.model)
-            return TaskAnswer(
-                document=describe_cohort(cohort, site=self._config.site, model_digest=request.model.digest()).model_dump_json()
-            )
+            return TaskAnswer(document=describe_cohort(cohort, site=self._config.site, model=request.model).model_dump_json())
 
         return self._answer(answer, context)
 
@@ -196,21 +193,7 @@ class SiteTrainer(TrainerServicer):
 
     def _evaluate(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
         trainer = self._trainer_for(request.model)
-        start = time.perf_counter()
-        evaluation = trainer.evaluate(tensors, request, on_progress=self._evaluated)
-        description = trainer.describe()
-        report = SiteReport(
-            site=self._config.site,
-            run=request.run,
-            round=request.round,
-            model_digest=description.model_digest,
-            modalities=description.modalities,
-            cases=description.cases,
-            labelled=description.labelled,
-            evaluation=evaluation,
-            seconds={"evaluate": time.perf_counter() - start},
-            peak_memory_mib=peak_memory_mib(),
-        )
+        report = report_evaluation(trainer, tensors, request, on_progress=self._evaluated)
         self._activity.succeed(loss=None)
         return TaskAnswer(document=report.model_dump_json())
 

@@ -1,0 +1,39 @@
+"""The report of an evaluation: what the trainer measured, with the counts that the coordinator checks it against."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from gmmas_runtime.memory import peak_memory_mib
+from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_workflows.training import LocalTrainer
+
+
+def report_evaluation(
+    trainer: LocalTrainer,
+    tensors: Mapping[str, np.ndarray],
+    request: TaskRequest,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SiteReport:
+    """Evaluate the received model on the split the request names and return the site's report.
+
+    Raises:
+        ProtocolError, ModelError, GmmasError: as LocalTrainer.evaluate.
+    """
+    start = time.perf_counter()
+    evaluation = trainer.evaluate(tensors, request, on_progress=on_progress)
+    description = trainer.describe()
+    return SiteReport(
+        site=description.site,
+        run=request.run,
+        round=request.round,
+        model_digest=description.model_digest,
+        modalities=description.modalities,
+        cases=description.cases,
+        labelled=description.labelled,
+        evaluation=evaluation,
+        seconds={"evaluate": time.perf_counter() - start},
+        peak_memory_mib=peak_memory_mib(),
+    )

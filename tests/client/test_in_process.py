@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client.in_process import InProcessSite
+from gmmas_data.samples import Sample
+from gmmas_schema.errors import ReasonCode
+from gmmas_schema.federation import FedAvgStrategy, FederationConfig, QuorumConfig, TrainingPlan
+from gmmas_schema.groups import group_of
+from gmmas_schema.messages import Action, TaskRequest
+from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
+from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
+from gmmas_workflows.local_rounds import run_local_rounds
+from gmmas_workflows.training import LocalTrainer
+from server.checkpoint import RunFolder
+from server.events import EventLog
+from server.initial_model import make_initial_model
+from server.local_grid import LocalGrid
+from server.rounds import run_federation
+from strategies.codec import Parcel, read_report, unpack_tensors, write_request
+from tests.server.simulated_sites import RecordingTracker
+
+SIDE = 8
+TINY = ModelDefinition(
+    network=NetworkConfig(channels=(2, 4), blocks=(1, 1), transformer_layers=1, transformer_heads=2),
+    grid=GridConfig(spacing_mm=8.0, shape=(SIDE, SIDE, SIDE)),
+)
+FLAIR_ONLY = (Modality.FLAIR,)
+
+
+def make_sample(number: int, modalities=MODALITIES) -> Sample:
+    rng = np.random.default_rng(number)
+    regions_RXYZ = np.zeros((3, SIDE, SIDE, SIDE), np.uint8)
+    regions_RXYZ[:, 2:6, 2:6, 2:6] = 1
+    present_M = np.array([m in modalities for m in MODALITIES])
+    image_MXYZ = rng.normal(size=(4, SIDE, SIDE, SIDE)).astype(np.float32) * present_M[:, None, None, None]
+    affine = np.diag([8.0, 8, 8, 1])
+    return Sample(f"c{number}", f"p{number}", image_MXYZ, present_M, regions_RXYZ, float(number % 2), math.nan, affine, affine, (8, 8, 8))
+
+
+def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0) -> LocalTrainer:
+    samples = {
+        Split.TRAIN: [make_sample(first + n, modalities) for n in range(3)],
+        Split.VALIDATION: [make_sample(first + 3, modalities)],
+        Split.TEST: [make_sample(first + 4, modalities)],
+    }
+    return LocalTrainer(TINY, samples, modalities=modalities, site=site, device="cpu", threads=1)
+
+
+def make_config(sites: int) -> FederationConfig:
+    quorum = QuorumConfig(sites=sites, replies=sites, round_attempts=1)
+    plan = TrainingPlan(local_steps=2, warmup_steps=1, precision="fp32")
+    return FederationConfig(name="t", seed=3, rounds=2, model=TINY, training=plan, strategy=FedAvgStrategy(), quorum=quorum)
+
+
+def run(trainers, folder: RunFolder):
+    grid = LocalGrid({node: InProcessSite(trainer) for node, trainer in enumerate(trainers, start=10)})
+    return run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path))
+
+
+def test_a_federation_of_one_site_is_training_without_a_federation(tmp_path) -> None:
+    trainer, config = make_trainer("north"), make_config(1)
+    folder = RunFolder.create(tmp_path / "run", config, run="r")
+    result = run([trainer], folder)
+    alone = run_local_rounds(trainer, make_initial_model(config), config.training, rounds=2, seed=3, run="r")
+    federated = folder.load_round(2).tensors
+    assert set(federated) == set(alone)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(federated[name], value)
+    assert result.test is not None
+    assert result.test.sites["north"].dice
+
+
+def test_sites_keep_to_the_groups_they_hold(tmp_path) -> None:
+    folder = RunFolder.create(tmp_path / "run", make_config(2), run="r")
+    run([make_trainer("north"), make_trainer("flair", FLAIR_ONLY, first=10)], folder)
+    north, flair = sorted(folder.read_record(1).sites, key=lambda record: -record.bytes_up)
+    assert (north.site, flair.site) == ("north", "flair")
+    assert flair.bytes_down < north.bytes_down
+    assert flair.labelled[Task.SEGMENTATION] == 3
+    assert "encoder.t1ce" not in flair.shares
+    assert north.shares["encoder.t1ce"] == 1.0
+
+
+@pytest.fixture
+def grid() -> LocalGrid:
+    return LocalGrid({10: InProcessSite(make_trainer("north"))})
+
+
+def ask(grid: LocalGrid, request: TaskRequest) -> Message:
+    (reply,) = grid.send_and_receive([grid.create_message(write_request(request), request.action.value, 10, "")])
+    return reply
+
+
+def request(action: Action, *, model: ModelDefinition = TINY, split: Split | None = None) -> TaskRequest:
+    return TaskRequest(action=action, run="r", round=1, rounds=2, seed=0, model=model, evaluate=split)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (request(Action.EVALUATE, model=ModelDefinition(), split=Split.TEST), ReasonCode.MODEL_DEFINITION),
+        (request(Action.TRAIN), ReasonCode.PROTOCOL),
+    ],
+)
+def test_a_failure_leaves_as_its_reason_code_alone(grid, asked, code) -> None:
+    reply = ask(grid, asked)
+    assert reply.error.reason == code.value
+
+
+def test_tensors_travel_with_training_alone_and_only_those_of_its_groups(tmp_path) -> None:
+    seen: list[Message] = []
+    folder = RunFolder.create(tmp_path / "run", make_config(1), run="r")
+    grid = LocalGrid({10: InProcessSite(make_trainer("flair", FLAIR_ONLY))}, watch=seen.append)
+    run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path))
+    replies = [m for m in seen if m.metadata.reply_to_message_id and m.metadata.message_type == Action.EVALUATE.value]
+    reports = [read_report(m.content) for m in replies]
+    assert [report.evaluation.split for report, _ in reports] == [Split.VALIDATION, Split.TEST]
+    assert all(report.seconds["evaluate"] > 0 and not tensors for report, tensors in reports)
+    trained = [m for m in seen if m.metadata.reply_to_message_id and "arrays" in m.content]
+    assert trained
+    for message in trained:
+        names = unpack_tensors(Parcel(message.content["arrays"], str(message.content["report"]["index"])))
+        assert not {group_of(name) for name in names} & {"encoder.t1ce", "gate.flair"}
