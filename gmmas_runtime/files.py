@@ -3,8 +3,13 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+_UNFINISHED: Final = ".unfinished-"
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -45,6 +50,33 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; flush it to the disk and rename it to `target` when all went well.
+
+    A crash leaves `target` as it was, and at most a leftover that clear_unfinished removes.
+
+    Args:
+        target: the folder to make; it must not exist. Its parents are made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.parent / f"{_UNFINISHED}{target.name}"
+    folder.mkdir()
+    yield folder
+    for file in folder.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_folder(folder)
+    folder.rename(target)
+    sync_folder(target.parent)
+
+
+def clear_unfinished(parent: Path) -> None:
+    """Remove the folders that a crash left half-written by whole_folder."""
+    for leftover in parent.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover)
 
 
 def make_private_folder(path: Path) -> Path:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ReasonCode
-from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import Modality, Split, Task
+from gmmas_schema.messages import Evaluation, PseudoLabels, Target
+from gmmas_schema.vocabulary import Modality, Task
+from gmmas_workflows.records import FinishedRound, FinishedRun
 
 
 class Outcome(StrEnum):
@@ -37,6 +38,7 @@ class SiteRecord(FrozenModel):
         seconds: wall seconds at the site by stage, as it reports them.
         bytes_down: bytes of tensors and documents sent to the site.
         bytes_up: bytes of tensors and documents it sent.
+        pseudo_labels: what the site's unlabelled cases gave, per target.
         shares: share in each group's mean, in [0, 1].
         evaluation: accuracy of the received model on the site's validation cases.
     """
@@ -50,6 +52,7 @@ class SiteRecord(FrozenModel):
     labelled: dict[Task, int] = Field(default_factory=dict)
     losses: dict[Task, float] = Field(default_factory=dict)
     steps: int = Field(default=0, ge=0)
+    pseudo_labels: dict[Target, PseudoLabels] = Field(default_factory=dict)
     shares: dict[str, float] = Field(default_factory=dict)
     round_trip_s: float = Field(default=0, ge=0)
     seconds: dict[str, float] = Field(default_factory=dict)
@@ -59,45 +62,20 @@ class SiteRecord(FrozenModel):
     evaluation: Evaluation | None = None
 
 
-class ModelScore(FrozenModel):
-    """Accuracy of one global model over the sites of a split.
-
-    Attributes:
-        model_round: the round that made the model; 0 is the seeded start.
-        metrics: mean over the sites weighted by the patients each metric rests on: `dice_wt`, `dice_tc`, `dice_et`, `auc_idh`,
-            `auc_codeletion`, `loss_<task>`; a metric that no site could compute is left out.
-        score: mean of the available `dice_*` (of the `auc_*` where no site has segmentations); None where there is neither.
-        sites: each site's own evaluation.
-    """
-
-    model_round: int = Field(ge=0)
-    split: Split
-    metrics: dict[str, float] = Field(default_factory=dict)
-    score: float | None = None
-    sites: dict[str, Evaluation] = Field(default_factory=dict)
-
-
-class RoundRecord(FrozenModel):
+class RoundRecord(FinishedRound):
     """One finished round (round.json).
 
     Attributes:
         attempt: 1-based; more than 1 where earlier attempts failed for want of replies.
         seconds: wall seconds of the successful attempt.
+        ready: ramp of the pseudo-labels per target that was ready.
         validation: of model `round` - 1, the one the sites received.
-        model_sha256: digest of this round's model.safetensors.
         peak_memory_mib: largest resident memory of the coordinator's process so far.
     """
 
-    run: str
-    round: int = Field(ge=1)
-    rounds: int = Field(ge=1)
     attempt: int = Field(ge=1)
-    started_at: float = Field(description="seconds since 1970-01-01 UTC")
-    seconds: float = Field(ge=0)
     sites: tuple[SiteRecord, ...]
-    validation: ModelScore | None = None
-    model_sha256: str
-    peak_memory_mib: float = Field(default=0, ge=0)
+    ready: dict[Target, float] = Field(default_factory=dict)
 
     @property
     def bytes_down(self) -> int:
@@ -110,26 +88,13 @@ class RoundRecord(FrozenModel):
         return sum(site.bytes_up for site in self.sites)
 
 
-class RunResult(FrozenModel):
+class RunResult(FinishedRun):
     """The run's end (result.json).
 
     Attributes:
-        best_round: round whose model has the highest validation score among rounds 1 to `rounds`; of equals the earliest.
-        validation: the best model's validation.
-        last: the last model's validation.
-        test: the best model on the sites' test cases; never used to choose anything.
         ledger: what the evaluations after the last round cost, one entry per site and evaluation.
     """
 
-    run: str
-    rounds: int = Field(ge=1)
-    best_round: int = Field(ge=1)
-    model_digest: str
-    best_sha256: str
-    last_sha256: str
-    validation: ModelScore | None = None
-    last: ModelScore | None = None
-    test: ModelScore | None = None
     ledger: tuple[SiteRecord, ...] = ()
 
 

@@ -8,6 +8,7 @@ run that was killed anywhere goes on from its last checkpoint to the very weight
 import logging
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -17,22 +18,26 @@ from numpy.typing import NDArray
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
-from gmmas_schema.messages import Action, Evaluation, SiteReport, TaskRequest
+from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
+from gmmas_workflows.scores import ModelScore, choose_best, score_model
 from server.checkpoint import RunFolder
 from server.courier import Courier, Timing
 from server.events import EventLog, read_events
 from server.initial_model import make_initial_model
 from server.membership import Member, Roster
-from server.records import ModelScore, Outcome, RoundRecord, RunResult, SiteRecord, Tracker
+from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
 from server.replies import Enquiry
-from server.scores import choose_best, score_model
 from strategies.aggregation import RunningMean
+from strategies.readiness import pseudo_weights, targets_ready
+from strategies.server_step import make_step
+from strategies.uncertainty import closed_form
 from strategies.weighting import choose_weighting
 
 logger = logging.getLogger(__name__)
 
-Tensors = Mapping[str, NDArray[np.float32]]
+Float32 = NDArray[np.float32]
+Tensors = Mapping[str, Float32]
 
 
 def run_federation(grid: Grid, folder: RunFolder, *, tracker: Tracker, events: EventLog, timing: Timing | None = None) -> RunResult:
@@ -80,8 +85,9 @@ class _Run:
         quorum = self._config.quorum
         self._roster.wait_for(quorum.sites, timeout_s=quorum.join_deadline_s)
         tensors: Tensors = self._folder.load_round(done).tensors
+        previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
         for number in range(done + 1, self._config.rounds + 1):
-            tensors = self._train_round(number, tensors)
+            previous, tensors = tensors, self._train_round(number, tensors, previous)
         return self._conclude(tensors)
 
     def _begin(self) -> int:
@@ -101,20 +107,23 @@ class _Run:
         self._events.emit(EventKind.RUN_RESUMED, round=finished[-1], detail={"run": self._folder.run, "rounds": self._config.rounds})
         return finished[-1]
 
-    def _train_round(self, number: int, tensors: Tensors) -> Tensors:
+    def _train_round(self, number: int, tensors: Tensors, previous: Tensors | None) -> Tensors:
         """Run one round until it counts, write it down and return the next model."""
         quorum = self._config.quorum
+        ready = targets_ready([score.metrics for score in self._scores], self._config.training.semi_supervised)
         for attempt in range(1, quorum.round_attempts + 1):
             members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
             started_at, start = time.time(), self._timing.clock()
             self._events.emit(
-                EventKind.ROUND_STARTED, round=number, detail={"attempt": attempt, "sites": [member.site for member in members]}
+                EventKind.ROUND_STARTED,
+                round=number,
+                detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
             mean = RunningMean(tensors)
-            sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean)
+            sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
             if not self._enough(sites, number, attempt):
                 continue
-            following = mean.result()
+            following = self._step(mean, tensors, previous, sites)
             record = RoundRecord(
                 run=self._folder.run,
                 round=number,
@@ -123,6 +132,7 @@ class _Run:
                 started_at=started_at,
                 seconds=self._timing.clock() - start,
                 sites=tuple(site.model_copy(update={"shares": mean.shares().get(site.site, {})}) for site in sites),
+                ready=ready,
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 model_sha256="",
                 peak_memory_mib=peak_memory_mib(),
@@ -130,6 +140,15 @@ class _Run:
             self._keep(following, record)
             return following
         raise self._failed(f"round {number}")
+
+    def _step(self, mean: RunningMean, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> dict[str, Float32]:
+        """Return the next global model from the mean of the replies."""
+        moved = {group for shares in mean.shares().values() for group in shares}
+        following = make_step(self._config.server_step, mean=mean.result(), current=tensors, previous=previous, moved=moved)
+        if self._config.training.uncertainty_weighting == "closed_form":
+            good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
+            following |= {f"uncertainty.{task}": np.array(value, np.float32) for task, value in closed_form(good).items()}
+        return following
 
     def _keep(self, tensors: Tensors, record: RoundRecord) -> None:
         """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
@@ -192,20 +211,24 @@ class _Run:
         *,
         split: Split,
         mean: RunningMean | None = None,
+        ready: Mapping[Target, float] = MappingProxyType({}),
     ) -> tuple[SiteRecord, ...]:
         """Send one request to the members and settle their replies; tensors go into `mean`."""
-        weigh = choose_weighting(self._config.strategy)
+        pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
+        weigh = choose_weighting(self._config.strategy, pseudo=pseudo)
 
         def count(report: SiteReport, received: Tensors) -> None:
             if mean is not None:
                 mean.fold(report.site, received, weights=weigh(report))
 
-        request = self._request(action, number, split=split)
+        request = self._request(action, number, split=split, ready=ready)
         timeout_s = self._config.quorum.round_deadline_s
         enquiry = Enquiry(self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s)
         return enquiry.ask(members, count=count)
 
-    def _request(self, action: Action, number: int, *, split: Split | None = None) -> TaskRequest:
+    def _request(
+        self, action: Action, number: int, *, split: Split | None = None, ready: Mapping[Target, float] = MappingProxyType({})
+    ) -> TaskRequest:
         return TaskRequest(
             action=action,
             run=self._folder.run,
@@ -215,6 +238,7 @@ class _Run:
             model=self._config.model,
             plan=self._config.training if action is Action.TRAIN else None,
             evaluate=split,
+            ready=dict(ready),
         )
 
     def _enough(self, sites: tuple[SiteRecord, ...], number: int, attempt: int) -> bool:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.federation import TrackingConfig
 from gmmas_schema.messages import Evaluation
-from server.records import ModelScore, Outcome, RoundRecord, RunResult
+from gmmas_workflows.scores import ModelScore
+from server.records import Outcome, RoundRecord, RunResult
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -272,7 +273,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         "bytes_down": record.bytes_down,
         "bytes_up": record.bytes_up,
         "peak_memory_mib": record.peak_memory_mib,
-    }
+    } | {f"ready_{target}": ramp for target, ramp in record.ready.items()}
     for site in record.sites:
         own: dict[str, float] = {
             "accepted": site.outcome is Outcome.ACCEPTED,
@@ -284,5 +285,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
             own |= {"cases": site.cases, "peak_memory_mib": site.peak_memory_mib}
             own |= {f"seconds_{stage}": value for stage, value in site.seconds.items()}
             own |= {f"train_loss_{task}": value for task, value in site.losses.items()}
+            for target, ledger in site.pseudo_labels.items():
+                own |= {f"pseudo_{target}_{name}": value for name, value in ledger.model_dump().items()}
         metrics |= {f"site/{site.site}/{name}": value for name, value in own.items()}
     return metrics

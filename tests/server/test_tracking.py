@@ -17,7 +17,8 @@ from gmmas_schema.federation import FederationConfig, TrackingConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
-from server.records import ModelScore, Outcome, RoundRecord, RunResult, SiteRecord
+from gmmas_workflows.scores import ModelScore
+from server.records import Outcome, RoundRecord, RunResult, SiteRecord
 from server.tracking import MlflowTracker, evaluation_metrics, flatten, round_metrics, score_metrics
 
 DEFINITION = ModelDefinition(network=NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2))

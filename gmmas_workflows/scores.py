@@ -1,22 +1,42 @@
-"""One model's accuracy over the sites, and which model is best.
+"""One model's accuracy over the sites (or cohorts) of a split, and which model is best.
 
     metric = sum_k n_k metric_k / sum_k n_k      n_k: patients the metric rests on at site k
     score  = mean of the available Dice WT, TC, ET; of the available AUCs where no site has segmentations
 
 Weighting by patients makes the Dice equal to the mean over all patients of all sites; for an AUC it is the usual within-site average,
-since cases of different sites are never compared.
+since cases of different sites are never compared. Training without a federation is scored in the same way, by cohort.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from pydantic import Field
+
+from gmmas_schema.base import FrozenModel
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.vocabulary import Split
-from server.records import ModelScore
 
 NameT = TypeVar("NameT", bound=str)
 ValueT = TypeVar("ValueT")
+
+
+class ModelScore(FrozenModel):
+    """Accuracy of one model over the sites of a split.
+
+    Attributes:
+        model_round: the round that made the model; 0 is the seeded start.
+        metrics: mean over the sites weighted by the patients each metric rests on: `dice_wt`, `dice_tc`, `dice_et`, `auc_idh`,
+            `auc_codeletion`, `loss_<task>`; a metric that no site could compute is left out.
+        score: mean of the available `dice_*` (of the `auc_*` where no site has segmentations); None where there is neither.
+        sites: each site's own evaluation.
+    """
+
+    model_round: int = Field(ge=0)
+    split: Split
+    metrics: dict[str, float] = Field(default_factory=dict)
+    score: float | None = None
+    sites: dict[str, Evaluation] = Field(default_factory=dict)
 
 
 def score_model(sites: Mapping[str, Evaluation], *, model_round: int, split: Split) -> ModelScore:

@@ -4,8 +4,7 @@ from hypothesis import strategies as st
 
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import Region, Split, Task
-from server.records import ModelScore
-from server.scores import choose_best, score_model
+from gmmas_workflows.scores import ModelScore, choose_best, score_model
 
 
 def evaluation(*, wt=None, n=0, idh=None, idh_n=0, cases=4, loss=None):
