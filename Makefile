@@ -6,7 +6,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
 
-.PHONY: demo test check format install clean
+.PHONY: demo test check format install clean bench-learning
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Hours; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
+bench-learning: install
+	$(BIN)/python -m benchmarks.learning --final
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -17,6 +17,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -133,7 +134,7 @@ def auc(x: Array, y: NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-def summarise(rows: list[dict], seconds: dict[str, float], options: argparse.Namespace) -> dict[str, object]:
+def summarise(rows: list[dict[str, Any]], seconds: dict[str, float], options: argparse.Namespace) -> dict[str, object]:
     """Return the result as written."""
     x = np.array([row["features"] for row in rows])
     age = np.array([[row["age"]] for row in rows])

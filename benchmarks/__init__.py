@@ -1,0 +1,1 @@
+"""Scripts that measure the project; each has committed results beside the command that made them."""

@@ -1,0 +1,263 @@
+"""One arm with one seed: train it through the real round loop, score its last model, write the result. Interrupted, it goes on.
+
+A federated arm is server.rounds over LocalGrid with one InProcessSite a hospital. A pooled arm is the same with a single site that holds
+every case, whose update is taken over as it is: so both share schedule, checkpoints, readiness and validation, and differ only in where
+the cases are. The model judged is that of the last round, for every arm alike: choosing by validation would favour noisy arms.
+"""
+
+import logging
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from benchmarks.learning.cohorts import SeedCohorts, zero_fill, zero_filled_copies
+from benchmarks.learning.plan import Arm, Experiment, LearningPlan
+from benchmarks.learning.scoring import CaseRow, score_every_subset, score_shown
+from client.in_process import InProcessSite
+from gmmas_data.samples import Sample
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.weights import load_tensors
+from gmmas_runtime.files import write_atomic
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
+from gmmas_workflows.training import LocalTrainer
+from server.checkpoint import RunFolder
+from server.events import EventLog
+from server.local_grid import LocalGrid
+from server.rounds import run_federation
+from strategies.exchange import tensors_down
+
+FIRST_NODE = 100
+SCORED = (Split.VALIDATION, Split.TEST)
+
+
+class ValidationPoint(FrozenModel):
+    """Accuracy over the participants' validation patients after a round (server.scores)."""
+
+    round: int
+    score: float | None
+    metrics: dict[str, float]
+
+
+class ArmResult(FrozenModel):
+    """What one arm with one seed came to; runs/.../<seed>/<arm>.json.
+
+    Attributes:
+        software: commit that trained it.
+        held_out: rows by held-out hospital and subset.
+        own: rows by training hospital with segmentations and split, with the sequences the hospital has.
+        curve: validation after each round.
+        mib_down: sent to the participants over all rounds; `mib_up` received from them; 0 without a federation.
+        seconds: wall time of the rounds.
+        steps: optimiser steps made, over all participants.
+        log_variance: of each task at the end.
+    """
+
+    experiment: Experiment
+    software: str
+    held_out: dict[str, dict[str, tuple[CaseRow, ...]]]
+    own: dict[str, dict[Split, tuple[CaseRow, ...]]]
+    curve: tuple[ValidationPoint, ...]
+    mib_down: float
+    mib_up: float
+    seconds: float
+    steps: int
+    log_variance: dict[Task, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One arm with one seed, in a folder."""
+
+    out: Path
+    plan: LearningPlan
+    arm: Arm
+    seed: int
+    software: str
+
+    @property
+    def experiment(self) -> Experiment:
+        """Return what is to be done."""
+        return self.plan.experiment(self.arm, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the run."""
+        return self.out / str(self.seed) / self.arm.name
+
+    @property
+    def result_path(self) -> Path:
+        """Return the file of the result."""
+        return self.folder.with_name(f"{self.arm.name}.json")
+
+    @property
+    def cohorts(self) -> SeedCohorts:
+        """Return the seed's hospitals."""
+        return SeedCohorts(self.out / str(self.seed), self.plan.phantoms_of(self.seed))
+
+    def rounds_done(self) -> int:
+        """Return the rounds that are on disk."""
+        return max(0, sum(path.name.isdigit() for path in (self.folder / "rounds").glob("*")) - 1)
+
+
+class SilentTracker:
+    """Takes what MLflow would; the run's folder holds all that is needed."""
+
+    def start(self, resolved: Mapping[str, Any]) -> None:
+        """Take the configuration."""
+
+    def log_round(self, record: Any) -> None:
+        """Take a round."""
+
+    def register(self, kind: Literal["best", "last"], weights_folder: Path, *, round: int, metrics: Mapping[str, float]) -> str:  # noqa: A002, ARG002
+        """Take a model; its name is its folder."""
+        return weights_folder.name
+
+    def log_result(self, result: Any) -> None:
+        """Take the result."""
+
+    def finish(self, status: str) -> None:
+        """Take the end."""
+
+
+def read_result(job: Job) -> ArmResult | None:
+    """Return the result of a job that is done; None where there is none, or one of another experiment.
+
+    An experiment that was written before a key of the configuration existed is the same one where the key has its default.
+    """
+    try:
+        result = ArmResult.model_validate_json(job.result_path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return result if result.experiment == job.experiment else None
+
+
+def discard(job: Job) -> None:
+    """Delete a job's run and result, so that it is done anew."""
+    job.result_path.unlink(missing_ok=True)
+    shutil.rmtree(job.folder, ignore_errors=True)
+
+
+def run_job(job: Job) -> str:
+    """Do a job, or what is left of it.
+
+    Returns:
+        Nothing, or why it failed: one failed arm does not end the benchmark.
+    """
+    if read_result(job) is not None:
+        return ""
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    with _log_to(job.folder.with_suffix(".log")):
+        try:
+            result = _train_and_score(job)
+        except Exception as error:
+            logging.getLogger(__name__).exception("arm %s, seed %d", job.arm.name, job.seed)
+            return "".join(traceback.format_exception_only(error)).strip()
+    write_atomic(job.result_path, result.model_dump_json().encode() + b"\n", mode=0o644)
+    return ""
+
+
+def _train_and_score(job: Job) -> ArmResult:
+    experiment = job.experiment
+    config = experiment.federation
+    trainers = make_trainers(job)
+    folder = _open_run(job)
+    grid = LocalGrid({node: InProcessSite(trainer) for node, trainer in enumerate(trainers, start=FIRST_NODE)})
+    with folder.hold():
+        run = run_federation(grid, folder, tracker=SilentTracker(), events=EventLog(folder.events_path))
+    held = {m for trainer in trainers for m in trainer.modalities}
+    tensors = folder.load_round(config.rounds).tensors
+    network = make_network(tensors, experiment, tuple(m for m in MODALITIES if m in held))
+    records = [folder.read_record(number) for number in folder.finished_rounds() if number > 0]
+    scores = [record.validation for record in records if record.validation is not None] + ([run.last] if run.last else [])
+    federated = experiment.kind == "federated"
+    return ArmResult(
+        experiment=experiment,
+        software=job.software,
+        held_out={site: _score_site(job, network, site) for site in job.plan.held_out},
+        own={site.name: own for site in job.plan.training_sites if (own := _score_own(job, network, site.name))},
+        curve=tuple(ValidationPoint(round=score.model_round, score=score.score, metrics=score.metrics) for score in scores),
+        mib_down=sum(record.bytes_down for record in records) / 2**20 if federated else 0.0,
+        mib_up=sum(record.bytes_up for record in records) / 2**20 if federated else 0.0,
+        seconds=sum(record.seconds for record in records),
+        steps=sum(site.steps for record in records for site in record.sites),
+        log_variance={task: float(tensors[f"uncertainty.{task}"]) for task in Task if f"uncertainty.{task}" in tensors},
+    )
+
+
+def make_trainers(job: Job) -> list[LocalTrainer]:
+    """Return the trainer of each node: one a participant, or one with the cases of all."""
+    experiment, cohorts = job.experiment, job.cohorts
+    definition = experiment.federation.model
+    samples: dict[str, dict[Split, tuple[Sample, ...]]] = {}
+    for name in experiment.participants:
+        split = cohorts.split_samples(name, definition.grid, experiment.split)
+        samples[name] = _zero_filled_splits(job, name, split) if experiment.zero_fill else split
+    if experiment.kind == "pooled":
+        samples = {"pooled": {part: tuple(s for split in samples.values() for s in split[part]) for part in Split}}
+    return [LocalTrainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1) for name, split in samples.items()]
+
+
+def make_network(tensors: Mapping[str, np.ndarray], experiment: Experiment, modalities: tuple[Modality, ...]) -> GmmasNetwork:
+    """Return the network of the sequences that somebody trained; an encoder nobody trained would only add noise."""
+    network = GmmasNetwork(experiment.federation.model.network, modalities=modalities)
+    load_tensors(network, tensors_down(tensors, modalities=modalities))
+    return network
+
+
+def _zero_filled_splits(job: Job, name: str, split: Mapping[Split, tuple[Sample, ...]]) -> dict[Split, tuple[Sample, ...]]:
+    """Return a hospital's splits as zero-filling shows them: subsets in training, all it has elsewhere."""
+    dropout = job.plan.dropout_of(job.arm)
+    train = zero_filled_copies(split[Split.TRAIN], dropout=dropout, seed=("zero-fill", job.seed, name))
+    return {part: train if part is Split.TRAIN else tuple(zero_fill(sample) for sample in samples) for part, samples in split.items()}
+
+
+def _open_run(job: Job) -> RunFolder:
+    """Return the folder of the run, emptied where it holds another experiment's.
+
+    All arms of a seed have the same run name, from which the sites draw: the same patients in the same order, augmented alike.
+    """
+    config = job.experiment.federation
+    if (job.folder / "federation.json").exists():
+        try:
+            if RunFolder.open(job.folder).config == config:
+                return RunFolder.open(job.folder)
+        except ConfigError:
+            pass
+        discard(job)
+    return RunFolder.create(job.folder, config, run=f"bench-{job.seed}")
+
+
+def _score_site(job: Job, network: GmmasNetwork, site: str) -> dict[str, tuple[CaseRow, ...]]:
+    samples = job.cohorts.samples(site, job.experiment.federation.model.grid)
+    return score_every_subset(network, samples, zero_filled=job.arm.zero_fill)
+
+
+def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[CaseRow, ...]]:
+    """Return rows of a training hospital's validation and test patients that have a segmentation, with the sequences it has."""
+    split = job.cohorts.split_samples(site, job.experiment.federation.model.grid, job.plan.split)
+    labelled = {part: [sample for sample in split[part] if sample.regions_RXYZ is not None] for part in SCORED}
+    return {part: score_shown(network, kept, MODALITIES, zero_filled=job.arm.zero_fill) for part, kept in labelled.items() if kept}
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Write what is logged to a file, instead of over the progress bar."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,249 @@
+"""What is compared: the common run, the arms, and how an arm's changes make the experiment of one seed."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.phantom import PhantomSite, PhantomSpec
+from gmmas_schema.site import SplitConfig
+
+FOLDER = Path(__file__).parent
+DEADLINE_S = 7 * 86400.0
+"""Sites of one process answer one after the other, on a machine that may be busy: no round is to fail for its time."""
+ONLY_A_FEDERATION = ("strategy", "server_step")
+"""Keys of the configuration that mean nothing where all cases are in one place; an arm of that kind leaves them at their defaults."""
+
+
+class Arm(FrozenModel):
+    """One row of the table.
+
+    Attributes:
+        name: of the arm, its folder and its files.
+        piece: part of the method that it belongs to; rows of a piece stand together.
+        note: what the arm is, for readers of the table.
+        kind: `federated` runs the rounds of a federation; `pooled` trains on the cases of all participants in one place, with as many
+            steps a round as they make together. One participant alone is `pooled` with that one.
+        participants: training hospitals that take part: all, those with any label, or by name.
+        zero_fill: absent sequences are shown to the network as present and zero, in training and in testing.
+        changes: to the common federation; nested, or with dotted keys (`training.learning_rate`). A part with another `kind` replaces
+            the common one as a whole.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    piece: str
+    note: str = ""
+    kind: Literal["federated", "pooled"] = "federated"
+    participants: Literal["all", "labelled"] | tuple[str, ...] = "all"
+    zero_fill: bool = False
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Experiment(FrozenModel):
+    """All that decides the result of one arm with one seed, but for the software.
+
+    Attributes:
+        participants: by name.
+        cohorts: digest of the phantoms' specification.
+    """
+
+    arm: str
+    seed: int
+    kind: Literal["federated", "pooled"]
+    participants: tuple[str, ...]
+    zero_fill: bool
+    split: SplitConfig
+    cohorts: str
+    federation: FederationConfig
+
+    @property
+    def steps(self) -> int:
+        """Return the optimiser steps of the whole run, over all sites."""
+        nodes = len(self.participants) if self.kind == "federated" else 1
+        return self.federation.rounds * self.federation.training.local_steps * nodes
+
+    def same_training(self, other: "Experiment") -> bool:
+        """Tell whether another experiment trains the very same thing under another name."""
+        return self.model_copy(update={"arm": ""}) == other.model_copy(update={"arm": ""})
+
+
+class LearningPlan(FrozenModel):
+    """The benchmark (arms.yaml and phantoms.yaml).
+
+    Attributes:
+        phantoms: the hospitals; their seed is that of the experiment.
+        seeds: each has its own patients and its own initialisation.
+        reference: arm that the others are compared with.
+        upper_bound: arm that the ratio is taken to.
+        development: held-out hospital that choices are made on.
+        test: held-out hospital that is looked at in the final table only.
+        split: of the patients of each training hospital.
+        federation: the run of every arm, but for its changes.
+        arms: the rows.
+    """
+
+    phantoms: PhantomSpec
+    seeds: tuple[PositiveInt, ...] = Field(min_length=1)
+    reference: str
+    upper_bound: str
+    development: str
+    test: str
+    split: SplitConfig
+    federation: FederationConfig
+    arms: tuple[Arm, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "LearningPlan":
+        names = [arm.name for arm in self.arms]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two arms have the same name: {', '.join(twice)}")
+        sites = {site.name for site in self.phantoms.sites}
+        needed = {self.reference, self.upper_bound} - set(names) | {self.development, self.test} - sites
+        needed |= {name for arm in self.arms if not isinstance(arm.participants, str) for name in arm.participants} - sites
+        if needed:
+            raise ValueError(f"not among the arms or hospitals: {', '.join(sorted(needed))}")
+        return self
+
+    @classmethod
+    def read(cls, folder: Path = FOLDER) -> "LearningPlan":
+        """Read the two files.
+
+        Raises:
+            ConfigError: one is missing or wrong; an arm does not fit the federation; or two arms are the same experiment.
+        """
+        phantoms = PhantomSpec.from_yaml(folder / "phantoms.yaml")
+        arms = _ArmsFile.from_yaml(folder / "arms.yaml")
+        values = {name: getattr(arms, name) for name in type(arms).model_fields}
+        plan = cls.parse(values | {"phantoms": phantoms}, where=folder / "arms.yaml")
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Refuse arms whose changes do not fit, and arms that are one experiment under two names, for a table must not show both."""
+        experiments: list[Experiment] = []
+        for arm in self.arms:
+            found = self.experiment(arm, self.seeds[0])
+            if same := next((other.arm for other in experiments if other.same_training(found)), None):
+                raise ConfigError(
+                    "two arms are the same experiment",
+                    where=f"arm {arm.name}",
+                    got=f"what {same} is",
+                    expected="a difference",
+                    remedy="drop one of them, or change what it changes",
+                )
+            experiments.append(found)
+
+    def arm(self, name: str) -> Arm:
+        """Return an arm by its name."""
+        found = next((arm for arm in self.arms if arm.name == name), None)
+        if found is None:
+            expected = ", ".join(arm.name for arm in self.arms)
+            raise ConfigError("there is no such arm", where="arms.yaml", got=name, expected=expected, remedy="name one of these")
+        return found
+
+    @property
+    def held_out(self) -> tuple[str, str]:
+        """Return the hospitals that never train."""
+        return self.development, self.test
+
+    @property
+    def training_sites(self) -> tuple[PhantomSite, ...]:
+        """Return the hospitals that may train."""
+        return tuple(site for site in self.phantoms.sites if site.name not in self.held_out)
+
+    def phantoms_of(self, seed: int) -> PhantomSpec:
+        """Return the specification of one seed's patients."""
+        return self.phantoms.model_copy(update={"seed": seed})
+
+    def experiment(self, arm: Arm, seed: int) -> Experiment:
+        """Return what an arm is with one seed.
+
+        Raises:
+            ConfigError: its changes do not fit the federation.
+        """
+        participants = self._participants(arm)
+        nodes = len(participants) if arm.kind == "federated" else 1
+        raw = merge(self.federation.model_dump(mode="json"), nested(arm.changes))
+        raw |= {"name": "bench-learning", "seed": seed}
+        raw["quorum"] = {"sites": nodes, "replies": nodes, "join_deadline_s": DEADLINE_S, "round_deadline_s": DEADLINE_S}
+        if arm.kind == "pooled":
+            raw = {key: value for key, value in raw.items() if key not in ONLY_A_FEDERATION} | {"strategy": {"kind": "fedavg"}}
+            raw["training"]["local_steps"] *= len(participants)
+        if arm.zero_fill:
+            # Dropped sequences are zeroed in the samples themselves (cohorts.zero_filled_copies).
+            raw["training"]["modality_dropout"] = 0.0
+        return Experiment(
+            arm=arm.name,
+            seed=seed,
+            kind=arm.kind,
+            participants=participants,
+            zero_fill=arm.zero_fill,
+            split=self.split,
+            cohorts=self.phantoms_of(seed).digest(),
+            federation=FederationConfig.parse(raw, where=f"arm {arm.name}"),
+        )
+
+    def dropout_of(self, arm: Arm) -> float:
+        """Return the share of draws that see a subset of the sequences, before zero-filling takes it over."""
+        changed = merge(self.federation.model_dump(mode="json"), nested(arm.changes))
+        return float(changed["training"]["modality_dropout"])
+
+    def _participants(self, arm: Arm) -> tuple[str, ...]:
+        sites = self.training_sites
+        if arm.participants == "all":
+            return tuple(site.name for site in sites)
+        if arm.participants == "labelled":
+            return tuple(site.name for site in sites if any(share > 0 for share in site.labelled.values()))
+        return tuple(site.name for site in sites if site.name in arm.participants)
+
+
+class _ArmsFile(FrozenModel):
+    """Contents of arms.yaml, before the hospitals are known."""
+
+    seeds: tuple[PositiveInt, ...]
+    reference: str
+    upper_bound: str
+    development: str
+    test: str
+    split: SplitConfig
+    federation: FederationConfig
+    arms: tuple[Arm, ...]
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes with their dotted keys as nested mappings."""
+    result: dict[str, Any] = {}
+    for key, value in changes.items():
+        first, _, rest = key.partition(".")
+        inner = {rest: value} if rest else value
+        found = nested(inner) if isinstance(inner, Mapping) else inner
+        both = isinstance(found, dict) and isinstance(result.get(first), dict)
+        result[first] = merge(result[first], found) if both else found
+    return result
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` put over it, mapping by mapping; one with another `kind` replaces the old one."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind", old.get("kind")) == old.get("kind"):
+            result[key] = merge(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def pick(plan: LearningPlan, *, arms: Collection[str] = (), seeds: Collection[int] = ()) -> LearningPlan:
+    """Return the plan with these arms (always with the reference) and seeds only; none named is all.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
+    named = {plan.arm(name).name for name in arms} | {plan.reference}
+    kept = tuple(arm for arm in plan.arms if not arms or arm.name in named)
+    return plan.model_copy(update={"arms": kept, "seeds": tuple(seeds) or plan.seeds})

@@ -1,0 +1,30 @@
+"""The benchmark in seconds: every step of it, on patients, network and runs too small to measure anything."""
+
+from typing import Final
+
+from benchmarks.learning.plan import LearningPlan, merge
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.phantom import PhantomSpec
+from gmmas_schema.site import SplitConfig
+
+QUICK_ARMS: Final = ("gmmas", "pooled", "fedavg-zero-fill")
+"""One of each kind."""
+CASES: Final = 3
+SPACING_MM: Final = 4.0
+TINY: Final = {
+    "rounds": 2,
+    "model": {
+        "network": {"channels": [2, 4], "blocks": [1, 1], "transformer_layers": 1, "transformer_heads": 2},
+        "grid": {"spacing_mm": 8.0, "shape": [16, 20, 16]},
+    },
+    "training": {"local_steps": 2, "warmup_steps": 1},
+}
+
+
+def shrink(plan: LearningPlan) -> LearningPlan:
+    """Return the plan with one seed and everything tiny."""
+    sites = [site.model_copy(update={"cases": CASES}) for site in plan.phantoms.sites]
+    phantoms = PhantomSpec.model_validate(plan.phantoms.model_dump() | {"spacing_mm": SPACING_MM, "sites": sites})
+    federation = FederationConfig.parse(merge(plan.federation.model_dump(mode="json"), TINY), where="quick.py")
+    split = SplitConfig(validation=1 / CASES, test=1 / CASES)
+    return plan.model_copy(update={"phantoms": phantoms, "federation": federation, "split": split, "seeds": plan.seeds[:1]})

@@ -1,0 +1,104 @@
+import pytest
+
+from benchmarks.learning.plan import Arm, Experiment, LearningPlan, merge, nested, pick
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.federation import FederationConfig
+
+
+@pytest.fixture(scope="module")
+def plan() -> LearningPlan:
+    return LearningPlan.read()
+
+
+def with_arms(plan: LearningPlan, *arms: Arm) -> LearningPlan:
+    return plan.model_copy(update={"arms": (*plan.arms[:1], *arms)})
+
+
+def test_dotted_keys_and_mappings_meet() -> None:
+    changes = {"training.local_steps": 3, "training": {"batch_size": 4}, "model.grid.spacing_mm": 2.0, "rounds": 5}
+    assert nested(changes) == {"training": {"local_steps": 3, "batch_size": 4}, "model": {"grid": {"spacing_mm": 2.0}}, "rounds": 5}
+
+
+def test_changes_reach_into_mappings_but_another_kind_replaces() -> None:
+    base = {"strategy": {"kind": "holders", "weights": "sqrt"}, "training": {"a": 1, "b": 2}, "off": None}
+    assert merge(base, {"training": {"b": 3}})["training"] == {"a": 1, "b": 3}
+    assert merge(base, {"strategy": {"weights": "uniform"}})["strategy"] == {"kind": "holders", "weights": "uniform"}
+    assert merge(base, {"strategy": {"kind": "holders"}})["strategy"] == base["strategy"]
+    assert merge(base, {"strategy": {"kind": "fedavg"}})["strategy"] == {"kind": "fedavg"}
+    assert merge(base, {"off": {"x": 1}, "training": None}) == {"strategy": base["strategy"], "training": None, "off": {"x": 1}}
+    assert base["training"] == {"a": 1, "b": 2}
+
+
+def test_the_held_out_hospitals_never_train(plan) -> None:
+    for arm in plan.arms:
+        experiment = plan.experiment(arm, plan.seeds[0])
+        assert experiment.participants
+        assert not set(experiment.participants) & set(plan.held_out)
+
+
+def test_the_hospitals_lack_what_they_are_named_for(plan) -> None:
+    everyone = set(plan.experiment(plan.arm("gmmas"), 1).participants)
+    labelled = set(plan.experiment(plan.arm("labelled-only"), 1).participants)
+    assert everyone == {"full", "no-t1ce", "flair-only", "unlabelled", "segmentation-only", "molecular-only"}
+    assert everyone - labelled == {"unlabelled"}
+
+
+def test_pooled_training_makes_the_steps_of_all_its_hospitals(plan) -> None:
+    federated, pooled = (plan.experiment(plan.arm(name), 1) for name in ("labelled-only", "pooled"))
+    assert pooled.participants == federated.participants
+    assert pooled.steps == federated.steps
+    assert pooled.federation.training.local_steps == 5 * federated.federation.training.local_steps
+    assert pooled.federation.quorum.sites == 1
+    assert federated.federation.quorum.sites == federated.federation.quorum.replies == 5
+    alone = plan.experiment(plan.arm("alone-full"), 1)
+    assert (alone.participants, alone.federation.training.local_steps) == (("full",), federated.federation.training.local_steps)
+
+
+def test_zero_filling_takes_the_dropout_of_sequences_over(plan) -> None:
+    arm = Arm(name="zero", piece="p", zero_fill=True, changes={"training.modality_dropout": 0.5})
+    assert plan.experiment(arm, 1).federation.training.modality_dropout == 0
+    assert plan.dropout_of(arm) == 0.5
+
+
+def test_every_seed_has_its_own_patients_and_initialisation(plan) -> None:
+    first, second = (plan.experiment(plan.arms[0], seed) for seed in (101, 102))
+    assert first.cohorts != second.cohorts
+    assert first.federation.seed != second.federation.seed
+
+
+def test_an_experiment_of_before_a_new_key_is_the_same_if_the_key_has_its_default(plan) -> None:
+    experiment = plan.experiment(plan.arm("gmmas"), 101)
+    stored = experiment.model_dump(mode="json")
+    del stored["federation"]["training"]["gradient_clip_norm"]
+    assert Experiment.model_validate(stored) == experiment
+    stored["federation"]["training"]["gradient_clip_norm"] = 1.0
+    assert Experiment.model_validate(stored) != experiment
+
+
+def test_one_experiment_under_two_names_is_refused(plan) -> None:
+    default = FederationConfig().training.uncertainty_weighting
+    twin = Arm(name="twin", piece="p", changes={"training.uncertainty_weighting": default})
+    with pytest.raises(ConfigError, match="same experiment"):
+        with_arms(plan, twin).check()
+
+
+@pytest.mark.parametrize("changes", [{"training.local_stepz": 3}, {"training.local_steps": 0}, {"strategy.kind": "magic"}])
+def test_a_change_that_does_not_fit_is_refused(plan, changes) -> None:
+    with pytest.raises(ConfigError, match="FederationConfig"):
+        with_arms(plan, Arm(name="wrong", piece="p", changes=changes)).check()
+
+
+def test_unknown_names_are_refused(plan) -> None:
+    raw = plan.model_dump()
+    for change in ({"reference": "nobody"}, {"test": "nowhere"}, {"arms": [*raw["arms"], raw["arms"][0]]}):
+        with pytest.raises(ConfigError):
+            LearningPlan.parse(raw | change, where="test")
+    with pytest.raises(ConfigError, match="no such arm"):
+        pick(plan, arms=["nobody"])
+
+
+def test_the_reference_is_always_picked(plan) -> None:
+    picked = pick(plan, arms=["pooled"], seeds=[9])
+    assert [arm.name for arm in picked.arms] == ["gmmas", "pooled"]
+    assert picked.seeds == (9,)
+    assert pick(plan) == plan

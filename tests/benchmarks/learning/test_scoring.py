@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from benchmarks.learning.scoring import ALL, score_every_subset, score_shown
+from gmmas_model.network import GmmasNetwork
+from gmmas_schema.model import NetworkConfig
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
+from tests.benchmarks.learning.samples import make_sample
+
+TINY = NetworkConfig(channels=(2, 4), blocks=(1, 1), transformer_layers=1, transformer_heads=2)
+
+
+def make_network(modalities=MODALITIES) -> GmmasNetwork:
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return GmmasNetwork(TINY, modalities=modalities)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return [make_sample(1), make_sample(2, enhancing=False), make_sample(3, segmentation=False)]
+
+
+def test_rows_of_all_15_subsets_in_the_order_of_the_samples(samples) -> None:
+    rows = score_every_subset(make_network(), samples, zero_filled=False)
+    assert len(rows) == 15
+    assert {tuple(row.case for row in of_subset) for of_subset in rows.values()} == {("c1", "c2", "c3")}
+    assert [len(row.dice) for row in rows[ALL]] == [3, 3, 0]
+    assert [row.truth for row in rows[ALL]] == [{Task.IDH: True}, {Task.IDH: False}, {Task.IDH: True}]
+    probabilities = {rows[name][0].probability[Task.IDH] for name in rows}
+    assert len(probabilities) == 15, "each subset is another input"
+
+
+def test_a_model_that_reads_nothing_of_what_is_shown_says_nothing(samples) -> None:
+    network = make_network((Modality.FLAIR, Modality.T2))
+    rows = score_shown(network, samples, [Modality.T1CE], zero_filled=False)
+    assert [row.probability[Task.IDH] for row in rows] == [0.5] * 3
+    assert rows[0].dice == dict.fromkeys(Region, 0.0)
+    assert rows[1].dice == {Region.WT: 0.0, Region.TC: 0.0, Region.ET: 1.0}, "nothing found where nothing is"
+    shown = score_shown(network, samples, [Modality.T1CE, Modality.FLAIR], zero_filled=False)
+    assert shown[0] == score_shown(network, samples, [Modality.FLAIR], zero_filled=False)[0]
+    assert shown[0].probability[Task.IDH] != 0.5
+
+
+def test_zero_filled_is_another_input_than_absent(samples) -> None:
+    network = make_network()
+    absent, zeros = (score_shown(network, samples, [Modality.T1], zero_filled=zero_filled)[0] for zero_filled in (False, True))
+    assert absent.probability != zeros.probability
+    everything = [score_shown(network, samples, MODALITIES, zero_filled=zero_filled)[0] for zero_filled in (False, True)]
+    assert everything[0] == everything[1]
