@@ -11,6 +11,8 @@ QUICK_ARMS: Final = ("gmmas", "pooled", "fedavg-zero-fill")
 """One of each kind."""
 CASES: Final = 3
 SPACING_MM: Final = 4.0
+AT_ONCE: Final = {"training": {"semi_supervised": {"ready_dice": 0.0, "ready_auc": 0.0, "ready_rounds": 1}}}
+"""A run of two rounds is to come to its pseudo-labels."""
 TINY: Final = {
     "rounds": 2,
     "model": {
@@ -25,6 +27,9 @@ def shrink(plan: LearningPlan) -> LearningPlan:
     """Return the plan with one seed and everything tiny."""
     sites = [site.model_copy(update={"cases": CASES}) for site in plan.phantoms.sites]
     phantoms = PhantomSpec.model_validate(plan.phantoms.model_dump() | {"spacing_mm": SPACING_MM, "sites": sites})
-    federation = FederationConfig.parse(merge(plan.federation.model_dump(mode="json"), TINY), where="quick.py")
+    tiny = merge(plan.federation.model_dump(mode="json"), TINY)
+    if plan.federation.training.semi_supervised is not None:
+        tiny = merge(tiny, AT_ONCE)
+    federation = FederationConfig.parse(tiny, where="quick.py")
     split = SplitConfig(validation=1 / CASES, test=1 / CASES)
     return plan.model_copy(update={"phantoms": phantoms, "federation": federation, "split": split, "seeds": plan.seeds[:1]})
