@@ -1,12 +1,15 @@
 """Configuration of one federated run (federation.yaml), read at the coordinator."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import TASKS, Task
+
+LOSS_FLOOR: Final = 0.05
+"""Added to a task's loss under its log-variance, which bounds the log-variance below."""
 
 
 class DistillationConfig(FrozenModel):

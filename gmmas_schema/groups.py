@@ -5,6 +5,7 @@ A tensor's name decides its group, so both sides agree without a table. Names ar
     encoders.<modality>.*               -> encoder.<modality>
     gates.<modality>.*                  -> gate.<modality>        bias of the fusion gate
     fusion.* | bottleneck.* | decoder.* -> fusion | bottleneck | decoder
+    adapter.* | anchors.*               -> adapter | anchors      completion of missing modalities, and the prototypes it looks at
     heads.<task>.*                      -> head.<task>
     uncertainty.<task>                  -> uncertainty.<task>     log-variance of the task's loss
 """
@@ -12,15 +13,17 @@ A tensor's name decides its group, so both sides agree without a table. Names ar
 from collections.abc import Collection, Iterable, Mapping
 
 from gmmas_schema.errors import ProtocolError
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Task
 
 SHARED = ("fusion", "bottleneck", "decoder")
+COMPLETION = ("adapter", "anchors")
 _PREFIX = {"encoders": "encoder", "gates": "gate", "heads": "head", "uncertainty": "uncertainty"}
 
 GROUPS = (
     *(f"encoder.{m}" for m in MODALITIES),
     *(f"gate.{m}" for m in MODALITIES),
     *SHARED,
+    *COMPLETION,
     *(f"head.{t}" for t in TASKS),
     *(f"uncertainty.{t}" for t in TASKS),
 )
@@ -34,7 +37,7 @@ def group_of(tensor: str) -> str:
         ProtocolError: the name belongs to no group.
     """
     first, _, rest = tensor.partition(".")
-    group = first if first in SHARED else f"{_PREFIX.get(first, first)}.{rest.partition('.')[0]}"
+    group = first if first in (*SHARED, *COMPLETION) else f"{_PREFIX.get(first, first)}.{rest.partition('.')[0]}"
     if group not in GROUPS:
         raise ProtocolError(
             "a tensor belongs to no group",
@@ -59,16 +62,28 @@ def groups_received(modalities: Collection[Modality]) -> frozenset[str]:
     return frozenset(GROUPS) - {f"encoder.{m}" for m in absent} - {f"gate.{m}" for m in absent}
 
 
-def groups_sent(modalities: Collection[Modality], labelled: Mapping[Task, int]) -> frozenset[str]:
+def groups_sent(
+    modalities: Collection[Modality], labelled: Mapping[Task, int], *, pseudo: Collection[Region | Task] = ()
+) -> frozenset[str]:
     """Return the groups a site trains and sends.
 
-    Encoders: of the sequences it has. Gates: where it has at least one more sequence, for a gate alone learns nothing. Decoder,
-    heads and uncertainties: of the tasks it has labels for. A site without any label sends nothing.
+    Encoders: of the sequences it has. Gates and adapter: where it has at least one more sequence, for alone they learn nothing. Decoder:
+    with segmentations or pseudo-labels of regions. Heads and uncertainties: of the tasks it has labels for. Anchors: with all sequences
+    and segmentations. A site without any label or pseudo-label sends nothing.
+
+    Args:
+        modalities: the site's sequences.
+        labelled: labelled cases per task.
+        pseudo: regions and molecular tasks it has pseudo-labels of.
     """
     tasks = [t for t in TASKS if labelled.get(t, 0) > 0]
-    if not tasks or not modalities:
+    if not (tasks or pseudo) or not modalities:
         return frozenset()
     sent = {"fusion", "bottleneck"} | {f"encoder.{m}" for m in modalities}
-    sent |= {f"gate.{m}" for m in modalities} if len(modalities) > 1 else set()
+    sent |= {f"gate.{m}" for m in modalities} | {"adapter"} if len(modalities) > 1 else set()
     sent |= {f"head.{t}" for t in tasks} | {f"uncertainty.{t}" for t in tasks}
-    return frozenset(sent | {"decoder"} if Task.SEGMENTATION in tasks else sent)
+    if Task.SEGMENTATION in tasks or any(isinstance(target, Region) for target in pseudo):
+        sent.add("decoder")
+    if Task.SEGMENTATION in tasks and len(modalities) == len(MODALITIES):
+        sent.add("anchors")
+    return frozenset(sent)

@@ -106,5 +106,5 @@ def _modalities(entry: tuple[str, Member]) -> tuple[Modality, ...]:
 
 def _accept(record: SiteRecord, report: SiteReport) -> SiteRecord:
     """Return the record of a counted reply with what the site reported."""
-    fields = ("modalities", "cases", "labelled", "losses", "steps", "seconds", "peak_memory_mib", "evaluation")
+    fields = ("modalities", "cases", "labelled", "pseudo_labels", "losses", "steps", "seconds", "peak_memory_mib", "evaluation")
     return record.model_copy(update={"outcome": Outcome.ACCEPTED} | {name: getattr(report, name) for name in fields})

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import by_group, groups_sent
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest
+from strategies.holders import accepted_targets
+from strategies.readiness import task_of
 
 Float32 = NDArray[np.float32]
 
@@ -53,9 +55,11 @@ def check_reply(
     """
     _check_identity(report, request, description)
     _check_counts(report, description)
+    _check_pseudo_labels(report, request, description)
     if report.evaluation is not None:
         _check_evaluation(report.evaluation, request, report.site)
-    allowed = groups_sent(description.modalities, description.labelled) & groups_sent(report.modalities, report.labelled)
+    allowed = groups_sent(description.modalities, description.labelled, pseudo=request.ready)
+    allowed &= groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
     _check_names(tensors, allowed if request.action is Action.TRAIN else (), reference, report.site)
     for name, value in tensors.items():
         _check_tensor(name, value, reference[name].shape, report.site)
@@ -87,6 +91,16 @@ def _check_counts(report: SiteReport, description: SiteDescription) -> None:
     foreign = set(report.modalities) - set(description.modalities)
     if foreign:
         _refuse("modalities", site, ", ".join(sorted(foreign)), "only those described")
+
+
+def _check_pseudo_labels(report: SiteReport, request: TaskRequest, description: SiteDescription) -> None:
+    """Refuse pseudo-labels of a target that is not ready, or of more cases than are unlabelled."""
+    for target, ledger in report.pseudo_labels.items():
+        if target not in request.ready:
+            _refuse("pseudo-labels", report.site, target, ", ".join(request.ready) or "none: nothing is ready")
+        unlabelled = description.cases - report.labelled.get(task_of(target), 0)
+        if not ledger.accepted <= ledger.offered <= unlabelled:
+            _refuse(f"pseudo-labelled cases for {target}", report.site, f"{ledger.accepted} of {ledger.offered}", f"at most {unlabelled}")
 
 
 def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -> None:

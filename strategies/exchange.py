@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from gmmas_schema.groups import group_of, groups_received, groups_sent
+from gmmas_schema.messages import Target
 from gmmas_schema.vocabulary import Modality, Task
 
 ValueT = TypeVar("ValueT")
@@ -22,7 +23,9 @@ def tensors_down(tensors: Mapping[str, ValueT], *, modalities: Collection[Modali
     return select_groups(tensors, groups_received(modalities))
 
 
-def names_up(names: Iterable[str], *, modalities: Collection[Modality], labelled: Mapping[Task, int]) -> tuple[str, ...]:
-    """Return the tensor names that a site with these modalities and labels trains and sends."""
-    groups = groups_sent(modalities, labelled)
+def names_up(
+    names: Iterable[str], *, modalities: Collection[Modality], labelled: Mapping[Task, int], pseudo: Collection[Target] = ()
+) -> tuple[str, ...]:
+    """Return the tensor names that a site with these modalities, labels and pseudo-labels trains and sends."""
+    groups = groups_sent(modalities, labelled, pseudo=pseudo)
     return tuple(name for name in names if group_of(name) in groups)

@@ -8,8 +8,10 @@ training cases of the site, labelled for the task or not, which is what the hold
 
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import SiteReport
+from strategies.holders import accepted_targets
 
 
 def weigh_cases(report: SiteReport) -> dict[str, float]:
     """Return the site's number of training cases for every group it may send."""
-    return dict.fromkeys(groups_sent(report.modalities, report.labelled), float(report.cases)) if report.cases > 0 else {}
+    groups = groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
+    return dict.fromkeys(groups, float(report.cases)) if report.cases > 0 else {}

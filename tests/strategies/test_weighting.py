@@ -1,16 +1,39 @@
-from typing import get_args
+import pytest
 
-from gmmas_schema.federation import FedAvgStrategy, FederationConfig, Strategy
-from strategies.fedavg import weigh_cases
-from strategies.holders import weigh_holders
-from strategies.weighting import WEIGHTINGS, choose_weighting
+from gmmas_schema.federation import FedAvgStrategy, FederationConfig, HoldersStrategy
+from gmmas_schema.messages import PseudoLabels, SiteReport
+from gmmas_schema.vocabulary import MODALITIES, Region, Task
+from strategies.weighting import choose_weighting
+
+REPORT = SiteReport(
+    site="s",
+    run="r",
+    round=1,
+    model_digest="d",
+    modalities=MODALITIES,
+    cases=30,
+    labelled={Task.IDH: 9},
+    pseudo_labels={Region.WT: PseudoLabels(offered=21, accepted=20, positive=5, negative=5, share=1, agreement=0.8)},
+)
 
 
-def test_every_strategy_that_can_be_configured_has_a_weighting():
-    configurable = {kind().kind for kind in get_args(get_args(Strategy)[0])}
-    assert configurable == set(WEIGHTINGS)
+def test_holders_by_square_root_are_the_default():
+    assert choose_weighting(FederationConfig().strategy)(REPORT)["head.idh"] == 3
 
 
-def test_the_configuration_decides():
-    assert choose_weighting(FederationConfig().strategy) is weigh_holders
-    assert choose_weighting(FedAvgStrategy()) is weigh_cases
+@pytest.mark.parametrize(("weights", "expected"), [("sqrt", 3), ("cases", 9), ("uniform", 1)])
+def test_the_scale_of_the_counts_can_be_chosen(weights, expected):
+    assert choose_weighting(HoldersStrategy(weights=weights))(REPORT)["head.idh"] == expected
+
+
+def test_pseudo_labels_count_by_their_weight_and_quality():
+    weigh = choose_weighting(HoldersStrategy(weights="cases"), pseudo={Region.WT: 0.5})
+    assert weigh(REPORT)["decoder"] == pytest.approx(0.5 * 0.8 * 20)
+    assert weigh(REPORT)["encoder.t1ce"] == 9
+    assert "head.segmentation" not in weigh(REPORT)
+
+
+def test_federated_averaging_counts_every_case():
+    weights = choose_weighting(FedAvgStrategy(), pseudo={Region.WT: 0.5})(REPORT)
+    assert set(weights.values()) == {30}
+    assert "decoder" in weights

@@ -1,0 +1,29 @@
+"""Task weights in closed form: the log-variances that minimise the weighed loss, from the sites' mean losses.
+
+    s_t = argmin_s 1/2 (exp(-s) (L_t + d) + s) = log(L_t + d),     L_t = sum_k n_kt L_kt / sum_k n_kt
+
+Kendall, Gal and Cipolla, CVPR 2018, eq. 7, solved instead of learned: nothing can run away, a short run is at its optimum at once, and
+no site's optimiser moves a number that means something for all. d is the floor of gmmas_schema.federation.LOSS_FLOOR.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from gmmas_schema.federation import LOSS_FLOOR
+from gmmas_schema.vocabulary import TASKS, Task
+
+
+def closed_form(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]]) -> dict[Task, float]:
+    """Return the log-variance of every task that a site trained.
+
+    Args:
+        losses: per site the mean unweighted loss and the number of labelled cases per task.
+    """
+    reports = list(losses)
+    found: dict[Task, float] = {}
+    for task in TASKS:
+        pairs = [(loss[task], counts.get(task, 0)) for loss, counts in reports if task in loss and counts.get(task, 0) > 0]
+        total = sum(count for _, count in pairs)
+        if total:
+            found[task] = math.log(math.fsum(loss * count for loss, count in pairs) / total + LOSS_FLOOR)
+    return found
