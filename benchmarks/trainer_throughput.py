@@ -15,7 +15,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ RESULT = ROOT / "benchmarks" / "results" / "trainer_throughput.json"
 SITE, RUN, SEED = "north", "throughput", 1
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8, help="rounds of each kind")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     config = FederationConfig.from_yaml(options.config)
     samples = [make_sample(number, config.model.grid.shape, config.model.grid.spacing_mm) for number in range(options.cases)]

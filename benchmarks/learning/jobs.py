@@ -6,11 +6,16 @@ the cases are. The model judged is that of the last round, for every arm alike: 
 """
 
 import logging
+import multiprocessing
+import os
 import shutil
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,6 +159,7 @@ def run_job(job: Job) -> str:
     """
     if read_result(job) is not None:
         return ""
+    _end_with_parent()
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with _log_to(job.folder.with_suffix(".log")):
         try:
@@ -246,6 +252,14 @@ def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[
     split = job.cohorts.split_samples(site, job.experiment.federation.model.grid, job.plan.split)
     labelled = {part: [sample for sample in split[part] if sample.regions_RXYZ is not None] for part in SCORED}
     return {part: score_shown(network, kept, MODALITIES, zero_filled=job.arm.zero_fill) for part, kept in labelled.items() if kept}
+
+
+@cache
+def _end_with_parent() -> None:
+    """See to it, once a process, that a worker does not go on training when the benchmark that started it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 @contextmanager
