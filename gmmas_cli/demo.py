@@ -30,6 +30,7 @@ from gmmas_cli.demo_report import (
 from gmmas_cli.live import LiveRun
 from gmmas_cli.progress import progress_bar
 from gmmas_cli.run import failure_of
+from gmmas_schema.base import differing_keys
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
@@ -40,7 +41,6 @@ from server.checkpoint import RunFolder
 from server.deployment import prepare_run, submit_run
 from server.following import follow_run
 from server.records import Outcome
-from server.submission import differing_keys
 
 CONFIGS = Path(__file__).resolve().parents[1] / "site_configs"
 SHEET_CASES = 6

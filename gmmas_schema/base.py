@@ -65,6 +65,16 @@ class FrozenModel(BaseModel):
             ) from error
 
 
+def differing_keys(before: Any, after: Any, *, key: str = "") -> list[str]:
+    """Return the differences of two plain JSON values as `key: before -> after`, keys joined by dots."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and all(isinstance(v, dict) for v in before):
+        before, after = dict(enumerate(before)), dict(enumerate(after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = dict.fromkeys([*before, *after])
+        return [text for name in names for text in differing_keys(before.get(name), after.get(name), key=f"{key}.{name}".lstrip("."))]
+    return [] if before == after else [f"{key}: {json.dumps(before)} -> {json.dumps(after)}"]
+
+
 def _ordered_and_unique(value: tuple[Modality, ...]) -> tuple[Modality, ...]:
     if len(set(value)) != len(value):
         raise ValueError("a modality is named twice")

@@ -1,56 +1,24 @@
-"""The folder of a federated run: its configuration, its events, and one atomic, checksummed directory per finished round.
+"""The folder of a federated run: its configuration and its events beside the rounds of gmmas_workflows.run_folder.
 
-    federation.json                    resolved configuration
-    run.json                           identifier of the run; a resumed run keeps it
-    events.jsonl                       event log
-    rounds/0000/                       the seeded start; then one folder a round
-        model.safetensors, model.json  global model after the round (of older rounds only the best is kept)
-        round.json                     what happened (server.records.RoundRecord)
-        SHA256SUMS                     `sha256sum -c SHA256SUMS` checks the folder
-    models/best/, models/last/         the run's outcome
-    result.json                        the run's end (server.records.RunResult)
-
-A folder is written under a temporary name, flushed to the disk and renamed, so after a crash a round is there as a whole or not at all.
+federation.json                    resolved configuration
+run.json                           identifier of the run; a resumed run keeps it
+events.jsonl                       event log
+rounds/, models/                   one folder a round, and the run's outcome (gmmas_workflows.run_folder)
+result.json                        the run's end (server.records.RunResult)
 """
 
-import fcntl
-import json
-import os
-import re
-import shutil
-import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gmmas_model.weights import Weights, load_weights, save_weights
-from gmmas_runtime.files import make_private_folder, sha256_file, sync_folder, write_atomic
-from gmmas_schema.base import FrozenModel
-from gmmas_schema.errors import ConfigError, FederationError, ModelError
+from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
+from gmmas_workflows.run_folder import RunStore, begin_run, read_run
 from server.records import RoundRecord, RunResult
 
-KEEP_LAST: Final = 3
-"""Models of the last rounds that are kept, so that one damaged folder costs a round and not the run."""
-
-_ROUNDS, _SUMS, _RECORD = "rounds", "SHA256SUMS", "round.json"
-_MODEL_FILES = ("model.safetensors", "model.json")
-_TEMPORARY = ".unfinished-"
-_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
+CONFIGURATION: Final = "federation.json"
 
 
-class RunIdentity(FrozenModel):
-    """Contents of run.json."""
-
-    run: str
-
-
-class RunFolder:
+class RunFolder(RunStore[RoundRecord, RunResult]):
     """One federated run on disk.
 
     Attributes:
@@ -60,7 +28,8 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, *, config: FederationConfig, run: str) -> None:
-        self.path, self.config, self.run = path, config, run
+        super().__init__(path, definition=config.model, run=run, round_type=RoundRecord, result_type=RunResult)
+        self.config = config
 
     @classmethod
     def create(cls, path: Path, config: FederationConfig, *, run: str | None = None) -> Self:
@@ -75,22 +44,20 @@ class RunFolder:
         Raises:
             ConfigError: the folder holds a run of another configuration.
         """
-        if (path / "federation.json").exists():
+        if (path / CONFIGURATION).exists():
             folder = cls.open(path)
             if folder.config != config:
                 raise ConfigError(
                     "the folder holds a run of another configuration",
                     where=path,
                     got=f"digest {config.digest()[:12]}",
-                    expected=f"digest {folder.config.digest()[:12]} (federation.json)",
+                    expected=f"digest {folder.config.digest()[:12]} ({CONFIGURATION})",
                     remedy="resume with the configuration it began with, or name a new folder",
                 )
             return folder
-        make_private_folder(path)
-        identity = RunIdentity(run=run or f"{config.name}-{config.digest()[:8]}")
-        write_atomic(path / "run.json", identity.model_dump_json().encode() + b"\n")
-        write_atomic(path / "federation.json", config.model_dump_json(indent=2).encode() + b"\n")
-        return cls(path, config=config, run=identity.run)
+        identifier = run or f"{config.name}-{config.digest()[:8]}"
+        begin_run(path, config, file=CONFIGURATION, run=identifier)
+        return cls(path, config=config, run=identifier)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -99,203 +66,10 @@ class RunFolder:
         Raises:
             ConfigError: there is no run, or its configuration cannot be read.
         """
-        config = FederationConfig.parse(_read_json(path / "federation.json"), where=path / "federation.json")
-        identity = RunIdentity.parse(_read_json(path / "run.json"), where=path / "run.json")
-        return cls(path, config=config, run=identity.run)
+        config, run = read_run(path, FederationConfig, file=CONFIGURATION)
+        return cls(path, config=config, run=run)
 
     @property
     def events_path(self) -> Path:
         """The event log."""
         return self.path / "events.jsonl"
-
-    @property
-    def result_path(self) -> Path:
-        """The run's end; there once the run has finished."""
-        return self.path / "result.json"
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes from working in this folder; the hold ends with the process, however it ends.
-
-        Raises:
-            FederationError: another process holds it.
-        """
-        with (self.path / "lock").open("w") as lock:
-            for attempt in range(_LOCK_ATTEMPTS):
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if attempt == _LOCK_ATTEMPTS - 1:
-                        raise FederationError(
-                            "another process is at work on this run",
-                            where=self.path,
-                            got="a held lock",
-                            expected="one coordinator a run",
-                            remedy="wait for it or stop it first",
-                        ) from error
-                    # Whoever only asks whether the run is at work holds the lock for a moment.
-                    time.sleep(_LOCK_PAUSE_S)
-            yield
-
-    def round_path(self, round: int) -> Path:  # noqa: A002 - the field's word
-        """Return the folder of a round."""
-        return self.path / _ROUNDS / f"{round:04d}"
-
-    def model_path(self, kind: Literal["best", "last"]) -> Path:
-        """Return the folder of a published model."""
-        return self.path / "models" / kind
-
-    def finished_rounds(self) -> tuple[int, ...]:
-        """Return the rounds that are there, 0 (the start) included; unfinished folders do not count."""
-        rounds = self.path / _ROUNDS
-        names = [entry.name for entry in rounds.iterdir()] if rounds.exists() else []
-        return tuple(sorted(int(name) for name in names if re.fullmatch(r"\d{4,}", name)))
-
-    def write_round(self, tensors: Mapping[str, NDArray[np.float32]], *, record: RoundRecord | None) -> RoundRecord | None:
-        """Write a finished round as a whole; `record` None writes the seeded start.
-
-        Returns:
-            The record with the digest of the model file filled in.
-        """
-        number = 0 if record is None else record.round
-        clear_unfinished(self.path / _ROUNDS)
-        with _whole_folder(self.round_path(number)) as folder:
-            metadata = {"run": self.run, "round": str(number)}
-            digest = save_weights(folder, tensors, self.config.model, metadata=metadata)
-            if record is not None:
-                record = record.model_copy(update={"model_sha256": digest})
-                write_atomic(folder / _RECORD, record.model_dump_json(indent=2).encode() + b"\n")
-            _write_sums(folder)
-        return record
-
-    def load_round(self, round: int) -> Weights:  # noqa: A002
-        """Return the model of a round, tensors by name, after checking the folder's digests.
-
-        Raises:
-            ModelError: a file is missing or damaged, or holds another model than federation.json defines.
-        """
-        folder = self.round_path(round)
-        _check_sums(folder, needed=_MODEL_FILES)
-        weights = load_weights(folder)
-        if weights.definition != self.config.model:
-            raise ModelError(
-                "a checkpoint holds another model than the run's configuration",
-                where=folder,
-                got=weights.definition.digest()[:12],
-                expected=self.config.model.digest()[:12],
-                remedy="restore federation.json, or start a new run",
-            )
-        # The order of names in the file is not fixed, and whoever draws random numbers tensor by tensor would see it.
-        return replace(weights, tensors=dict(sorted(weights.tensors.items())))
-
-    def read_record(self, round: int) -> RoundRecord:  # noqa: A002
-        """Return what happened in a round.
-
-        Raises:
-            ModelError: the record is missing or damaged.
-        """
-        folder = self.round_path(round)
-        _check_sums(folder, needed=(_RECORD,))
-        return RoundRecord.parse(_read_json(folder / _RECORD), where=folder / _RECORD)
-
-    def read_result(self) -> RunResult | None:
-        """Return the run's end, or None while it has not come."""
-        return RunResult.parse(_read_json(self.result_path), where=self.result_path) if self.result_path.exists() else None
-
-    def write_result(self, result: RunResult) -> None:
-        """Write the run's end."""
-        write_atomic(self.result_path, result.model_dump_json(indent=2).encode() + b"\n")
-
-    def prune_models(self, *, keep: Collection[int]) -> None:
-        """Delete the model files of all rounds but the last KEEP_LAST and those in `keep`; records stay.
-
-        SHA256SUMS is rewritten first, so a crash in between leaves a file that no sum names, never a sum without its file.
-        """
-        for number in self.finished_rounds()[:-KEEP_LAST]:
-            folder = self.round_path(number)
-            if number in keep or not any((folder / name).exists() for name in _MODEL_FILES):
-                continue
-            _write_sums(folder, leave_out=_MODEL_FILES)
-            for name in _MODEL_FILES:
-                (folder / name).unlink(missing_ok=True)
-
-    def publish_model(self, kind: Literal["best", "last"], *, round: int) -> Path:  # noqa: A002
-        """Copy the model of a round to models/<kind> as a whole and return that folder."""
-        self.load_round(round)
-        target = self.model_path(kind)
-        clear_unfinished(target.parent)
-        if target.exists():
-            shutil.rmtree(target)
-        with _whole_folder(target) as folder:
-            for name in _MODEL_FILES:
-                shutil.copyfile(self.round_path(round) / name, folder / name)
-        return target
-
-
-def clear_unfinished(parent: Path) -> None:
-    """Remove folders that a crash left half-written."""
-    for leftover in parent.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(leftover)
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; flush it to the disk and rename it to `target` when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.parent / f"{_TEMPORARY}{target.name}"
-    folder.mkdir()
-    yield folder
-    for file in folder.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    sync_folder(folder)
-    folder.rename(target)
-    sync_folder(target.parent)
-
-
-def _write_sums(folder: Path, *, leave_out: Collection[str] = ()) -> None:
-    """Write the digests of a folder's files in the form of sha256sum."""
-    names = sorted(file.name for file in folder.iterdir() if file.name != _SUMS and file.name not in leave_out)
-    text = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names)
-    write_atomic(folder / _SUMS, text.encode())
-
-
-def _check_sums(folder: Path, *, needed: Collection[str]) -> None:
-    """Refuse a folder in which a needed file is missing or differs from its digest."""
-    try:
-        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(folder / _SUMS, got=type(error).__name__) from error
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in needed:
-        file = folder / name
-        if name not in sums or not file.is_file():
-            raise _damaged(file, got="no such file")
-        found = sha256_file(file)
-        if found != sums[name]:
-            raise _damaged(file, got=f"digest {found[:12]}", expected=f"digest {sums[name][:12]} ({_SUMS})")
-
-
-def _damaged(file: Path, *, got: str, expected: str = "the file as it was written") -> ModelError:
-    return ModelError(
-        "a checkpoint is damaged",
-        where=file,
-        got=got,
-        expected=expected,
-        remedy=f"restore it from a copy, or delete the folder {file.parent.name} to go on from the round before",
-    )
-
-
-def _read_json(path: Path) -> Any:
-    """Return the contents of a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "a run's file cannot be read",
-            where=path,
-            got=type(error).__name__,
-            expected="a JSON file that `gmmas run` wrote",
-            remedy="name the folder of a run",
-        ) from error

@@ -4,10 +4,9 @@ RUN_DIR/federation.json    resolved configuration (server.checkpoint)
 RUN_DIR/submission.json    number of the Flower run that works on it, and which coordinator
 """
 
-import json
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pydantic
 from flwr.common.serde import fab_to_proto, user_config_to_proto
@@ -15,7 +14,7 @@ from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequ
 from flwr.supercore.error import ApiErrorCode
 
 from gmmas_runtime.files import write_atomic
-from gmmas_schema.base import FrozenModel
+from gmmas_schema.base import FrozenModel, differing_keys
 from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
@@ -94,14 +93,6 @@ def prepare_run(run_dir: Path, config: FederationConfig, *, resume: bool = False
             remedy="start a new run in another folder",
         )
     return folder
-
-
-def differing_keys(before: Any, after: Any, *, key: str = "") -> list[str]:
-    """Return the differences of two plain JSON values as `key: before -> after`, keys joined by dots."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        names = dict.fromkeys([*before, *after])
-        return [text for name in names for text in differing_keys(before.get(name), after.get(name), key=f"{key}.{name}".lstrip("."))]
-    return [] if before == after else [f"{key}: {json.dumps(before)} -> {json.dumps(after)}"]
 
 
 def submit_run(folder: Path, run_dir: Path) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gmmas_schema.errors import ConfigError, FederationError, ModelError
-from server.checkpoint import KEEP_LAST, RunFolder
+from gmmas_workflows.run_folder import KEEP_LAST
+from server.checkpoint import RunFolder
 from server.initial_model import make_initial_model
 from server.records import RoundRecord
 from tests.server.simulated_sites import make_config
@@ -95,7 +96,7 @@ def test_a_failure_while_writing_leaves_no_round(folder, tensors, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("server.checkpoint._write_sums", fail)
+    monkeypatch.setattr("gmmas_workflows.run_folder._write_sums", fail)
     with pytest.raises(OSError, match="disk full"):
         folder.write_round(tensors, record=record(2))
     assert folder.finished_rounds() == (0, 1)

@@ -6,7 +6,8 @@ from gmmas_schema.errors import FederationError, ModelError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
-from server.checkpoint import KEEP_LAST, RunFolder
+from gmmas_workflows.run_folder import KEEP_LAST
+from server.checkpoint import RunFolder
 from server.events import read_events
 from server.records import Outcome
 from strategies.codec import Parcel, unpack_tensors

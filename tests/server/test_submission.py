@@ -2,13 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig, TrainingPlan
 from server.records import RunResult
-from server.submission import RunState, differing_keys, is_at_work, prepare_run, read_submission
+from server.submission import RunState, is_at_work, prepare_run, read_submission
 
 CONFIG = FederationConfig(name="test", rounds=3)
 
@@ -62,23 +60,3 @@ def test_states_that_are_an_end() -> None:
         status: RunState(flower_run="1", status=status).ended for status in ("pending", "running", "finished:failed", "finished:stopped")
     }
     assert ended == {"pending": False, "running": False, "finished:failed": True, "finished:stopped": True}
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.dictionaries(st.text("ab", min_size=1), v), max_leaves=8
-)
-
-
-@given(json_values, json_values)
-def test_differences_are_there_exactly_when_values_differ(before: object, after: object) -> None:
-    differences = differing_keys(before, after)
-    same = json.dumps(_without_none(before), sort_keys=True) == json.dumps(_without_none(after), sort_keys=True)
-    assert (differences == []) == same
-    assert differing_keys(before, before) == []
-
-
-def _without_none(value: object) -> object:
-    """A key that is None and a key that is missing are the same configuration."""
-    if isinstance(value, dict):
-        return {key: inner for key, each in value.items() if (inner := _without_none(each)) not in (None, {}) or each == {}}
-    return value

@@ -1,0 +1,31 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmas_schema.base import differing_keys
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.dictionaries(st.text("ab", min_size=1), v), max_leaves=8
+)
+
+
+@given(json_values, json_values)
+def test_differences_are_there_exactly_when_values_differ(before: object, after: object) -> None:
+    differences = differing_keys(before, after)
+    same = json.dumps(_without_none(before), sort_keys=True) == json.dumps(_without_none(after), sort_keys=True)
+    assert (differences == []) == same
+    assert differing_keys(before, before) == []
+
+
+def _without_none(value: object) -> object:
+    """A key that is None and a key that is missing are the same configuration."""
+    if isinstance(value, dict):
+        return {key: inner for key, each in value.items() if (inner := _without_none(each)) not in (None, {}) or each == {}}
+    return value
+
+
+def test_records_in_a_list_are_told_apart_by_their_place() -> None:
+    before = {"cohorts": [{"root": "/a", "seed": 0}, {"root": "/b", "seed": 0}], "channels": [4, 8]}
+    after = {"cohorts": [{"root": "/a", "seed": 0}, {"root": "/b", "seed": 1}], "channels": [8, 8]}
+    assert differing_keys(before, after) == ["cohorts.1.seed: 0 -> 1", "channels: [4, 8] -> [8, 8]"]
