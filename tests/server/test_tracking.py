@@ -18,8 +18,9 @@ from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_workflows.scores import ModelScore
+from gmmas_workflows.tracking import evaluation_metrics, flatten, mean_losses, score_metrics
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord
-from server.tracking import MlflowTracker, evaluation_metrics, flatten, round_metrics, score_metrics
+from server.tracking import MlflowTracker, round_metrics
 
 DEFINITION = ModelDefinition(network=NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2))
 CONFIG = FederationConfig(name="trial", rounds=2, model=DEFINITION)
@@ -51,6 +52,7 @@ def record(number: int, *, dice: float = 0.5) -> RoundRecord:
                 node="1",
                 outcome=Outcome.ACCEPTED,
                 cases=10,
+                labelled={Task.SEGMENTATION: 10},
                 losses={Task.SEGMENTATION: 0.9},
                 seconds={"train": 30.0},
                 bytes_down=1000,
@@ -137,6 +139,7 @@ def test_a_whole_run_is_recorded_and_its_models_come_back(run: Path) -> None:
     assert logged.data.params["training.learning_rate"] == "0.002"
     assert logged.data.params["model.network.channels"] == "[4, 8]"
     assert logged.data.tags["best_round"] == "1"
+    assert logged.data.tags["gmmas.training"] == "federated"
     assert history(run, "validation/dice_wt") == [(0, 0.4), (1, 0.7), (2, 0.6)]
     assert history(run, "site/north/validation/dice_wt") == [(0, 0.4), (1, 0.7), (2, 0.6)]
     assert history(run, "test/dice_wt") == [(1, 0.65)]
@@ -209,7 +212,7 @@ def test_an_unreachable_store_is_warned_of_and_caught_up_with(
     blocked = tmp_path / "store"
     blocked.write_text("a file where the store's folder should be")
     tracker = MlflowTracker(TrackingConfig(uri=f"sqlite:///{blocked}/mlflow.db"), run)
-    with caplog.at_level(logging.WARNING, logger="server.tracking"):
+    with caplog.at_level(logging.WARNING, logger="gmmas_workflows.tracking"):
         tracker.start(RESOLVED)
         tracker.log_round(record(1))
         write_network(run / "model", seed=1)
@@ -243,8 +246,15 @@ def test_metrics_of_a_round_leave_out_what_a_missing_site_did_not_say() -> None:
     assert metrics["replies"] == 1
     assert metrics["bytes_down"] == 1800
     assert metrics["site/north/train_loss_segmentation"] == 0.9
+    assert metrics["train/loss_segmentation"] == 0.9
     assert metrics["site/south/accepted"] == 0
     assert "site/south/cases" not in metrics
+
+
+def test_training_losses_are_means_over_the_labelled_cases() -> None:
+    north = ({Task.SEGMENTATION: 1.0, Task.IDH: 0.5}, {Task.SEGMENTATION: 30, Task.IDH: 0})
+    south = ({Task.SEGMENTATION: 2.0}, {Task.SEGMENTATION: 10})
+    assert mean_losses([north, south]) == {"train/loss_segmentation": pytest.approx(1.25)}
 
 
 def test_metrics_without_a_value_are_left_out() -> None:
