@@ -1,12 +1,13 @@
 """Splitting a cohort by patient.
 
 Patients are ordered by SHA-256 of (seed, patient identifier); the first of that order are the test patients, the next the validation
-patients, the rest are trained on. Shares are exact up to rounding, the assignment depends on nothing but the set of patients and the
-seed, and all time points of a patient stay together. A patient who joins or leaves the cohort may push others over a border, so a cohort
-is complete before a run starts.
+patients, then the calibration patients, the rest are trained on. Shares are exact up to rounding, the assignment depends on nothing but
+the set of patients and the seed, and all time points of a patient stay together. A patient who joins or leaves the cohort may push others
+over a border, so a cohort is complete before a run starts.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -22,12 +23,12 @@ def split_patients(cases: Iterable[Case], config: SplitConfig) -> dict[Split, tu
     """
     cases = tuple(cases)
     order = sorted({case.patient_id for case in cases}, key=lambda patient: (_rank(patient, config.seed), patient))
-    held_out = min(_round((config.test + config.validation) * len(order)), max(len(order) - 1, 0))
-    tests = min(_round(config.test * len(order)), held_out)
-    split_of = {
-        patient: Split.TEST if place < tests else Split.VALIDATION if place < held_out else Split.TRAIN
-        for place, patient in enumerate(order)
-    }
+    spare = max(len(order) - 1, 0)
+    shares = {Split.TEST: config.test, Split.VALIDATION: config.validation, Split.CALIBRATION: config.calibration}
+    # Borders from cumulated shares, so that a later split never moves the members of an earlier one.
+    borders = [min(_round(share * len(order)), spare) for share in itertools.accumulate(shares.values())]
+    ends = dict(zip(shares, borders, strict=True))
+    split_of = {patient: next((split for split, end in ends.items() if place < end), Split.TRAIN) for place, patient in enumerate(order)}
     return {split: tuple(case for case in cases if split_of[case.patient_id] is split) for split in Split}
 
 

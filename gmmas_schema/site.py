@@ -19,16 +19,25 @@ SitePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class SplitConfig(FrozenModel):
-    """Shares of the patients; patients are ranked by a seeded hash of their identifier, so the same cohort is always split alike."""
+    """Shares of the patients; patients are ranked by a seeded hash of their identifier, so the same cohort is always split alike.
+
+    Attributes:
+        validation: chooses the best round.
+        test: chooses nothing.
+        calibration: fits the temperatures of the finished model. 0, the default, takes the validation patients for that too: a small
+            site has none to spare from training, and the calibration's record says so.
+        seed: of the ranking.
+    """
 
     validation: float = Field(default=0.15, ge=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
+    calibration: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _something_left_to_train(self) -> "SplitConfig":
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test shares leave no patient to train on")
+        if self.validation + self.test + self.calibration >= 1:
+            raise ValueError("validation, test and calibration shares leave no patient to train on")
         return self
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gmmas_data.cases import Case
 from gmmas_data.splits import split_patients
@@ -50,6 +51,32 @@ def test_neither_order_nor_a_second_visit_moves_anyone(cohort: list[tuple[str, i
 def test_shares_are_exact(patients: int, counts: tuple[int, int, int]) -> None:
     splits = split_patients([case(f"p{n}") for n in range(patients)], SplitConfig())
     assert tuple(len(splits[split]) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)) == counts
+
+
+@given(cohorts, shares, st.floats(0, 0.99))
+def test_a_calibration_split_is_taken_from_training_alone(
+    cohort: list[tuple[str, int]], share: tuple[float, float], calibration: float
+) -> None:
+    cases, rest = [case(*entry) for entry in cohort], 1 - sum(share)
+    config = SplitConfig(validation=share[0], test=share[1])
+    without = split_patients(cases, config)
+    with_it = split_patients(cases, config.model_copy(update={"calibration": calibration * rest}))
+    assert without[Split.CALIBRATION] == ()
+    for split in (Split.VALIDATION, Split.TEST):
+        assert with_it[split] == without[split]
+    assert with_it[Split.TRAIN] or not cases
+    assert {c.case_id for c in with_it[Split.TRAIN] + with_it[Split.CALIBRATION]} == {c.case_id for c in without[Split.TRAIN]}
+
+
+def test_a_calibration_split_has_its_share() -> None:
+    splits = split_patients([case(f"p{n}") for n in range(40)], SplitConfig(calibration=0.1))
+    counts = tuple(len(splits[split]) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST, Split.CALIBRATION))
+    assert counts == (22, 6, 8, 4)
+
+
+def test_shares_that_leave_nobody_to_train_on_are_refused() -> None:
+    with pytest.raises(ValidationError, match="leave no patient"):
+        SplitConfig(validation=0.3, test=0.3, calibration=0.4)
 
 
 def test_assignment_never_moves_between_versions() -> None:
