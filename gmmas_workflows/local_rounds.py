@@ -1,18 +1,87 @@
 """Training without a federation, in the same rounds and steps: one hospital alone, or all cases pooled in one place.
 
 These are the two ends a federated model is compared with. Because it is the same LocalTrainer with the same plan, nothing but the
-exchange of models differs.
+exchange of models differs; what a coordinator does between rounds for one site alone is done here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import group_of, groups_received
-from gmmas_schema.messages import Action, SiteReport, TaskRequest
+from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.training import LocalTrainer, Progress, ShouldStop, Tensors
+from strategies.uncertainty import closed_form
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """One finished round: the model it made, of a network with `trainer.modalities`, and the trainer's report."""
+
+    tensors: Tensors
+    report: SiteReport
+
+
+def local_rounds(
+    trainer: LocalTrainer,
+    tensors: Mapping[str, np.ndarray],
+    plan: TrainingPlan,
+    *,
+    rounds: int,
+    seed: int,
+    run: str = "local",
+    done: int = 0,
+    evaluate: Split | None = None,
+    ready: Callable[[], Mapping[Target, float]] = dict,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Iterator[LocalRound]:
+    """Yield round after round, each trained from the result of the one before; whoever has enough stops asking.
+
+    Args:
+        trainer: holds the cases: one site's, or those of several sites together.
+        tensors: model `done`, as a coordinator would send it; encoders the trainer has no use for are left out.
+        plan: the plan of a federated run; its steps are per round.
+        rounds: number of rounds of the whole run, which the step size follows.
+        seed: seed of the run.
+        run: name that the random draws depend on.
+        done: rounds that were made before; the same rounds follow as if they had been made here.
+        evaluate: split on which the model is evaluated before each round.
+        ready: asked before each round for the ramp of the pseudo-labels per target that is ready.
+        on_progress: called with (done, total) steps of all rounds.
+        should_stop: asked before every step.
+
+    Raises:
+        ModelError, ProtocolError, GmmasError: as LocalTrainer.train.
+    """
+    received = groups_received(trainer.modalities)
+    current = {name: value for name, value in tensors.items() if group_of(name) in received}
+    for number in range(done + 1, rounds + 1):
+        request = TaskRequest(
+            action=Action.TRAIN,
+            run=run,
+            round=number,
+            rounds=rounds,
+            seed=seed,
+            model=trainer.definition,
+            plan=plan,
+            evaluate=evaluate,
+            ready=dict(ready()),
+        )
+
+        def report_step(made: int, total: int, before: int = number - 1) -> None:
+            if on_progress is not None:
+                on_progress(before * total + made, rounds * total)
+
+        outcome = trainer.train(current, request, on_progress=report_step, should_stop=should_stop)
+        current = current | outcome.tensors
+        if plan.uncertainty_weighting == "closed_form":
+            weights = closed_form([(outcome.report.losses, outcome.report.labelled)])
+            current |= {f"uncertainty.{task}": np.array(value, np.float32) for task, value in weights.items()}
+        yield LocalRound(current, outcome.report)
 
 
 def run_local_rounds(
@@ -28,39 +97,17 @@ def run_local_rounds(
     on_round: Callable[[SiteReport], None] | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Tensors:
-    """Train for `rounds` rounds, each from the result of the one before.
-
-    Args:
-        trainer: holds the cases: one site's, or those of several sites together.
-        tensors: the start, as a coordinator would send it; encoders the trainer has no use for are left out.
-        plan: the plan of a federated run; its steps are per round.
-        rounds: number of rounds.
-        seed: seed of the run.
-        run: name that the random draws depend on.
-        evaluate: split on which the model is evaluated before each round.
-        on_progress: called with (done, total) steps of all rounds.
-        on_round: called with each round's report.
-        should_stop: asked before every step.
+    """Train for `rounds` rounds, with arguments and errors as local_rounds; `on_round` is called with each round's report.
 
     Returns:
         The trained tensors, those of a network with `trainer.modalities`.
-
-    Raises:
-        ModelError, ProtocolError, GmmasError: as LocalTrainer.train.
     """
-    received = groups_received(trainer.modalities)
-    current = {name: value for name, value in tensors.items() if group_of(name) in received}
-    for number in range(1, rounds + 1):
-        request = TaskRequest(
-            action=Action.TRAIN, run=run, round=number, rounds=rounds, seed=seed, model=trainer.definition, plan=plan, evaluate=evaluate
-        )
-
-        def report_step(done: int, total: int, before: int = number - 1) -> None:
-            if on_progress is not None:
-                on_progress(before * total + done, rounds * total)
-
-        outcome = trainer.train(current, request, on_progress=report_step, should_stop=should_stop)
-        current |= outcome.tensors
+    final: Tensors = {}
+    made = local_rounds(
+        trainer, tensors, plan, rounds=rounds, seed=seed, run=run, evaluate=evaluate, on_progress=on_progress, should_stop=should_stop
+    )
+    for each in made:
+        final = each.tensors
         if on_round is not None:
-            on_round(outcome.report)
-    return current
+            on_round(each.report)
+    return final

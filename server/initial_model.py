@@ -1,10 +1,9 @@
-"""Model 0 of a run: the network's own initialisation under the run's seed."""
+"""Model 0 of a federated run."""
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from gmmas_schema.federation import FederationConfig
@@ -15,10 +14,7 @@ def make_initial_model(config: "FederationConfig") -> "dict[str, NDArray[np.floa
     # Only a run's first minute needs torch; a resumed coordinator stays without its 200 MB.
     import torch
 
-    from gmmas_model.network import GmmasNetwork
+    from gmmas_model.initialisation import initial_tensors
 
     torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = GmmasNetwork(config.model.network)
-    return {name: np.array(tensor.detach().numpy(), np.float32, order="C") for name, tensor in sorted(network.state_dict().items())}
+    return initial_tensors(config.model.network, seed=config.seed)

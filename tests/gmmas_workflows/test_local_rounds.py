@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.federation import LOSS_FLOOR, TrainingPlan
 from gmmas_schema.groups import group_of, groups_received
 from gmmas_schema.messages import Action, SiteReport, TaskRequest
-from gmmas_schema.vocabulary import Modality, Split
-from gmmas_workflows.local_rounds import run_local_rounds
+from gmmas_schema.vocabulary import Modality, Split, Task
+from gmmas_workflows.local_rounds import local_rounds, run_local_rounds
 from gmmas_workflows.training import LocalTrainer
 
 PLAN = TrainingPlan(local_steps=2, batch_size=2, warmup_steps=1, precision="fp32")
@@ -51,3 +51,25 @@ def test_the_start_is_left_as_it_was(trainer, start) -> None:
     assert not any("t1" in name.split(".")[1] for name in final if name.startswith("encoders."))
     for name, value in before.items():
         np.testing.assert_array_equal(start[name], value)
+
+
+def test_rounds_that_go_on_from_a_model_are_those_of_an_unbroken_run(trainer, start) -> None:
+    whole = [each.tensors for each in local_rounds(trainer, start, PLAN, rounds=3, seed=5)]
+    steps: list[tuple[int, int]] = []
+    rest = local_rounds(trainer, whole[0], PLAN, rounds=3, seed=5, done=1, on_progress=lambda *at: steps.append(at))
+    for expected, found in zip(whole[1:], rest, strict=True):
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found.tensors[name], value)
+    assert steps[0] == (3, 6)
+
+
+def test_a_run_can_be_left_after_any_round(trainer, start) -> None:
+    rounds = local_rounds(trainer, start, PLAN, rounds=100, seed=0)
+    assert next(rounds).report.round == 1
+
+
+def test_closed_form_task_weights_are_set_between_the_rounds(trainer, start) -> None:
+    plan = PLAN.model_copy(update={"uncertainty_weighting": "closed_form"})
+    first = next(local_rounds(trainer, start, plan, rounds=2, seed=0))
+    expected = np.log(first.report.losses[Task.SEGMENTATION] + LOSS_FLOOR)
+    assert first.tensors["uncertainty.segmentation"] == pytest.approx(expected, rel=1e-6)
