@@ -110,7 +110,7 @@ def predict_case(
     start = time.perf_counter()
     network = make_network(weights, modalities=readable_modalities(weights))
     whole = read_case(case) if isinstance(case, Path) else case
-    used = _with_modalities(whole, network.modalities, wanted=modalities)
+    used = choose_images(whole, network.modalities, wanted=modalities)
     sample = preprocess_case(used, weights.definition.grid)
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     answer = _ask(network.to(chosen), sample, flip=flip)
@@ -182,8 +182,13 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     )
 
 
-def _with_modalities(case: Case, readable: Collection[Modality], *, wanted: Collection[Modality] | None) -> Case:
+def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collection[Modality] | None) -> Case:
     """Return the case with the images to use and without its segmentation.
+
+    Args:
+        case: any case.
+        readable: modalities that the network reads.
+        wanted: of these the ones to use; None for all that the case has.
 
     Raises:
         DataError: a wanted sequence is missing, or none is left.
