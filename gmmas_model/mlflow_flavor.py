@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import mlflow.pyfunc
@@ -20,9 +21,11 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
+from gmmas_model.calibration import calibrate_prediction
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_network, load_weights
+from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_weights, make_network
+from gmmas_schema.calibration import CALIBRATION_FILE, Temperatures
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES
 
 FLAVOR_NAME: Final = "gmmas"
@@ -60,10 +63,11 @@ def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None =
     model.add_flavor(FLAVOR_NAME, model_digest=weights.definition.digest(), weights_sha256=weights.sha256, metadata=weights.metadata)
     model.signature = SIGNATURE
     with tempfile.TemporaryDirectory() as scratch:
-        # Only the two files of the weights: what else lies in a checkpoint's folder is nobody's business here.
+        # Only the files of the model: what else lies in a checkpoint's folder is nobody's business here.
         data = Path(scratch) / "weights"
         data.mkdir()
-        for name in (TENSORS_FILE, RECORD_FILE):
+        calibration = () if weights.calibration is None else (CALIBRATION_FILE,)
+        for name in (TENSORS_FILE, RECORD_FILE, *calibration):
             shutil.copyfile(weights_folder / name, data / name)
         mlflow.pyfunc.save_model(
             path=str(path), loader_module=__name__, data_path=str(data), mlflow_model=model, pip_requirements=_requirements()
@@ -82,13 +86,18 @@ def log_model(weights_folder: Path, *, name: str = "model", registered_model_nam
 
 
 class PyfuncNetwork:
-    """What `mlflow.pyfunc.load_model` returns an interface to."""
+    """What `mlflow.pyfunc.load_model` returns an interface to.
 
-    def __init__(self, network: GmmasNetwork) -> None:
-        self.network = network
+    Args:
+        network: the network.
+        temperatures: per head; empty for an uncalibrated model.
+    """
+
+    def __init__(self, network: GmmasNetwork, temperatures: Temperatures = MappingProxyType({})) -> None:
+        self.network, self.temperatures = network, temperatures
 
     def predict(self, model_input: dict[str, NDArray[Any]], params: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
-        """Return the probabilities of a batch.
+        """Return the probabilities of a batch, calibrated where the model is.
 
         Args:
             model_input: `image` float32 (B, 4, X, Y, Z), normalised as by gmmas_data.preprocessing, and `present` bool (B, 4).
@@ -103,7 +112,7 @@ class PyfuncNetwork:
         del params
         image_BMXYZ = torch.from_numpy(np.array(model_input["image"], dtype=np.float32))
         present_BM = torch.from_numpy(np.array(model_input["present"], dtype=bool))
-        prediction = predict_probabilities(self.network, image_BMXYZ, present_BM)
+        prediction = calibrate_prediction(predict_probabilities(self.network, image_BMXYZ, present_BM), self.temperatures)
         return {
             "regions": prediction.region_probability().numpy(),
             "idh": prediction.idh_probability().numpy(),
@@ -114,7 +123,8 @@ class PyfuncNetwork:
 
 def _load_pyfunc(path: str) -> PyfuncNetwork:
     """Return the model of a folder; called by mlflow.pyfunc.load_model."""
-    return PyfuncNetwork(load_network(Path(path)))
+    weights = load_weights(Path(path))
+    return PyfuncNetwork(make_network(weights), weights.temperatures)
 
 
 def _requirements() -> list[str]:

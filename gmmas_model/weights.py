@@ -1,7 +1,8 @@
-"""Weights on disk: `model.safetensors` and `model.json`, nothing that can hold code.
+"""Weights on disk: `model.safetensors` and `model.json`, nothing that can hold code; `calibration.json` once the model is calibrated.
 
 `model.json` names the model definition and the SHA-256 of `model.safetensors`, and is written last. Each file appears as a whole
-(temporary file, fsync, rename), so a reader finds a matching pair or is told that it is not one.
+(temporary file, fsync, rename), so a reader finds a matching pair or is told that it is not one. `calibration.json` names the same
+SHA-256: a calibration belongs to exact weights, and that of others is refused.
 """
 
 import hashlib
@@ -19,9 +20,10 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import CALIBRATION_FILE, Calibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.vocabulary import MODALITIES, Modality
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 
 if TYPE_CHECKING:
     from gmmas_model.network import GmmasNetwork
@@ -47,12 +49,19 @@ class Weights:
         definition: the model they belong to.
         sha256: of the tensors' file; names these exact weights.
         metadata: where they come from (run, round, ...).
+        calibration: temperatures and thresholds of these weights; None where the model was never calibrated.
     """
 
     tensors: dict[str, NDArray[np.float32]]
     definition: ModelDefinition
     sha256: str
     metadata: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    @property
+    def temperatures(self) -> dict[Region | Task, float]:
+        """Temperature per head; empty for a model that was never calibrated."""
+        return {} if self.calibration is None else self.calibration.temperatures
 
 
 def save_weights(
@@ -65,7 +74,7 @@ def save_weights(
     """Write weights into a folder, which is made where it is missing.
 
     Args:
-        folder: where the two files go; older ones are replaced.
+        folder: where the two files go; older ones are replaced, and a calibration of older ones is removed.
         tensors: float32 by name.
         definition: the model they belong to.
         metadata: plain text about their origin; never about a patient.
@@ -83,14 +92,30 @@ def save_weights(
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(folder / TENSORS_FILE, data)
     _write_whole(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n")
+    (folder / CALIBRATION_FILE).unlink(missing_ok=True)
     return record.sha256
 
 
-def load_weights(folder: Path) -> Weights:
-    """Read weights and check them against their digest.
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Put a calibration beside the weights it belongs to.
 
     Raises:
-        ModelError: a file is missing, damaged or of another version, or a tensor is not float32 or not finite.
+        ModelError: there are no weights, or others.
+    """
+    try:
+        record = WeightsRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _unreadable(folder, got=_describe(error)) from error
+    _check_calibration(calibration, record.sha256, where=folder)
+    _write_whole(folder / CALIBRATION_FILE, calibration.model_dump_json(indent=2).encode() + b"\n")
+
+
+def load_weights(folder: Path) -> Weights:
+    """Read weights and check them against their digest, and their calibration if there is one.
+
+    Raises:
+        ModelError: a file is missing, damaged or of another version, a tensor is not float32 or not finite, or the calibration is that
+            of other weights.
     """
     try:
         record = WeightsRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
@@ -105,7 +130,8 @@ def load_weights(folder: Path) -> Weights:
     except (SafetensorError, KeyError) as error:
         raise _unreadable(folder, got=f"{TENSORS_FILE}: {error}") from error
     _check_values(tensors, where=folder)
-    return Weights(tensors=tensors, definition=record.definition, sha256=record.sha256, metadata=record.metadata)
+    calibration = _read_calibration(folder, digest)
+    return Weights(tensors=tensors, definition=record.definition, sha256=digest, metadata=record.metadata, calibration=calibration)
 
 
 def load_network(folder: Path, *, modalities: Collection[Modality] = MODALITIES) -> "GmmasNetwork":
@@ -168,6 +194,29 @@ def _check_values(tensors: Mapping[str, NDArray[np.float32]], *, where: Path) ->
             )
 
 
+def _read_calibration(folder: Path, sha256: str) -> Calibration | None:
+    """Return the calibration that lies beside weights, or None."""
+    try:
+        calibration = Calibration.model_validate_json((folder / CALIBRATION_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise _unreadable(folder, got=_describe(error, CALIBRATION_FILE), expected=f"a {CALIBRATION_FILE} as it was written") from error
+    _check_calibration(calibration, sha256, where=folder)
+    return calibration
+
+
+def _check_calibration(calibration: Calibration, sha256: str, *, where: Path) -> None:
+    if calibration.weights_sha256 != sha256:
+        raise ModelError(
+            "the calibration is that of other weights",
+            where=where / CALIBRATION_FILE,
+            got=f"weights {calibration.weights_sha256[:12]}",
+            expected=f"weights {sha256[:12]}",
+            remedy="copy the whole folder of the model, or remove the file to use the model uncalibrated",
+        )
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there as a whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
@@ -182,11 +231,11 @@ def _write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _describe(error: OSError | ValidationError) -> str:
+def _describe(error: OSError | ValidationError, file: str = RECORD_FILE) -> str:
     if isinstance(error, OSError):
         return f"{type(error).__name__} for {Path(error.filename or '').name}"
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{RECORD_FILE} with {error.error_count()} faults, first: {'.'.join(map(str, first['loc'])) or 'whole file'}: {first['msg']}"
+    return f"{file} with {error.error_count()} faults, first: {'.'.join(map(str, first['loc'])) or 'whole file'}: {first['msg']}"
 
 
 def _unreadable(folder: Path, *, got: str, expected: str = f"{TENSORS_FILE} and {RECORD_FILE} of one model") -> ModelError:

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from gmmas_model.calibration import calibrate_prediction
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import save_weights
+from gmmas_model.weights import load_weights, save_calibration, save_weights
+from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import GridConfig, ModelDefinition
+from gmmas_schema.vocabulary import Region, Task
 from tests.gmmas_model.conftest import TINY
 
 # MLflow's own modules warn while they are imported and while they map their tables.
@@ -54,6 +57,22 @@ def test_a_logged_model_comes_back_by_pyfunc(store: Path, folder: Path, network:
     np.testing.assert_array_equal(answer["regions"], expected.region_probability().numpy())
     np.testing.assert_array_equal(answer["subtype"], expected.subtype_probability().numpy())
     assert answer["idh"].shape == answer["codeletion"].shape == (2,)
+
+
+def test_a_calibrated_model_comes_back_calibrated(tmp_path: Path, folder: Path, network: GmmasNetwork) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    heads = {Region.TC: HeadCalibration(temperature=2.0), Task.IDH: HeadCalibration(temperature=4.0)}
+    save_calibration(folder, Calibration(weights_sha256=load_weights(folder).sha256, heads=heads))
+    mlflow_flavor.save_model(folder, path=tmp_path / "model")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    image_BMXYZ, present_BM = torch.randn(1, 4, 8, 8, 8), torch.ones(1, 4, dtype=torch.bool)
+    answer = loaded.predict({"image": image_BMXYZ.numpy(), "present": present_BM.numpy()})
+    raw = predict_probabilities(network, image_BMXYZ, present_BM)
+    np.testing.assert_allclose(answer["idh"], (raw.idh_logit_B / 4).sigmoid().numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(answer["regions"], calibrate_prediction(raw, {Region.TC: 2.0}).region_probability().numpy())
 
 
 def test_a_model_folder_holds_text_and_safetensors_only(tmp_path: Path, folder: Path) -> None:

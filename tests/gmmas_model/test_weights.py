@@ -8,10 +8,20 @@ import pytest
 import torch
 
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, Weights, load_network, load_weights, make_network, save_weights
+from gmmas_model.weights import (
+    RECORD_FILE,
+    TENSORS_FILE,
+    Weights,
+    load_network,
+    load_weights,
+    make_network,
+    save_calibration,
+    save_weights,
+)
+from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import GridConfig, ModelDefinition
-from gmmas_schema.vocabulary import Modality
+from gmmas_schema.vocabulary import Modality, Region
 from tests.gmmas_model.conftest import TINY
 
 DEFINITION = ModelDefinition(network=TINY, grid=GridConfig(shape=(8, 8, 8)))
@@ -131,6 +141,31 @@ def test_a_failed_write_leaves_the_old_pair(folder: Path, tensors: dict[str, np.
     with pytest.raises(OSError, match="No space"):
         save_weights(folder, {name: value + 1 for name, value in tensors.items()}, DEFINITION)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def calibration(sha256: str) -> Calibration:
+    return Calibration(weights_sha256=sha256, heads={Region.ET: HeadCalibration(temperature=1.5, fitted=True, patients=12)})
+
+
+def test_a_calibration_lies_beside_its_weights(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    before = load_weights(folder)
+    assert (before.calibration, before.temperatures) == (None, {})
+    save_calibration(folder, calibration(before.sha256))
+    assert load_weights(folder).calibration == calibration(before.sha256)
+    assert load_weights(folder).temperatures == {Region.ET: 1.5}
+    save_weights(folder, {name: value + 1 for name, value in tensors.items()}, DEFINITION)
+    assert load_weights(folder).calibration is None
+
+
+def test_a_calibration_of_other_weights_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="of other weights"):
+        save_calibration(folder, calibration("0" * 64))
+    (folder / "calibration.json").write_text(calibration("0" * 64).model_dump_json())
+    with pytest.raises(ModelError, match="of other weights"):
+        load_weights(folder)
+    (folder / "calibration.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"calibration\.json with 1 faults"):
+        load_weights(folder)
 
 
 def test_reading_weights_needs_no_torch() -> None:
