@@ -77,7 +77,7 @@ def accuracy_table(rows: Mapping[str, Evaluation], *, title: str) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for name, evaluation in rows.items():
-        table.add_row(name, str(evaluation.cases), *(_cell(_interval(evaluation, key)) for key in COLUMNS.values()))
+        table.add_row(name, str(evaluation.cases), *(interval_text(_interval(evaluation, key)) for key in COLUMNS.values()))
     return table
 
 
@@ -85,7 +85,7 @@ def markdown_table(rows: Mapping[str, Evaluation]) -> str:
     """Return the same table as Markdown."""
     lines = ["| model or cohort | n | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     for name, evaluation in rows.items():
-        cells = [_cell(_interval(evaluation, key)) for key in COLUMNS.values()]
+        cells = [interval_text(_interval(evaluation, key)) for key in COLUMNS.values()]
         lines.append(f"| {name} | {evaluation.cases} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -155,7 +155,8 @@ def _interval(evaluation: Evaluation, key: tuple[str, Region | Task]) -> Interva
     return found.get(name)
 
 
-def _cell(interval: Interval | None) -> str:
+def interval_text(interval: Interval | None) -> str:
+    """Return a value with its interval, or a dash."""
     if interval is None or interval.value is None:
         return "–"
     if interval.low is None or interval.high is None:

@@ -37,6 +37,7 @@ COMMANDS: Final = MappingProxyType(
         "status": "Show a coordinator, its hospitals and a run.",
         "predict": "Segment one case and tell its molecular markers.",
         "evaluate": "Measure a model on a labelled cohort.",
+        "significance": "Tell what each sequence contributes to a model's accuracy.",
     }
 )
 """Commands in the order of the help page; each is in the module of its name."""
