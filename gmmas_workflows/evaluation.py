@@ -11,6 +11,7 @@ Shapes: B batch, R region (WT, TC, ET), X Y Z voxels.
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -23,17 +24,21 @@ from gmmas_data.regions import regions_of
 from gmmas_data.samples import Sample
 from gmmas_data.volumes import read_labels
 from gmmas_model.batch import Batch
+from gmmas_model.calibration import calibrate_prediction
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.losses import multi_task_loss
 from gmmas_model.metrics import auc_interval, dice, mean_interval
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
+from gmmas_schema.calibration import Temperatures
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
 Progress = Callable[[int, int], None]
+Observe = Callable[[Sample, Prediction], None]
+"""Called with each case and its uncalibrated prediction."""
 
 THRESHOLD = 0.5
 """A voxel belongs to a region where its probability exceeds this."""
@@ -78,6 +83,7 @@ def evaluate_network(
     seed: int,
     precision: Precision = "auto",
     on_progress: Progress | None = None,
+    observe: Observe | None = None,
 ) -> Evaluation:
     """Return the network's accuracy on samples, scored on its own grid.
 
@@ -88,8 +94,10 @@ def evaluate_network(
         seed: of the bootstrap.
         precision: of the forward pass.
         on_progress: called with (done, total) cases.
+        observe: takes each prediction, for what else is to be made of it.
     """
-    return summarise(score_samples(network, samples, precision=precision, on_progress=on_progress), split=split, seed=seed)
+    scores = score_samples(network, samples, precision=precision, on_progress=on_progress, observe=observe)
+    return summarise(scores, split=split, seed=seed)
 
 
 def score_samples(
@@ -99,6 +107,7 @@ def score_samples(
     modalities: Collection[Modality] = MODALITIES,
     precision: Precision = "auto",
     on_progress: Progress | None = None,
+    observe: Observe | None = None,
 ) -> list[CaseScore]:
     """Return the figures of each case on the network's grid, showing it no other sequences than `modalities`."""
     shown = restrict(samples, set(network.modalities) & set(modalities))
@@ -114,6 +123,8 @@ def score_samples(
                 loss={task: float(loss) for task, loss in terms.per_task.items()},
             )
         )
+        if observe is not None:
+            observe(sample, prediction)
         if on_progress is not None:
             on_progress(done + 1, len(shown))
     return scores
@@ -126,7 +137,9 @@ def score_cases(
     *,
     modalities: Collection[Modality] = MODALITIES,
     precision: Precision = "fp32",
+    temperatures: Temperatures = MappingProxyType({}),
     on_progress: Progress | None = None,
+    observe: Observe | None = None,
 ) -> list[CaseScore]:
     """Return the figures of each case on its own voxels.
 
@@ -136,7 +149,9 @@ def score_cases(
         sample_of: gives a case on the network's grid: SampleCache.get or preprocess_case.
         modalities: sequences the network may see; a case that has none of them is left out.
         precision: of the forward pass.
+        temperatures: of a calibrated model.
         on_progress: called with (done, total) cases.
+        observe: takes each prediction before calibration.
 
     Raises:
         DataError: a case does not pass the quality gate.
@@ -144,7 +159,10 @@ def score_cases(
     scores = []
     for done, case in enumerate(cases):
         for sample in restrict([sample_of(case)], set(network.modalities) & set(modalities)):
-            prediction, _ = _predict(network, sample, precision=precision)
+            raw, _ = _predict(network, sample, precision=precision)
+            if observe is not None:
+                observe(sample, raw)
+            prediction = calibrate_prediction(raw, temperatures) if temperatures else raw
             predicted_RXYZ = threshold(restore_to_native(prediction.region_probability()[0].cpu().numpy(), sample, order=1))
             scores.append(_score(sample, prediction, predicted_RXYZ, native_regions(case)))
         if on_progress is not None:
