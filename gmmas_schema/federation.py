@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import TASKS, Task
 
@@ -176,7 +177,7 @@ class TrackingConfig(FrozenModel):
 
 
 class FederationConfig(FrozenModel):
-    """One federated run."""
+    """One federated run. Without a `calibration` plan its models are published uncalibrated."""
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     seed: int = Field(default=0, ge=0)
@@ -185,5 +186,6 @@ class FederationConfig(FrozenModel):
     training: TrainingPlan = TrainingPlan()
     strategy: Strategy = HoldersStrategy()
     server_step: ServerStep = ServerStep()
+    calibration: CalibrationPlan | None = CalibrationPlan()
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()

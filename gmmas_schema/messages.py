@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import CalibrationQuery, CalibrationStatistics
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
@@ -42,6 +43,7 @@ class TaskRequest(FrozenModel):
         rounds: rounds of the whole run (for the learning-rate schedule).
         seed: seed of the run; the site derives its own from (seed, run, site name, round).
         evaluate: split on which the received model is evaluated, or None.
+        calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
     """
 
@@ -54,6 +56,7 @@ class TaskRequest(FrozenModel):
     model: ModelDefinition
     plan: TrainingPlan | None = None
     evaluate: Split | None = None
+    calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
 
 
@@ -123,6 +126,7 @@ class SiteReport(FrozenModel):
         pseudo_labels: the round's ledger of pseudo-labels per target; empty before anything is ready.
         losses: mean training loss per task over the round.
         steps: optimiser steps made.
+        calibration: sums over patients, where the request asked for them.
         seconds: wall seconds by stage (`load`, `train`, `evaluate`).
         peak_memory_mib: largest resident memory of the trainer so far.
     """
@@ -139,5 +143,6 @@ class SiteReport(FrozenModel):
     losses: dict[Task, float] = {}
     steps: int = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
+    calibration: CalibrationStatistics | None = None
     seconds: dict[str, float] = {}
     peak_memory_mib: float = Field(default=0, ge=0)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import Evaluation, PseudoLabels, Target
 from gmmas_schema.vocabulary import Modality, Task
@@ -41,6 +42,7 @@ class SiteRecord(FrozenModel):
         pseudo_labels: what the site's unlabelled cases gave, per target.
         shares: share in each group's mean, in [0, 1].
         evaluation: accuracy of the received model on the site's validation cases.
+        calibration: the site's sums for calibration, until they are merged; they are not kept.
     """
 
     site: str
@@ -60,6 +62,7 @@ class SiteRecord(FrozenModel):
     bytes_up: int = Field(default=0, ge=0)
     peak_memory_mib: float = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
+    calibration: CalibrationStatistics | None = None
 
 
 class RoundRecord(FinishedRound):

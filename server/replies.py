@@ -106,5 +106,6 @@ def _modalities(entry: tuple[str, Member]) -> tuple[Modality, ...]:
 
 def _accept(record: SiteRecord, report: SiteReport) -> SiteRecord:
     """Return the record of a counted reply with what the site reported."""
-    fields = ("modalities", "cases", "labelled", "pseudo_labels", "losses", "steps", "seconds", "peak_memory_mib", "evaluation")
+    counts = ("modalities", "cases", "labelled", "pseudo_labels", "steps", "seconds", "peak_memory_mib")
+    fields = (*counts, "losses", "evaluation", "calibration")
     return record.model_copy(update={"outcome": Outcome.ACCEPTED} | {name: getattr(report, name) for name in fields})

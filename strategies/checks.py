@@ -8,13 +8,18 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from gmmas_schema.calibration import LARGEST_NATS, CalibrationStatistics, Reliability, bin_edges
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import by_group, groups_sent
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.vocabulary import REGIONS, Split
 from strategies.holders import accepted_targets
 from strategies.readiness import task_of
 
 Float32 = NDArray[np.float32]
+
+_ROUNDING = 1e-6
+"""Slack for sums of binary fractions."""
 
 
 def check_description(description: SiteDescription, *, model_digest: str) -> None:
@@ -58,6 +63,8 @@ def check_reply(
     _check_pseudo_labels(report, request, description)
     if report.evaluation is not None:
         _check_evaluation(report.evaluation, request, report.site)
+    if report.calibration is not None:
+        _check_calibration(report, report.calibration, request)
     allowed = groups_sent(description.modalities, description.labelled, pseudo=request.ready)
     allowed &= groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
     _check_names(tensors, allowed if request.action is Action.TRAIN else (), reference, report.site)
@@ -112,6 +119,43 @@ def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -
             _refuse(f"patients behind {name}", site, interval.n, f"at most {evaluation.cases}")
         if any(bound is not None and not 0 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):
             _refuse(f"value of {name}", site, interval.value, "0 to 1")
+
+
+def _check_calibration(report: SiteReport, calibration: CalibrationStatistics, request: TaskRequest) -> None:
+    """Refuse sums that nobody asked for, of another split, of heads the model lacks, or that cannot come from so many patients."""
+    site, query = report.site, request.calibrate
+    if query is None:
+        _refuse("calibration", site, "sums", "none, for none were asked for")
+        return
+    splits = {request.evaluate} | ({Split.VALIDATION} if request.evaluate is Split.CALIBRATION else set())
+    if calibration.split not in splits:
+        _refuse("calibrated split", site, calibration.split, " or ".join(sorted(str(split) for split in splits)))
+    cases = report.evaluation.cases if report.evaluation is not None else 0
+    if calibration.patients > cases:
+        _refuse("calibration patients", site, calibration.patients, f"at most the {cases} evaluated cases")
+    known = {*REGIONS, *request.model.network.tasks}
+    for head, found in calibration.heads.items():
+        if head not in known:
+            _refuse("calibrated head", site, head, ", ".join(sorted(known)))
+        if found.patients > calibration.patients:
+            _refuse(f"calibration patients for {head}", site, found.patients, f"at most {calibration.patients}")
+        limit = found.patients * LARGEST_NATS
+        if len(found.nll) != len(query.grid) or any(not 0 <= value <= limit for value in found.nll):
+            _refuse(f"likelihood of {head}", site, f"{len(found.nll)} values", f"{len(query.grid)} from 0 to {limit:g}")
+        if found.reliability is not None:
+            for bins in (found.reliability.before, found.reliability.after):
+                _check_reliability(bins, head, calibration.patients if query.temperatures is not None else 0, site)
+
+
+def _check_reliability(bins: Reliability, head: str, patients: int, site: str) -> None:
+    """Refuse bins with more patients than there are, more right answers than patients, or a confidence outside its bin."""
+    if bins.total > patients + _ROUNDING:
+        _refuse(f"reliability of {head}", site, f"{bins.total:g} patients", f"at most {patients}")
+    edges = bin_edges()
+    for low, high, count, confidence, correct in zip(edges, edges[1:], bins.patients, bins.confidence, bins.correct, strict=False):
+        if correct > count + _ROUNDING or not count * low - _ROUNDING <= confidence <= count * high + _ROUNDING:
+            got = f"{count:g} patients, confidence {confidence:g}, right {correct:g} in the bin from {low:.3f}"
+            _refuse(f"reliability of {head}", site, got, "right answers within patients, confidence within the bin")
 
 
 def _check_names(tensors: Mapping[str, Float32], allowed: Collection[str], reference: Mapping[str, Float32], site: str) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from gmmas_schema.calibration import BINS, CalibrationQuery, CalibrationStatistics, HeadStatistics, Reliability, ReliabilityPair
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.messages import Action, Evaluation, Interval, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
@@ -102,6 +103,70 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tensors, named):
 def test_a_group_without_labels_in_the_report_is_refused_even_if_the_site_described_some():
     error = refusal(report=REPORT.model_copy(update={"labelled": {Task.SEGMENTATION: 8}}))
     assert error.got == "head.idh"
+
+
+NAN = float("nan")
+
+
+def bins(count=2.0, *, confidence=0.95, correct=1.0, place=-2):
+    columns = np.zeros((3, BINS))
+    columns[:, place] = count, count * confidence, correct
+    return Reliability(patients=tuple(columns[0]), confidence=tuple(columns[1]), correct=tuple(columns[2]))
+
+
+CURVES = CalibrationQuery(grid=(0.5, 1.0, 2.0))
+MEASURE = CalibrationQuery(temperatures={Task.IDH: 2.0})
+CURVE = HeadStatistics(patients=2, nll=(1.0, 0.5, 0.7))
+PAIR = HeadStatistics(reliability=ReliabilityPair(before=bins(), after=bins(confidence=0.96)))
+
+
+def statistics(*, split=Split.VALIDATION, patients=2, **heads):
+    return CalibrationStatistics(split=split, patients=patients, heads=heads)
+
+
+def check_sums(calibration, *, query=CURVES, asked=Split.CALIBRATION):
+    request = REQUEST.model_copy(update={"action": Action.EVALUATE, "evaluate": asked, "calibrate": query})
+    evaluation = REPORT.evaluation.model_copy(update={"split": asked})
+    check(report=REPORT.model_copy(update={"evaluation": evaluation, "calibration": calibration}), request=request, tensors={})
+
+
+def test_sums_for_calibration_pass():
+    check_sums(statistics(wt=CURVE, idh=CURVE))
+    check_sums(statistics(split=Split.CALIBRATION, idh=PAIR), query=MEASURE)
+    check_sums(statistics(patients=0))
+    check_sums(None)
+    check_sums(statistics(split=Split.TEST, idh=PAIR), query=MEASURE, asked=Split.TEST)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "options", "named"),
+    [
+        (statistics(idh=CURVE), {"query": None}, "calibration"),
+        (statistics(split=Split.TRAIN, idh=CURVE), {}, "calibrated split"),
+        (statistics(split=Split.VALIDATION, idh=PAIR), {"query": MEASURE, "asked": Split.TEST}, "calibrated split"),
+        (statistics(patients=3), {}, "calibration patients"),
+        (statistics(idh=CURVE.model_copy(update={"patients": 3})), {}, "calibration patients for idh"),
+        (statistics(mgmt=CURVE), {}, "calibrated head"),
+        (statistics(idh=CURVE.model_copy(update={"nll": (1.0, 2.0)})), {}, "likelihood of idh"),
+        (statistics(idh=CURVE.model_copy(update={"nll": (1.0, 2.0, 3e4)})), {}, "likelihood of idh"),
+        (
+            statistics(idh=HeadStatistics.model_construct(patients=2, nll=(1.0, 2.0, float("nan")), reliability=None)),
+            {},
+            "likelihood of idh",
+        ),
+        (statistics(idh=HeadStatistics.model_construct(patients=2, nll=(1.0, 2.0, -1.0), reliability=None)), {}, "likelihood of idh"),
+        (statistics(idh=CURVE), {"query": MEASURE}, "likelihood of idh"),
+        (statistics(idh=PAIR.model_copy(update={"nll": (0.0, 0.0, 0.0)})), {}, "reliability of idh"),
+        (statistics(idh=HeadStatistics(reliability=ReliabilityPair(after=bins(3.0)))), {"query": MEASURE}, "reliability of idh"),
+        (statistics(idh=HeadStatistics(reliability=ReliabilityPair(after=bins(correct=2.5)))), {"query": MEASURE}, "reliability of idh"),
+        (statistics(idh=HeadStatistics(reliability=ReliabilityPair(after=bins(confidence=0.6)))), {"query": MEASURE}, "reliability of idh"),
+    ],
+)
+def test_sums_that_cannot_be_are_refused_by_name(calibration, options, named):
+    with pytest.raises(ProtocolError) as caught:
+        check_sums(calibration, **options)
+    assert caught.value.code is ReasonCode.REPLY_REFUSED
+    assert caught.value.what == f"refused for its {named}"
 
 
 def test_an_evaluation_request_wants_no_tensors():
