@@ -1,7 +1,7 @@
 """The site's cohort: read, checked and split once at the start, preprocessed for the grid a model asks for."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -13,8 +13,9 @@ from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients
 from gmmas_schema.errors import DataError
 from gmmas_schema.messages import SiteDescription
+from gmmas_schema.model import ModelDefinition
 from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, Split, Task
 
 logger = logging.getLogger(__name__)
 
@@ -62,27 +63,24 @@ def prepare_samples(
     return {split: tuple(cache.get(case) for case in cases) for split, cases in cohort.cases.items()}
 
 
-def describe_cohort(cohort: SiteCohort, *, site: str, model_digest: str) -> SiteDescription:
-    """Return what the site holds, in counts of training cases, before anything is preprocessed."""
+def describe_cohort(cohort: SiteCohort, *, site: str, model: ModelDefinition) -> SiteDescription:
+    """Return what the site holds for this model, in counts of training cases, before anything is preprocessed."""
     cases = cohort.cases[Split.TRAIN]
     return SiteDescription(
         site=site,
-        model_digest=model_digest,
+        model_digest=model.digest(),
         software=version("gmmas-fed"),
         modalities=tuple(m for m in MODALITIES if any(m in case.images for case in cases)),
         cases=len(cases),
-        labelled=_count_labels(cases),
+        labelled={task: sum(_has_label(case, task) for case in cases) for task in model.network.tasks},
     )
 
 
-def _count_labels(cases: Sequence[Case]) -> dict[Task, int]:
-    """Count as gmmas_workflows.batches does on samples: codeletion trains only where the tumour is not known to be IDH-wildtype."""
-    counts = {
-        Task.SEGMENTATION: sum(case.segmentation is not None for case in cases),
-        Task.IDH: sum(case.idh is not None for case in cases),
-        Task.CODELETION: sum(case.codeletion is not None and case.idh is not False for case in cases),
-    }
-    return {task: counts[task] for task in TASKS}
+def _has_label(case: Case, task: Task) -> bool:
+    """Tell as gmmas_workflows.batches does of a sample whether a case trains a task's head."""
+    if task is Task.SEGMENTATION:
+        return case.segmentation is not None
+    return case.marker(task) is not None and (task not in MUTANT_ONLY or case.idh is not False)
 
 
 def _refuse(config: SiteConfig, report: QualityReport) -> DataError:

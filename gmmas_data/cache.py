@@ -153,6 +153,8 @@ def _decode(content: bytes, case: Case) -> Sample:
         regions_RXYZ=tensors.get("regions"),
         idh=marker_value(case.idh),
         codeletion=marker_value(case.codeletion),
+        grade=marker_value(case.grade),
+        mgmt=marker_value(case.mgmt),
         affine=tensors["affine"],
         native_affine=tensors["native_affine"],
         native_shape=(x, y, z),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gmmas_schema.vocabulary import Layout, Modality
+from gmmas_schema.vocabulary import Layout, Modality, Task
 
 _TIME_POINT = (
     re.compile(r"^(?P<patient>BraTS-[A-Za-z]+-\d{5})-\d{3}$"),
@@ -41,6 +41,8 @@ class Case:
         layout: convention of the file names and label values.
         idh: True for IDH-mutant, False for wildtype, None for unknown.
         codeletion: True for 1p/19q-codeleted, False for intact, None for unknown.
+        grade: True for high-grade (WHO grade 3 or 4), False for low-grade, None for unknown.
+        mgmt: True for MGMT promoter methylated, False for unmethylated, None for unknown.
     """
 
     case_id: str
@@ -50,6 +52,12 @@ class Case:
     layout: Layout
     idh: bool | None = None
     codeletion: bool | None = None
+    grade: bool | None = None
+    mgmt: bool | None = None
+
+    def marker(self, task: Task) -> bool | None:
+        """Return the label of one of MARKERS; None is unknown."""
+        return {Task.IDH: self.idh, Task.CODELETION: self.codeletion, Task.GRADE: self.grade, Task.MGMT: self.mgmt}[task]
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

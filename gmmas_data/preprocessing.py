@@ -45,6 +45,8 @@ def preprocess_case(case: Case, grid: GridConfig) -> Sample:
         regions_RXYZ=_regions_on(placement, loaded),
         idh=marker_value(case.idh),
         codeletion=marker_value(case.codeletion),
+        grade=marker_value(case.grade),
+        mgmt=marker_value(case.mgmt),
         affine=placement.affine,
         native_affine=loaded.affine,
         native_shape=loaded.shape,

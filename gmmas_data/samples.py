@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gmmas_schema.vocabulary import Task
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -25,6 +27,8 @@ class Sample:
         affine: 4x4, grid voxel to millimetres in RAS+.
         native_affine: 4x4, voxel of the original files to millimetres in RAS+.
         native_shape: voxels of the original files along each axis.
+        grade: 1 high-grade, 0 low-grade, nan unknown.
+        mgmt: 1 MGMT promoter methylated, 0 unmethylated, nan unknown.
     """
 
     case_id: str
@@ -37,6 +41,12 @@ class Sample:
     affine: NDArray[np.float64]
     native_affine: NDArray[np.float64]
     native_shape: tuple[int, int, int]
+    grade: float = math.nan
+    mgmt: float = math.nan
+
+    def marker(self, task: Task) -> float:
+        """Return the label of one of MARKERS: 1, 0, or nan for unknown."""
+        return {Task.IDH: self.idh, Task.CODELETION: self.codeletion, Task.GRADE: self.grade, Task.MGMT: self.mgmt}[task]
 
 
 def marker_value(known: bool | None) -> float:

@@ -22,6 +22,8 @@ class LabelledSample(Protocol):
         regions_RXYZ: nested 0/1 masks, or None where there is no segmentation.
         idh: 1 mutant, 0 wildtype, nan unknown.
         codeletion: 1 codeleted, 0 intact, nan unknown.
+        grade: 1 high-grade, 0 low-grade, nan unknown.
+        mgmt: 1 MGMT promoter methylated, 0 unmethylated, nan unknown.
     """
 
     @property
@@ -44,6 +46,14 @@ class LabelledSample(Protocol):
     def codeletion(self) -> float:
         """Return the 1p/19q label."""
 
+    @property
+    def grade(self) -> float:
+        """Return the grade label."""
+
+    @property
+    def mgmt(self) -> float:
+        """Return the MGMT label."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,6 +66,8 @@ class Batch:
         region_known_BR: bool.
         idh_B: 1 mutant, 0 wildtype, nan unknown.
         codeletion_B: 1 codeleted, 0 intact, nan unknown.
+        grade_B: 1 high-grade, 0 low-grade, nan unknown.
+        mgmt_B: 1 MGMT promoter methylated, 0 unmethylated, nan unknown.
     """
 
     image_BMXYZ: Tensor
@@ -64,6 +76,8 @@ class Batch:
     region_known_BR: Tensor
     idh_B: Tensor
     codeletion_B: Tensor
+    grade_B: Tensor
+    mgmt_B: Tensor
 
     @classmethod
     def collate(cls, samples: Sequence[LabelledSample]) -> Self:
@@ -77,6 +91,8 @@ class Batch:
             region_known_BR=torch.tensor([[s.regions_RXYZ is not None] * 3 for s in samples]),
             idh_B=torch.tensor([float(s.idh) for s in samples]),
             codeletion_B=torch.tensor([float(s.codeletion) for s in samples]),
+            grade_B=torch.tensor([float(s.grade) for s in samples]),
+            mgmt_B=torch.tensor([float(s.mgmt) for s in samples]),
         )
 
     def to(self, device: torch.device | str) -> Self:

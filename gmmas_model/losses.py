@@ -8,8 +8,9 @@ The Dice sums run over the batch and c is a voxel count, so an empty mask still 
 
 Molecular labels, with a = P(IDH mutant) and b = P(codeleted given mutant), follow the likelihood of the factorised model: an IDH label
 trains a. A 1p/19q label trains b where the patient is known to be mutant and the marginal a b where IDH is unknown. A wildtype
-patient is intact by construction, so 1p/19q adds nothing there. Each is a focal binary cross-entropy (Lin et al., ICCV 2017) with
-label smoothing and fixed class weights; the sum is divided by the number of labels, never by their weights, which would cancel at batch 1.
+patient is intact by construction, so 1p/19q adds nothing there. Grade works the same way, with P(low-grade given mutant) for b; MGMT
+by itself, as IDH. Each is a focal binary cross-entropy (Lin et al., ICCV 2017) with label smoothing and fixed class weights; the sum
+is divided by the number of labels, never by their weights, which would cancel at batch 1.
 
 Tasks are weighed by homoscedastic uncertainty (Kendall et al., CVPR 2018), total = sum_t y_t 1/2 (exp(-s_t) (L_t + d) + s_t). y_t
 masks both terms, else a site without task t drives s_t to minus infinity; d bounds s_t below by log d as L_t goes to 0.
@@ -17,8 +18,9 @@ masks both terms, else a site without task t drives s_t to minus infinity; d bou
 Shape suffixes: B batch, R region, XYZ voxels, K samples or labels that are known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, cast
 
 import torch
@@ -27,13 +29,14 @@ from torch import Tensor
 from gmmas_model.batch import Batch
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction, chain_log_probability
-from gmmas_schema.vocabulary import TASKS, Task
+from gmmas_schema.vocabulary import Task
 
 DICE_SMOOTHING_VOXELS: Final = 10.0
 LABEL_SMOOTHING: Final = 0.05
 FOCAL_EXPONENT: Final = 2.0
-POSITIVE_SHARE: Final = {Task.IDH: 0.35, Task.CODELETION: 0.4}
-"""Expected share of mutants among patients, and of codeleted among mutants; constants, so that every site minimises the same loss."""
+POSITIVE_SHARE: Final = {Task.IDH: 0.35, Task.CODELETION: 0.4, Task.GRADE: 0.55, Task.MGMT: 0.5}
+"""Expected share of mutants and of methylated among patients, and of codeleted and of high-grade among mutants; constants, so that every
+site minimises the same loss."""
 
 LOSS_FLOOR: Final = 0.05
 
@@ -45,7 +48,7 @@ class LossTerms:
     Attributes:
         total: scalar to minimise; 0 and without influence on any parameter where nothing is labelled.
         per_task: unweighted loss of each labelled task, detached.
-        counted: labelled samples per task.
+        counted: labelled samples per task of the network.
     """
 
     total: Tensor
@@ -70,11 +73,7 @@ def multi_task_loss(
         uncertainty_weighting: `learned`, or `fixed` for exp(-s_t) = 1.
         task_weights: fixed factor per task; 1 where not given.
     """
-    losses = {
-        Task.SEGMENTATION: segmentation_loss(prediction, batch),
-        Task.IDH: idh_loss(prediction, batch),
-        Task.CODELETION: codeletion_loss(prediction, batch),
-    }
+    losses = {task: _LOSSES[task](prediction, batch) for task in network.config.tasks}
     # A leaf of its own: backward() works on an unlabelled batch and leaves every parameter's gradient None.
     total = torch.zeros((), device=batch.image_BMXYZ.device, requires_grad=True)
     for task, (loss, counted) in losses.items():
@@ -84,8 +83,8 @@ def multi_task_loss(
             total = total + (task_weights or {}).get(task, 1.0) * weighed
     return LossTerms(
         total=total,
-        per_task={task: losses[task][0].detach() for task in TASKS if losses[task][1]},
-        counted={task: losses[task][1] for task in TASKS},
+        per_task={task: loss.detach() for task, (loss, counted) in losses.items() if counted},
+        counted={task: counted for task, (_, counted) in losses.items()},
     )
 
 
@@ -109,21 +108,58 @@ def segmentation_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int
 
 def idh_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """Return the focal loss of P(IDH mutant) and the number of labels."""
-    rows_K = (~batch.idh_B.isnan()).nonzero().squeeze(1)
-    log_p_K1, log_not_p_K1 = chain_log_probability(prediction.idh_logit_B[rows_K, None].float(), dim=1)
-    return focal_loss(log_p_K1[:, 0], log_not_p_K1[:, 0], batch.idh_B[rows_K], positive_share=POSITIVE_SHARE[Task.IDH]), len(rows_K)
+    return _plain_loss(prediction.idh_logit_B, batch.idh_B, positive_share=POSITIVE_SHARE[Task.IDH])
 
 
 def codeletion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """Return the focal loss of 1p/19q (see the module docstring) and the number of labels that carry information."""
-    rows_K = (~batch.codeletion_B.isnan() & (batch.idh_B != 0)).nonzero().squeeze(1)
-    idh_logit_K, logit_K = prediction.idh_logit_B[rows_K].float(), prediction.codeletion_logit_B[rows_K].float()
+    share = POSITIVE_SHARE[Task.CODELETION]
+    return _mutant_only_loss(prediction, prediction.codeletion_logit_B, batch.codeletion_B, batch.idh_B, positive_share=share)
+
+
+def grade_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
+    """Return the focal loss of the grade (see the module docstring) and the number of labels that carry information.
+
+    Low grade is what needs a mutant, so it is the positive class of the chain.
+    """
+    assert prediction.grade_logit_B is not None, "the network has no grade head"
+    share = 1 - POSITIVE_SHARE[Task.GRADE]
+    return _mutant_only_loss(prediction, -prediction.grade_logit_B, 1 - batch.grade_B, batch.idh_B, positive_share=share)
+
+
+def mgmt_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
+    """Return the focal loss of P(MGMT promoter methylated) and the number of labels."""
+    assert prediction.mgmt_logit_B is not None, "the network has no MGMT head"
+    return _plain_loss(prediction.mgmt_logit_B, batch.mgmt_B, positive_share=POSITIVE_SHARE[Task.MGMT])
+
+
+def _plain_loss(logit_B: Tensor, truth_B: Tensor, *, positive_share: float) -> tuple[Tensor, int]:
+    """Return the focal loss of a marker that stands by itself, and the number of labels."""
+    rows_K = (~truth_B.isnan()).nonzero().squeeze(1)
+    log_p_K1, log_not_p_K1 = chain_log_probability(logit_B[rows_K, None].float(), dim=1)
+    return focal_loss(log_p_K1[:, 0], log_not_p_K1[:, 0], truth_B[rows_K], positive_share=positive_share), len(rows_K)
+
+
+def _mutant_only_loss(
+    prediction: Prediction, logit_B: Tensor, truth_B: Tensor, idh_B: Tensor, *, positive_share: float
+) -> tuple[Tensor, int]:
+    """Return the focal loss of a marker whose positive class only a mutant has, and the number of labels of patients not known wildtype.
+
+    Args:
+        prediction: holder of P(IDH mutant).
+        logit_B: logit of P(positive given mutant).
+        truth_B: 1 positive, 0 negative, nan unknown.
+        idh_B: 1 mutant, 0 wildtype, nan unknown.
+        positive_share: expected share of positives among mutants.
+    """
+    rows_K = (~truth_B.isnan() & (idh_B != 0)).nonzero().squeeze(1)
+    idh_logit_K, logit_K = prediction.idh_logit_B[rows_K].float(), logit_B[rows_K].float()
     log_b_K1, log_not_b_K1 = chain_log_probability(logit_K[:, None], dim=1)
     log_ab_K2, log_not_ab_K2 = chain_log_probability(torch.stack([idh_logit_K, logit_K], dim=1), dim=1)
-    mutant_K = batch.idh_B[rows_K] == 1
+    mutant_K = idh_B[rows_K] == 1
     log_p_K = torch.where(mutant_K, log_b_K1[:, 0], log_ab_K2[:, 1])
     log_not_p_K = torch.where(mutant_K, log_not_b_K1[:, 0], log_not_ab_K2[:, 1])
-    return focal_loss(log_p_K, log_not_p_K, batch.codeletion_B[rows_K], positive_share=POSITIVE_SHARE[Task.CODELETION]), len(rows_K)
+    return focal_loss(log_p_K, log_not_p_K, truth_B[rows_K], positive_share=positive_share), len(rows_K)
 
 
 def focal_loss(log_p_K: Tensor, log_not_p_K: Tensor, truth_K: Tensor, *, positive_share: float) -> Tensor:
@@ -140,3 +176,14 @@ def focal_loss(log_p_K: Tensor, log_not_p_K: Tensor, truth_K: Tensor, *, positiv
     positive_K = smooth_K * (FOCAL_EXPONENT * log_not_p_K).exp() * log_p_K
     negative_K = (1 - smooth_K) * (FOCAL_EXPONENT * log_p_K).exp() * log_not_p_K
     return -(weight_K * (positive_K + negative_K)).sum() / max(len(truth_K), 1)
+
+
+_LOSSES: Final[Mapping[Task, Callable[[Prediction, Batch], tuple[Tensor, int]]]] = MappingProxyType(
+    {
+        Task.SEGMENTATION: segmentation_loss,
+        Task.IDH: idh_loss,
+        Task.CODELETION: codeletion_loss,
+        Task.GRADE: grade_loss,
+        Task.MGMT: mgmt_loss,
+    }
+)

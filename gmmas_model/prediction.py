@@ -1,9 +1,11 @@
 """What the network says about a batch, as logits of conditional probabilities, and the probabilities that follow from them.
 
 Regions are nested by construction, p_WT = s(l0), p_TC = p_WT s(l1), p_ET = p_TC s(l2), and molecular classes obey WHO CNS5 (Louis et al.,
-Neuro-Oncology 2021) by construction: with a = P(IDH mutant) and b = P(1p/19q codeleted given mutant),
+Neuro-Oncology 2021) by construction: with a = P(IDH mutant), b = P(1p/19q codeleted given mutant) and g = P(high-grade given mutant),
 
-    glioblastoma = 1 - a,  astrocytoma = a (1 - b),  oligodendroglioma = a b,  P(codeleted) = a b.
+    glioblastoma = 1 - a,  astrocytoma = a (1 - b),  oligodendroglioma = a b,  P(codeleted) = a b,  P(high-grade) = 1 - a (1 - g),
+
+for a glioblastoma is of grade 4 whatever it looks like. MGMT stands by itself.
 
 Shape suffixes: B batch, R region (WT, TC, ET), S subtype (order of SUBTYPES), XYZ voxels.
 """
@@ -14,6 +16,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from gmmas_schema.vocabulary import Task
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -23,11 +27,15 @@ class Prediction:
         region_logits_BRXYZ: conditional logits [WT, TC given WT, ET given TC].
         idh_logit_B: logit of P(IDH mutant).
         codeletion_logit_B: logit of P(1p/19q codeleted given IDH mutant).
+        grade_logit_B: logit of P(high-grade given IDH mutant); None without that head.
+        mgmt_logit_B: logit of P(MGMT promoter methylated); None without that head.
     """
 
     region_logits_BRXYZ: Tensor
     idh_logit_B: Tensor
     codeletion_logit_B: Tensor
+    grade_logit_B: Tensor | None = None
+    mgmt_logit_B: Tensor | None = None
 
     def region_probability(self) -> Tensor:
         """Return probability_BRXYZ, never rising from WT to TC to ET."""
@@ -40,6 +48,24 @@ class Prediction:
     def codeletion_probability(self) -> Tensor:
         """Return P(1p/19q codeleted) as probability_B; never above P(IDH mutant)."""
         return self.idh_probability() * self.codeletion_logit_B.float().sigmoid()
+
+    def grade_probability(self) -> Tensor | None:
+        """Return P(high-grade) as probability_B, never below P(glioblastoma); None without that head."""
+        return None if self.grade_logit_B is None else 1 - self.idh_probability() * (-self.grade_logit_B.float()).sigmoid()
+
+    def mgmt_probability(self) -> Tensor | None:
+        """Return P(MGMT promoter methylated) as probability_B; None without that head."""
+        return None if self.mgmt_logit_B is None else self.mgmt_logit_B.float().sigmoid()
+
+    def marker_probabilities(self) -> dict[Task, Tensor]:
+        """Return probability_B of every marker there is a head for, in the order of MARKERS."""
+        found = {
+            Task.IDH: self.idh_probability(),
+            Task.CODELETION: self.codeletion_probability(),
+            Task.GRADE: self.grade_probability(),
+            Task.MGMT: self.mgmt_probability(),
+        }
+        return {task: probability_B for task, probability_B in found.items() if probability_B is not None}
 
     def subtype_probability(self) -> Tensor:
         """Return probability_BS in the order of SUBTYPES; each row sums to 1."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from gmmas_schema.base import FrozenModel, HeldModalities
-from gmmas_schema.vocabulary import MODALITIES, SUBTYPES, TASKS, Layout, Subtype, Task
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, SUBTYPES, TASKS, Layout, Subtype, Task
 
 
 class ScannerConfig(FrozenModel):
@@ -77,7 +77,8 @@ class PhantomSite(FrozenModel):
         cases: patients, one scan each.
         scanner: name of a preset in SCANNERS, or its parameters.
         modalities: sequences written to disk.
-        labelled: share of the patients that carry a label, per task; a task that is not named is labelled for all.
+        labelled: share of the patients that carry a label, per task; a task that is not named is labelled for all. A grade tells of
+            molecular status, so it is published with IDH and 1p/19q only. MGMT has no sign in a phantom, and no label.
         mix: relative weight of each subtype; the counts are the nearest whole numbers.
         layout: naming convention of the files.
     """
@@ -93,7 +94,9 @@ class PhantomSite(FrozenModel):
     @field_validator("labelled")
     @classmethod
     def _every_task(cls, value: dict[Task, float]) -> dict[Task, float]:
-        return {t: value.get(t, 1.0) for t in TASKS}
+        if Task.MGMT in value:
+            raise ValueError("phantoms show no sign of MGMT, so they have no label of it")
+        return {t: value.get(t, 1.0) for t in TASKS if t in REQUIRED_TASKS or t in value}
 
 
 class PhantomSpec(FrozenModel):

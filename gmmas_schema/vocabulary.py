@@ -4,7 +4,7 @@ Axis order in every array: M modalities, R regions, then X, Y, Z in RAS+ (right,
 
 Regions are nested, ET within TC within WT (Menze et al., IEEE TMI 2015, "The Multimodal Brain Tumor Image Segmentation Benchmark").
 Subtypes follow WHO CNS5 (Louis et al., Neuro-Oncology 2021): glioblastoma is IDH-wildtype, astrocytoma is IDH-mutant without
-1p/19q codeletion, oligodendroglioma is IDH-mutant with it.
+1p/19q codeletion, oligodendroglioma is IDH-mutant with it. Glioblastoma is always of grade 4, so only IDH-mutant tumours are low-grade.
 """
 
 from enum import StrEnum
@@ -29,11 +29,16 @@ class Region(StrEnum):
 
 
 class Task(StrEnum):
-    """What the network is asked for. Subtype follows from IDH and 1p/19q, see the module docstring."""
+    """What the network is asked for. Subtype follows from IDH and 1p/19q, see the module docstring.
+
+    Positive is IDH-mutant, 1p/19q-codeleted, high-grade (WHO grade 3 or 4), and MGMT promoter methylated.
+    """
 
     SEGMENTATION = "segmentation"
     IDH = "idh"
     CODELETION = "codeletion"
+    GRADE = "grade"
+    MGMT = "mgmt"
 
 
 class Subtype(StrEnum):
@@ -50,6 +55,7 @@ class Split(StrEnum):
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+    CALIBRATION = "calibration"
 
 
 class Layout(StrEnum):
@@ -62,6 +68,15 @@ class Layout(StrEnum):
 MODALITIES = tuple(Modality)
 REGIONS = tuple(Region)
 TASKS = tuple(Task)
+REQUIRED_TASKS = (Task.SEGMENTATION, Task.IDH, Task.CODELETION)
+"""Tasks of every network; the others have a head where NetworkConfig.tasks names them."""
+
+MARKERS = (Task.IDH, Task.CODELETION, Task.GRADE, Task.MGMT)
+"""Tasks with one label and one probability per patient."""
+
+MUTANT_ONLY = frozenset({Task.CODELETION, Task.GRADE})
+"""Markers that are settled in an IDH-wildtype tumour (intact, high-grade), so that their label trains nothing there."""
+
 SUBTYPES = tuple(Subtype)
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3

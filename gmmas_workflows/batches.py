@@ -18,24 +18,22 @@ from gmmas_data.augmentation import augment
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, Modality, Task
 
 
 def has_label(sample: Sample, task: Task) -> bool:
     """Tell whether a case trains a task's head.
 
-    A 1p/19q label trains P(codeleted | mutant), so it counts only where the tumour is not known to be IDH-wildtype.
+    Labels of 1p/19q and grade train probabilities given a mutant, so they count only where the tumour is not known to be IDH-wildtype.
     """
     if task is Task.SEGMENTATION:
         return sample.regions_RXYZ is not None
-    if task is Task.IDH:
-        return not math.isnan(sample.idh)
-    return not math.isnan(sample.codeletion) and sample.idh != 0
+    return not math.isnan(sample.marker(task)) and (task not in MUTANT_ONLY or sample.idh != 0)
 
 
-def count_labels(samples: Sequence[Sample]) -> dict[Task, int]:
-    """Count the cases that train each task's head."""
-    return {task: sum(has_label(sample, task) for sample in samples) for task in TASKS}
+def count_labels(samples: Sequence[Sample], tasks: Collection[Task]) -> dict[Task, int]:
+    """Count the cases that train the head of each of `tasks`: those of the network, for a label without a head trains nothing."""
+    return {task: sum(has_label(sample, task) for sample in samples) for task in tasks}
 
 
 def restrict(samples: Sequence[Sample], modalities: Collection[Modality]) -> tuple[Sample, ...]:

@@ -120,7 +120,7 @@ class LocalTrainer:
             software=version("gmmas-fed"),
             modalities=self.modalities,
             cases=len(cases),
-            labelled=count_labels(cases),
+            labelled=count_labels(cases, self.definition.network.tasks),
         )
 
     @_memory_errors()
@@ -175,7 +175,7 @@ class LocalTrainer:
                 )
 
         # 3. Freeze what this site must not change.
-        labelled = count_labels(self._samples[Split.TRAIN])
+        labelled = count_labels(self._samples[Split.TRAIN], self.definition.network.tasks)
         sent = frozenset(names_up(network.state_dict(), modalities=self.modalities, labelled=labelled))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in sent)
@@ -245,7 +245,7 @@ class LocalTrainer:
 
     def _trainable_cases(self) -> tuple[Sample, ...]:
         """Return the training cases with at least one label."""
-        return tuple(s for s in self._samples[Split.TRAIN] if any(has_label(s, task) for task in TASKS))
+        return tuple(s for s in self._samples[Split.TRAIN] if any(has_label(s, task) for task in self.definition.network.tasks))
 
     def _evaluate(self, network: GmmasNetwork, request: TaskRequest, on_progress: Progress | None) -> Evaluation:
         if request.evaluate is None:

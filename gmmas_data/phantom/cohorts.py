@@ -21,10 +21,10 @@ from threadpoolctl import threadpool_limits
 from gmmas_data.phantom.atlas import MNI_NOTICE, Atlas, load_atlas
 from gmmas_data.phantom.case import draw_patient, make_case
 from gmmas_data.phantom.files import LABELS, MANIFEST, write_case, write_labels, write_whole
-from gmmas_data.phantom.plan import PlannedCase, plan_site
+from gmmas_data.phantom.plan import LABELLED_TASKS, PlannedCase, plan_site
 from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
 from gmmas_schema.phantom import PhantomCounts, PhantomManifest, PhantomSpec
-from gmmas_schema.vocabulary import SUBTYPES, TASKS, Task
+from gmmas_schema.vocabulary import SUBTYPES, Task
 
 GENERATOR_VERSION = 1
 """Raised with any change that alters what a specification gives; cohorts of two versions are never mixed."""
@@ -158,7 +158,7 @@ def _make_and_write(planned: PlannedCase, out: Path, spacing_mm: float) -> None:
 
 
 def _label_row(planned: PlannedCase) -> dict[str, object]:
-    """Return one row of the labels table. Subtype and grade imply molecular status, so they are published with it only."""
+    """Return one row of the labels table. A subtype tells of molecular status, so it is published with it only."""
     subject, _ = draw_patient(planned.seed, planned.subtype)
     idh, codeletion = Task.IDH in planned.labelled, Task.CODELETION in planned.labelled
     return {
@@ -166,7 +166,7 @@ def _label_row(planned: PlannedCase) -> dict[str, object]:
         "idh": ("mutant" if subject.idh_mutant else "wildtype") if idh else "unknown",
         "codeletion": ("codeleted" if subject.codeleted else "intact") if codeletion else "unknown",
         "subtype": subject.subtype.value if idh and codeletion else "unknown",
-        "grade": subject.grade if idh and codeletion else "unknown",
+        "grade": subject.grade if Task.GRADE in planned.labelled else "unknown",
         "age_years": subject.age_years,
         "sex": subject.sex,
     }
@@ -176,7 +176,7 @@ def _count(plan: Sequence[PlannedCase]) -> PhantomCounts:
     return PhantomCounts(
         cases=len(plan),
         subtypes={s: sum(case.subtype is s for case in plan) for s in SUBTYPES},
-        labelled={t: sum(t in case.labelled for case in plan) for t in TASKS},
+        labelled={t: sum(t in case.labelled for case in plan) for t in LABELLED_TASKS},
     )
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gmmas_schema.phantom import PhantomSite, PhantomSpec
-from gmmas_schema.vocabulary import TASKS, Subtype, Task
+from gmmas_schema.vocabulary import Subtype, Task
+
+LABELLED_TASKS = (Task.SEGMENTATION, Task.IDH, Task.CODELETION, Task.GRADE)
+"""What phantoms have labels of."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ def plan_site(spec: PhantomSpec, site: PhantomSite) -> tuple[PlannedCase, ...]:
     subtypes = rng.permutation([s.value for s, n in share_out(site.mix, site.cases).items() for _ in range(n)])
     # One order for every task: a patient labelled for one of two equal shares is labelled for both.
     rank = rng.permutation(site.cases)
-    quota = {task: round(site.labelled[task] * site.cases) for task in TASKS}
+    quota = {task: round(site.labelled.get(task, 1.0) * site.cases) for task in LABELLED_TASKS}
+    # A grade tells of molecular status, so it is published with it only.
+    quota[Task.GRADE] = min(quota[task] for task in (Task.IDH, Task.CODELETION, Task.GRADE))
     return tuple(
         PlannedCase(
             patient_id=f"PH-{site.name.upper()}-{index + 1:04d}",
             site=site,
             subtype=Subtype(subtypes[index]),
-            labelled=frozenset(task for task in TASKS if rank[index] < quota[task]),
+            labelled=frozenset(task for task in LABELLED_TASKS if rank[index] < quota[task]),
             seed=np.random.SeedSequence(spec.seed, spawn_key=(key, index + 1)),
         )
         for index in range(site.cases)

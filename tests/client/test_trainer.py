@@ -107,7 +107,7 @@ def test_counts_before_preprocessing_are_those_after_it(config: SiteConfig, tmp_
     cache = SampleCache(tmp_path, TINY.grid)
     samples = {split: [cache.get(case) for case in cases] for split, cases in cohort.cases.items()}
     after = LocalTrainer(TINY, samples, modalities=config.data.modalities, site="north", device="cpu", threads=1).describe()
-    assert describe_cohort(cohort, site="north", model_digest=TINY.digest()) == after
+    assert describe_cohort(cohort, site="north", model=TINY) == after
 
 
 def document(**changes: object) -> str:

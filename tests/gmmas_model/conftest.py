@@ -8,6 +8,7 @@ import torch
 from gmmas_model.batch import Batch
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.model import NetworkConfig
+from gmmas_schema.vocabulary import REQUIRED_TASKS, Task
 
 TINY = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_layers=1, transformer_heads=2)
 NAN = float("nan")
@@ -28,6 +29,15 @@ def network() -> GmmasNetwork:
 
 
 @pytest.fixture(scope="session")
+def networks() -> dict[tuple[Task, ...], GmmasNetwork]:
+    """One network for every choice of optional heads."""
+    choices = [(*REQUIRED_TASKS, *extra) for extra in ((), (Task.GRADE,), (Task.MGMT,), (Task.GRADE, Task.MGMT))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {tasks: GmmasNetwork(TINY.model_copy(update={"tasks": tasks})) for tasks in choices}
+
+
+@pytest.fixture(scope="session")
 def make_batch() -> Callable[..., Batch]:
     return _make_batch
 
@@ -37,6 +47,8 @@ def _make_batch(
     present: list[list[bool]],
     idh: list[float] | None = None,
     codeletion: list[float] | None = None,
+    grade: list[float] | None = None,
+    mgmt: list[float] | None = None,
     known: list[list[bool]] | None = None,
     tumour: bool = True,
     side: int = 8,
@@ -44,6 +56,7 @@ def _make_batch(
 ) -> Batch:
     """Return a batch whose tumour is three nested cubes, brighter than the rest in every modality; labels default to unknown."""
     size = len(present)
+    labels = {"idh": idh, "codeletion": codeletion, "grade": grade, "mgmt": mgmt}
     generator = torch.Generator().manual_seed(seed)
     regions_BRXYZ = torch.zeros(size, 3, side, side, side)
     if tumour:
@@ -56,6 +69,5 @@ def _make_batch(
         present_BM=torch.tensor(present),
         regions_BRXYZ=regions_BRXYZ,
         region_known_BR=torch.tensor(known if known is not None else [[False] * 3] * size),
-        idh_B=torch.tensor(idh if idh is not None else [NAN] * size),
-        codeletion_B=torch.tensor(codeletion if codeletion is not None else [NAN] * size),
+        **{f"{name}_B": torch.tensor(label if label is not None else [NAN] * size) for name, label in labels.items()},
     )

@@ -19,11 +19,15 @@ class Case:
     regions_RXYZ: np.ndarray | None
     idh: float
     codeletion: float
+    grade: float
+    mgmt: float
 
 
 def make_case(*, labelled: bool) -> Case:
     regions = np.ones((3, 2, 3, 4), np.uint8) if labelled else None
-    return Case(np.full((4, 2, 3, 4), 7, np.float32), np.array([True, False, True, True]), regions, 1.0 if labelled else float("nan"), 0.0)
+    known = 1.0 if labelled else float("nan")
+    image = np.full((4, 2, 3, 4), 7, np.float32)
+    return Case(image, np.array([True, False, True, True]), regions, idh=known, codeletion=0.0, grade=0.0 * known, mgmt=known)
 
 
 def test_collate_stacks_what_is_known() -> None:
@@ -35,6 +39,8 @@ def test_collate_stacks_what_is_known() -> None:
     assert batch.regions_BRXYZ[0].min() == 1
     assert batch.idh_B.isnan().tolist() == [False, True]
     assert batch.codeletion_B.tolist() == [0, 0]
+    assert batch.grade_B.nan_to_num(9).tolist() == [0, 9]
+    assert batch.mgmt_B.nan_to_num(9).tolist() == [1, 9]
 
 
 def test_collate_copies() -> None:

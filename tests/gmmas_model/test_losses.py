@@ -10,20 +10,24 @@ from torch import Tensor
 from gmmas_model.batch import Batch
 from gmmas_model.losses import (
     LOSS_FLOOR,
+    POSITIVE_SHARE,
     LossTerms,
     codeletion_loss,
     focal_loss,
+    grade_loss,
     idh_loss,
+    mgmt_loss,
     multi_task_loss,
     segmentation_loss,
 )
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.groups import group_of
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.vocabulary import MUTANT_ONLY, REQUIRED_TASKS, Task
 
 NAN = float("nan")
 LABEL = st.sampled_from([0.0, 1.0, NAN])
+HUGE = st.floats(-(2.0**100), 2.0**100, width=32) | st.floats(-100, 100, width=32)
 ROW = st.lists(st.booleans(), min_size=4, max_size=4).filter(any)
 REGIONS_KNOWN = st.lists(st.booleans(), min_size=3, max_size=3)
 
@@ -47,18 +51,23 @@ def batches(draw: st.DrawFn) -> dict[str, object]:
 
     return {
         "present": rows(ROW),
-        "idh": rows(LABEL),
-        "codeletion": rows(LABEL),
+        **{marker: rows(LABEL) for marker in ("idh", "codeletion", "grade", "mgmt")},
         "known": rows(REGIONS_KNOWN),
         "tumour": draw(st.booleans()),
     }
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(spec=batches(), bf16=st.booleans())
+@given(spec=batches(), optional=st.sets(st.sampled_from([Task.GRADE, Task.MGMT])), bf16=st.booleans())
 def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
-    network: GmmasNetwork, make_batch: Callable[..., Batch], spec: dict[str, object], bf16: bool
+    networks: dict[tuple[Task, ...], GmmasNetwork],
+    make_batch: Callable[..., Batch],
+    spec: dict[str, object],
+    optional: set[Task],
+    bf16: bool,
 ) -> None:
+    tasks = tuple(task for task in Task if task in REQUIRED_TASKS or task in optional)
+    network = networks[tasks]
     network.zero_grad()
     batch = make_batch(**spec)
     # What is unknown may hold anything.
@@ -70,18 +79,21 @@ def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
     assert terms.total.isfinite()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     assert all(g.isfinite().all() for g in gradients.values())
-    known = {
-        Task.SEGMENTATION: int(batch.region_known_BR.any(1).sum()),
-        Task.IDH: sum(not math.isnan(x) for x in batch.idh_B.tolist()),
-        Task.CODELETION: sum(
-            not math.isnan(x) and idh != 0 for x, idh in zip(batch.codeletion_B.tolist(), batch.idh_B.tolist(), strict=True)
-        ),
+    not_wildtype_B = batch.idh_B != 0
+    every = {
+        Task.SEGMENTATION: batch.region_known_BR.any(1),
+        Task.IDH: ~batch.idh_B.isnan(),
+        Task.CODELETION: ~batch.codeletion_B.isnan() & not_wildtype_B,
+        Task.GRADE: ~batch.grade_B.isnan() & not_wildtype_B,
+        Task.MGMT: ~batch.mgmt_B.isnan(),
     }
+    known = {task: int(every[task].sum()) for task in tasks}
     assert terms.counted == known
     assert set(terms.per_task) == {task for task, n in known.items() if n}
-    for task in Task:
+    for task in tasks:
         assert (f"uncertainty.{task}" in gradients) == bool(known[task])
-        if not known[task] and not (task is Task.IDH and known[Task.CODELETION]):
+        told = [task, *(MUTANT_ONLY & set(tasks) if task is Task.IDH else ())]
+        if not any(known[other] for other in told):
             assert not any(group_of(name) == f"head.{task}" for name in gradients)
 
 
@@ -111,7 +123,7 @@ def test_uncertainty_settles_at_the_log_of_the_loss_and_never_runs_away(network:
     optimiser = torch.optim.Adam([parameter], 0.1)
     prediction = logits(torch.tensor([-40.0]))
     batch = Batch(
-        torch.zeros(1, 4, 4, 4, 4), torch.ones(1, 4).bool(), torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3).bool(), *[torch.tensor([NAN])] * 2
+        torch.zeros(1, 4, 4, 4, 4), torch.ones(1, 4).bool(), torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3).bool(), *[torch.tensor([NAN])] * 4
     )
     for _ in range(150):
         optimiser.zero_grad()
@@ -145,7 +157,7 @@ def test_every_task_starts_with_about_the_same_weighed_loss(network: GmmasNetwor
 def seg_batch(regions_BRXYZ: Tensor, known: list[list[bool]]) -> Batch:
     size, _, *grid = regions_BRXYZ.shape
     unknown_B = torch.full((size,), NAN)
-    return Batch(torch.zeros(size, 4, *grid), torch.ones(size, 4).bool(), regions_BRXYZ, torch.tensor(known), unknown_B, unknown_B)
+    return Batch(torch.zeros(size, 4, *grid), torch.ones(size, 4).bool(), regions_BRXYZ, torch.tensor(known), *[unknown_B] * 4)
 
 
 def test_perfect_segmentation_costs_nothing() -> None:
@@ -189,39 +201,48 @@ def test_region_loss_is_dice_and_cross_entropy_of_the_marginals() -> None:
     torch.testing.assert_close(loss.double(), (1 - (2 * overlap + 10) / (size + 10)).mean() + cross_entropy, atol=1e-5, rtol=1e-5)
 
 
-def molecular(*, idh_logit: float, codeletion_logit: float, idh: float, codeletion: float) -> tuple[Prediction, Batch]:
-    prediction = Prediction(
-        torch.zeros(1, 3, 1, 1, 1), torch.tensor([idh_logit], requires_grad=True), torch.tensor([codeletion_logit], requires_grad=True)
-    )
+def molecular(
+    logits: tuple[float, float, float, float] = (0.2, -0.1, 0.3, -0.2),
+    *,
+    idh: float = NAN,
+    codeletion: float = NAN,
+    grade: float = NAN,
+    mgmt: float = NAN,
+) -> tuple[Prediction, Batch]:
+    """Return a prediction with these logits of IDH, 1p/19q, grade and MGMT, and a batch of one patient with these labels."""
+    prediction = Prediction(torch.zeros(1, 3, 1, 1, 1), *(torch.tensor([logit], requires_grad=True) for logit in logits))
     batch = Batch(
         torch.zeros(1, 4, 1, 1, 1),
         torch.ones(1, 4).bool(),
         torch.zeros(1, 3, 1, 1, 1),
         torch.zeros(1, 3).bool(),
-        torch.tensor([idh]),
-        torch.tensor([codeletion]),
+        *(torch.tensor([label]) for label in (idh, codeletion, grade, mgmt)),
     )
     return prediction, batch
 
 
-def signs(loss: Tensor, prediction: Prediction) -> tuple[int, int]:
-    """Return whether a step of descent raises (+1), lowers (-1) or leaves (0) P(mutant) and P(codeleted given mutant)."""
-    gradients = torch.autograd.grad(loss, [prediction.idh_logit_B, prediction.codeletion_logit_B], allow_unused=True)
-    a, b = (0 if g is None else int(-g.sign().item()) for g in gradients)
-    return a, b
+def marker_logits(prediction: Prediction) -> list[Tensor]:
+    found = [prediction.idh_logit_B, prediction.codeletion_logit_B, prediction.grade_logit_B, prediction.mgmt_logit_B]
+    return [logit for logit in found if logit is not None]
+
+
+def signs(loss: Tensor, prediction: Prediction) -> tuple[int, ...]:
+    """Return whether a step of descent raises (+1), lowers (-1) or leaves (0) each of the four logits."""
+    gradients = torch.autograd.grad(loss, marker_logits(prediction), allow_unused=True)
+    return tuple(0 if g is None else int(-g.sign().item()) for g in gradients)
 
 
 @pytest.mark.parametrize(
     ("idh", "codeletion", "expected"),
     [
-        (NAN, 1.0, (1, 1)),
-        (NAN, 0.0, (-1, -1)),
-        (1.0, 1.0, (0, 1)),
-        (1.0, 0.0, (0, -1)),
+        (NAN, 1.0, (1, 1, 0, 0)),
+        (NAN, 0.0, (-1, -1, 0, 0)),
+        (1.0, 1.0, (0, 1, 0, 0)),
+        (1.0, 0.0, (0, -1, 0, 0)),
     ],
 )
-def test_a_codeletion_label_trains_what_it_tells(idh: float, codeletion: float, expected: tuple[int, int]) -> None:
-    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=idh, codeletion=codeletion)
+def test_a_codeletion_label_trains_what_it_tells(idh: float, codeletion: float, expected: tuple[int, ...]) -> None:
+    prediction, batch = molecular(idh=idh, codeletion=codeletion)
     loss, counted = codeletion_loss(prediction, batch)
     assert counted == 1
     assert signs(loss, prediction) == expected
@@ -229,26 +250,66 @@ def test_a_codeletion_label_trains_what_it_tells(idh: float, codeletion: float, 
 
 @pytest.mark.parametrize("codeletion", [0.0, 1.0, NAN])
 def test_a_wildtype_patient_is_intact_by_construction(codeletion: float) -> None:
-    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=0.0, codeletion=codeletion)
+    prediction, batch = molecular(idh=0.0, codeletion=codeletion)
     loss, counted = codeletion_loss(prediction, batch)
     assert (loss.item(), counted) == (0, 0)
 
 
-@pytest.mark.parametrize(("idh", "expected"), [(1.0, (1, 0)), (0.0, (-1, 0))])
-def test_an_idh_label_trains_the_idh_head_only(idh: float, expected: tuple[int, int]) -> None:
-    prediction, batch = molecular(idh_logit=0.2, codeletion_logit=-0.1, idh=idh, codeletion=NAN)
+@pytest.mark.parametrize(
+    ("idh", "grade", "expected"),
+    [
+        (NAN, 1.0, (-1, 0, 1, 0)),
+        (NAN, 0.0, (1, 0, -1, 0)),
+        (1.0, 1.0, (0, 0, 1, 0)),
+        (1.0, 0.0, (0, 0, -1, 0)),
+    ],
+)
+def test_a_grade_trains_what_it_tells(idh: float, grade: float, expected: tuple[int, ...]) -> None:
+    prediction, batch = molecular(idh=idh, grade=grade)
+    loss, counted = grade_loss(prediction, batch)
+    assert counted == 1
+    assert signs(loss, prediction) == expected
+
+
+@pytest.mark.parametrize("grade", [0.0, 1.0, NAN])
+def test_a_wildtype_patient_is_high_grade_by_construction(grade: float) -> None:
+    prediction, batch = molecular(idh=0.0, grade=grade)
+    loss, counted = grade_loss(prediction, batch)
+    assert (loss.item(), counted) == (0, 0)
+
+
+@pytest.mark.parametrize("idh", [0.0, 1.0, NAN])
+@pytest.mark.parametrize(("mgmt", "expected"), [(1.0, (0, 0, 0, 1)), (0.0, (0, 0, 0, -1))])
+def test_mgmt_trains_its_own_head_only(idh: float, mgmt: float, expected: tuple[int, ...]) -> None:
+    prediction, batch = molecular(idh=idh, mgmt=mgmt)
+    loss, counted = mgmt_loss(prediction, batch)
+    assert counted == 1
+    assert signs(loss, prediction) == expected
+
+
+def test_the_rarer_grade_of_mutants_weighs_more() -> None:
+    losses = [grade_loss(*molecular((0.0, 0.0, 0.0, 0.0), idh=1.0, grade=grade))[0].item() for grade in (0.0, 1.0)]
+    share = POSITIVE_SHARE[Task.GRADE]
+    assert losses[0] / losses[1] == pytest.approx(share / (1 - share))
+
+
+@pytest.mark.parametrize(("idh", "expected"), [(1.0, (1, 0, 0, 0)), (0.0, (-1, 0, 0, 0))])
+def test_an_idh_label_trains_the_idh_head_only(idh: float, expected: tuple[int, ...]) -> None:
+    prediction, batch = molecular(idh=idh)
     loss, counted = idh_loss(prediction, batch)
     assert counted == 1
     assert signs(loss, prediction) == expected
 
 
-@given(st.floats(-100, 100, width=32), st.floats(-100, 100, width=32), LABEL, LABEL)
-def test_molecular_losses_are_finite_for_any_logit(idh_logit: float, codeletion_logit: float, idh: float, codeletion: float) -> None:
-    prediction, batch = molecular(idh_logit=idh_logit, codeletion_logit=codeletion_logit, idh=idh, codeletion=codeletion)
-    loss = idh_loss(prediction, batch)[0] + codeletion_loss(prediction, batch)[0]
+@given(st.tuples(HUGE, HUGE, HUGE, HUGE), LABEL, LABEL, LABEL, LABEL)
+def test_molecular_losses_are_finite_for_any_logit(
+    logits: tuple[float, float, float, float], idh: float, codeletion: float, grade: float, mgmt: float
+) -> None:
+    prediction, batch = molecular(logits, idh=idh, codeletion=codeletion, grade=grade, mgmt=mgmt)
+    loss = torch.stack([part(prediction, batch)[0] for part in (idh_loss, codeletion_loss, grade_loss, mgmt_loss)]).sum()
     assert loss.isfinite()
     assert loss.item() >= 0
-    for gradient in torch.autograd.grad(loss, [prediction.idh_logit_B, prediction.codeletion_logit_B], allow_unused=True):
+    for gradient in torch.autograd.grad(loss, marker_logits(prediction), allow_unused=True):
         assert gradient is None or gradient.isfinite().all()
 
 

@@ -11,9 +11,9 @@ from gmmas_model.losses import multi_task_loss
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.errors import ModelError
-from gmmas_schema.groups import GROUPS, by_group, group_of, groups_received
-from gmmas_schema.model import NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality
+from gmmas_schema.groups import by_group, group_of, groups_received
+from gmmas_schema.model import SIZES, NetworkConfig
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, TASKS, Modality, Task
 from tests.gmmas_model.conftest import TINY
 
 ALL = [[True] * 4]
@@ -22,17 +22,45 @@ GARBAGE = [float("nan"), float("inf"), 1e30, -5.0]
 
 
 def outputs(prediction: Prediction) -> list[torch.Tensor]:
-    return [prediction.region_logits_BRXYZ, prediction.idh_logit_B, prediction.codeletion_logit_B]
+    return [value for value in vars(prediction).values() if value is not None]
 
 
-def test_parameters_per_group_at_small_size() -> None:
-    tensors = GmmasNetwork(NetworkConfig()).state_dict()
-    counts = {group: sum(tensors[name].numel() for name in names) for group, names in by_group(tensors).items()}
-    assert tuple(counts) == GROUPS
-    assert {group: n for group, n in counts.items() if group.startswith("encoder.")} == dict.fromkeys(GROUPS[:4], 222_848)
-    assert counts == counts | {"gate.t1": 4, "fusion": 11_120, "bottleneck": 35_392, "decoder": 75_488}
-    assert counts == counts | {"head.segmentation": 27, "head.idh": 6_049, "head.codeletion": 6_049, "uncertainty.idh": 1}
-    assert sum(counts.values()) == 1_025_536
+def count_parameters(config: NetworkConfig) -> dict[str, int]:
+    tensors = GmmasNetwork(config).state_dict()
+    return {group: sum(tensors[name].numel() for name in names) for group, names in by_group(tensors).items()}
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "encoder", "shared", "some"),
+    [
+        ("small", 1_025_536, 222_848, 134_128, {"fusion": 11_120, "bottleneck": 35_392, "decoder": 75_488, "head.idh": 6_049}),
+        ("paper", 8_846_632, 2_052_096, 638_232, {"fusion": 44_000, "bottleneck": 268_800, "decoder": 301_504, "head.idh": 11_937}),
+    ],
+)
+def test_parameters_per_group(size: str, total: int, encoder: int, shared: int, some: dict[str, int]) -> None:
+    counts = count_parameters(SIZES[size])
+    own = {f"{part}.{m}" for part in ("encoder", "gate") for m in MODALITIES}
+    assert {group: counts[group] for group in own} == {group: encoder if "encoder" in group else 4 for group in own}
+    assert sum(n for group, n in counts.items() if group not in own) == shared
+    assert counts == counts | some
+    assert counts["head.idh"] == counts["head.codeletion"]
+    assert [group for group in counts if group.startswith("head.")] == [f"head.{task}" for task in REQUIRED_TASKS]
+    assert sum(counts.values()) == total
+
+
+def test_optional_heads_come_on_top_and_change_no_other_tensor() -> None:
+    tensors = {}
+    for tasks in (REQUIRED_TASKS, TASKS):
+        torch.manual_seed(0)
+        tensors[tasks] = GmmasNetwork(TINY.model_copy(update={"tasks": tasks})).state_dict()
+    plain, extended = tensors[REQUIRED_TASKS], tensors[TASKS]
+    assert {group_of(name) for name in extended.keys() - plain.keys()} == {
+        "head.grade",
+        "head.mgmt",
+        "uncertainty.grade",
+        "uncertainty.mgmt",
+    }
+    assert all(torch.equal(value, extended[name]) for name, value in plain.items())
 
 
 def test_there_are_no_buffers(network: GmmasNetwork) -> None:
@@ -56,8 +84,9 @@ def test_a_sites_network_is_a_subset_of_the_whole_one(network: GmmasNetwork, mod
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=3), garbage=st.sampled_from(GARBAGE), bf16=st.booleans())
 def test_what_stands_in_an_absent_modality_is_never_read(
-    network: GmmasNetwork, make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float, bf16: bool
+    networks: dict[tuple[Task, ...], GmmasNetwork], make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float, bf16: bool
 ) -> None:
+    network = networks[TASKS]
     batch = make_batch(present=rows)
     spoilt_BMXYZ = batch.image_BMXYZ.clone()
     spoilt_BMXYZ[~batch.present_BM] = garbage

@@ -1,14 +1,15 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmmas_model.prediction import Prediction, chain_log_probability
-from gmmas_schema.vocabulary import SUBTYPES, Subtype
+from gmmas_schema.vocabulary import MARKERS, SUBTYPES, Subtype, Task
 
-LOGITS = st.floats(-200, 200, width=32)
+LOGITS = st.floats(-200, 200, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def predict(idh: float, codeletion: float, regions: tuple[float, float, float] = (0, 0, 0)) -> Prediction:
@@ -28,12 +29,32 @@ def test_molecular_classes_obey_who_cns5(idh: float, codeletion: float) -> None:
     assert all(0 <= p <= 1 for p in subtype.values())
 
 
+@given(LOGITS, LOGITS, LOGITS, LOGITS)
+def test_optional_markers_obey_who_cns5(idh: float, codeletion: float, grade: float, mgmt: float) -> None:
+    prediction = replace(predict(idh, codeletion), grade_logit_B=torch.tensor([grade]), mgmt_logit_B=torch.tensor([mgmt]))
+    found = {task: probability_B.item() for task, probability_B in prediction.marker_probabilities().items()}
+    assert tuple(found) == MARKERS
+    assert all(0 <= p <= 1 for p in found.values())
+    high = torch.tensor(grade).sigmoid().item()
+    assert abs(found[Task.GRADE] - (1 - found[Task.IDH] * (1 - high))) <= 1e-6
+    # A glioblastoma is of grade 4, so nothing may be more probable than a high grade and a glioblastoma at once.
+    assert found[Task.GRADE] >= prediction.subtype_probability()[0, SUBTYPES.index(Subtype.GLIOBLASTOMA)].item()
+    assert found[Task.MGMT] == torch.tensor(mgmt).sigmoid().item()
+
+
+def test_a_network_without_optional_heads_says_nothing_of_them() -> None:
+    prediction = predict(0.3, 0.2)
+    assert prediction.grade_probability() is prediction.mgmt_probability() is None
+    assert tuple(prediction.marker_probabilities()) == (Task.IDH, Task.CODELETION)
+
+
 @given(st.tuples(LOGITS, LOGITS, LOGITS))
 def test_regions_are_nested(logits: tuple[float, float, float]) -> None:
     wt, tc, et = predict(0, 0, logits).region_probability().flatten().tolist()
     assert 0 <= et <= tc <= wt <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=3))
 def test_chain_is_exact_and_its_gradient_finite(logits: list[float]) -> None:
     logits_1R = torch.tensor([logits], requires_grad=True)

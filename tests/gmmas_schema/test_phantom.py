@@ -7,7 +7,7 @@ import pytest
 
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.phantom import SCANNERS, PhantomSpec
-from gmmas_schema.vocabulary import MODALITIES, SUBTYPES, TASKS, Layout, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, SUBTYPES, Layout, Modality, Task
 
 DEMO = Path(__file__).parents[2] / "site_configs" / "phantom-demo.yaml"
 
@@ -19,7 +19,7 @@ def parse(**site: Any) -> PhantomSpec:
 def test_defaults_are_a_fully_labelled_site() -> None:
     site = parse().sites[0]
     assert site.modalities == MODALITIES
-    assert site.labelled == dict.fromkeys(TASKS, 1.0)
+    assert site.labelled == dict.fromkeys(REQUIRED_TASKS, 1.0)
     assert tuple(site.mix) == SUBTYPES
     assert site.layout is Layout.BRATS2021
 
@@ -42,6 +42,10 @@ def test_tasks_that_are_not_named_are_labelled() -> None:
     assert parse(labelled={"codeletion": 0.0}).sites[0].labelled == {Task.SEGMENTATION: 1.0, Task.IDH: 1.0, Task.CODELETION: 0.0}
 
 
+def test_a_share_of_grades_can_be_named() -> None:
+    assert parse(labelled={"grade": 0.5}).sites[0].labelled == {**dict.fromkeys(REQUIRED_TASKS, 1.0), Task.GRADE: 0.5}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -53,6 +57,7 @@ def test_tasks_that_are_not_named_are_labelled() -> None:
         ({"modalities": ["t1", "t1"]}, "named twice"),
         ({"modalities": []}, "modalities"),
         ({"labelled": {"idh": 1.5}}, "labelled.idh"),
+        ({"labelled": {"mgmt": 1.0}}, "no sign of MGMT"),
         ({"mix": {"glioblastoma": 0}}, "above 0"),
         ({"colour": "red"}, "unknown key 'sites.0.colour'"),
     ],

@@ -43,6 +43,8 @@ def make_sample() -> Callable[..., Sample]:
         segmentation: bool = True,
         idh: float | None = None,
         codeletion: float = math.nan,
+        grade: float = math.nan,
+        mgmt: float = math.nan,
     ) -> Sample:
         rng = np.random.default_rng(number)
         mutant = float(number % 2) if idh is None else idh
@@ -62,6 +64,8 @@ def make_sample() -> Callable[..., Sample]:
             regions_RXYZ=regions_RXYZ if segmentation else None,
             idh=mutant,
             codeletion=codeletion,
+            grade=grade,
+            mgmt=mgmt,
             affine=np.diag([8.0, 8, 8, 1]),
             native_affine=np.diag([8.0, 8, 8, 1]),
             native_shape=(SIDE, SIDE, SIDE),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.vocabulary import Modality, Task
+from gmmas_schema.vocabulary import REQUIRED_TASKS, Modality, Task
 from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
 
 
@@ -17,11 +17,14 @@ def test_labels_are_counted_per_task(make_sample) -> None:
         make_sample(3, idh=1.0, codeletion=0.0),
         make_sample(4, segmentation=False, idh=0.0, codeletion=0.0),
     ]
-    assert count_labels(samples) == {Task.SEGMENTATION: 2, Task.IDH: 3, Task.CODELETION: 2}
+    assert count_labels(samples, REQUIRED_TASKS) == {Task.SEGMENTATION: 2, Task.IDH: 3, Task.CODELETION: 2}
+    optional = [make_sample(1, grade=0.0, mgmt=1.0), make_sample(3, idh=math.nan, grade=1.0), make_sample(5)]
+    assert count_labels(optional, (Task.GRADE, Task.MGMT)) == {Task.GRADE: 2, Task.MGMT: 1}
 
 
-def test_a_codeletion_label_of_a_wildtype_tumour_trains_nothing(make_sample) -> None:
-    assert not has_label(make_sample(0, idh=0.0, codeletion=0.0), Task.CODELETION)
+def test_labels_that_a_wildtype_tumour_settles_train_nothing(make_sample) -> None:
+    wildtype = make_sample(0, idh=0.0, codeletion=0.0, grade=1.0, mgmt=1.0)
+    assert [task for task in Task if has_label(wildtype, task)] == [Task.SEGMENTATION, Task.IDH, Task.MGMT]
 
 
 def test_restrict_hides_sequences_and_leaves_out_cases_without_any(make_sample) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 
-from gmmas_schema.groups import GROUPS, by_group
+from gmmas_schema.groups import COMPLETION, GROUPS, by_group
+from gmmas_schema.vocabulary import REQUIRED_TASKS, TASKS
 from server.initial_model import make_initial_model
 from tests.server.simulated_sites import make_config
 
@@ -26,5 +27,6 @@ def test_it_leaves_the_callers_random_state_alone():
 
 def test_it_has_every_group_in_float32_row_order():
     tensors = make_initial_model(make_config())
-    assert set(by_group(tensors)) == set(GROUPS)
+    optional = {f"{part}.{task}" for part in ("head", "uncertainty") for task in TASKS if task not in REQUIRED_TASKS}
+    assert set(by_group(tensors)) == set(GROUPS) - set(COMPLETION) - optional
     assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in tensors.values())

@@ -74,7 +74,7 @@ def test_the_manifest_tells_what_was_made(made: Path) -> None:
     assert manifest.complete
     assert manifest.spec == SPEC
     assert manifest.spec_digest == SPEC.digest()
-    assert manifest.sites["two"].labelled == {Task.SEGMENTATION: 1, Task.IDH: 2, Task.CODELETION: 1}
+    assert manifest.sites["two"].labelled == {Task.SEGMENTATION: 1, Task.IDH: 2, Task.CODELETION: 1, Task.GRADE: 1}
     assert "McConnell Brain Imaging Centre" in manifest.notice
 
 

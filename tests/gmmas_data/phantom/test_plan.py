@@ -1,5 +1,6 @@
 """Who is in a cohort: exact counts, unique names, labels that nest."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,8 +48,18 @@ def test_labels_are_shares_of_patients_and_nest() -> None:
     spec = make_spec(labelled={"segmentation": 0.25, "idh": 0.5, "codeletion": 0.5})
     plan = plan_site(spec, spec.sites[0])
     held = {task: {case.patient_id for case in plan if task in case.labelled} for task in Task}
-    assert {task: len(ids) for task, ids in held.items()} == {Task.SEGMENTATION: 5, Task.IDH: 10, Task.CODELETION: 10}
-    assert held[Task.IDH] == held[Task.CODELETION] > held[Task.SEGMENTATION]
+    counts = {Task.SEGMENTATION: 5, Task.IDH: 10, Task.CODELETION: 10, Task.GRADE: 10, Task.MGMT: 0}
+    assert {task: len(ids) for task, ids in held.items()} == counts
+    assert held[Task.IDH] == held[Task.CODELETION] == held[Task.GRADE] > held[Task.SEGMENTATION]
+
+
+@pytest.mark.parametrize(("labelled", "grades"), [({"idh": 0.2}, 4), ({"codeletion": 0}, 0), ({"grade": 0.1}, 2)])
+def test_a_grade_is_published_with_both_markers_only(labelled: dict[str, float], grades: int) -> None:
+    spec = make_spec(labelled=labelled)
+    plan = plan_site(spec, spec.sites[0])
+    graded = [case for case in plan if Task.GRADE in case.labelled]
+    assert len(graded) == grades
+    assert all({Task.IDH, Task.CODELETION} <= case.labelled for case in graded)
 
 
 def test_a_mix_of_one_subtype_has_no_other() -> None:
