@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.groups import group_of, groups_received
 from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.training import LocalTrainer, Progress, ShouldStop, Tensors
+from strategies.exchange import tensors_down
 from strategies.uncertainty import closed_form
 
 
@@ -57,8 +57,7 @@ def local_rounds(
     Raises:
         ModelError, ProtocolError, GmmasError: as LocalTrainer.train.
     """
-    received = groups_received(trainer.modalities)
-    current = {name: value for name, value in tensors.items() if group_of(name) in received}
+    current = tensors_down(tensors, modalities=trainer.modalities)
     for number in range(done + 1, rounds + 1):
         request = TaskRequest(
             action=Action.TRAIN,

@@ -35,7 +35,8 @@ from gmmas_workflows.records import FinishedRound, FinishedRun
 KEEP_LAST: Final = 3
 """Models of the last rounds that are kept, so that one damaged folder costs a round and not the run."""
 
-_ROUNDS, _SUMS, _RECORD, _IDENTITY, _RESULT = "rounds", "SHA256SUMS", "round.json", "run.json", "result.json"
+IDENTITY: Final = "run.json"
+_ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
@@ -197,7 +198,7 @@ class RunStore(Generic[RoundT, ResultT]):
 def begin_run(path: Path, config: FrozenModel, *, file: str, run: str) -> None:
     """Make the folder of a new run and write its identity and then its configuration, which makes it a run."""
     make_private_folder(path)
-    write_atomic(path / _IDENTITY, RunIdentity(run=run).model_dump_json().encode() + b"\n")
+    write_atomic(path / IDENTITY, RunIdentity(run=run).model_dump_json().encode() + b"\n")
     write_atomic(path / file, config.model_dump_json(indent=2).encode() + b"\n")
 
 
@@ -208,7 +209,7 @@ def read_run(path: Path, config_type: type[ConfigT], *, file: str) -> tuple[Conf
         ConfigError: there is no run, or its configuration cannot be read.
     """
     config = config_type.parse(_read_json(path / file), where=path / file)
-    return config, RunIdentity.parse(_read_json(path / _IDENTITY), where=path / _IDENTITY).run
+    return config, RunIdentity.parse(_read_json(path / IDENTITY), where=path / IDENTITY).run
 
 
 def _write_sums(folder: Path, *, leave_out: Collection[str] = ()) -> None:

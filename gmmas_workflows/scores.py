@@ -60,6 +60,19 @@ def choose_best(scores: Iterable[ModelScore], *, fallback: int) -> int:
     return max(known, key=lambda score: (score.score or 0.0, -score.model_round)).model_round if known else fallback
 
 
+def has_stalled(scores: Iterable[ModelScore], *, patience: int, min_delta: float) -> bool:
+    """Return whether the score has not risen by more than `min_delta` in the last `patience` scores, oldest first.
+
+    Scores are compared with the last one that counted as a rise, so that many small rises add up. Models without a score do not count.
+    """
+    best, since = -math.inf, 0
+    for score in scores:
+        if score.score is None:
+            continue
+        best, since = (score.score, 0) if score.score > best + min_delta else (best, since + 1)
+    return since >= patience
+
+
 def _summarise(metrics: Mapping[str, float]) -> float | None:
     for kind in ("dice_", "auc_"):
         values = [value for name, value in metrics.items() if name.startswith(kind)]

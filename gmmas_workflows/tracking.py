@@ -18,11 +18,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.federation import TrackingConfig
-from gmmas_schema.messages import Evaluation
+from gmmas_schema.messages import Evaluation, PseudoLabels, Target
 from gmmas_schema.vocabulary import Task
 from gmmas_workflows.records import FinishedRound, FinishedRun
 from gmmas_workflows.scores import ModelScore
@@ -284,6 +284,40 @@ def score_metrics(score: ModelScore) -> dict[str, float]:
         metrics[f"{score.split}/score"] = score.score
     for site, evaluation in score.sites.items():
         metrics |= {f"site/{site}/{score.split}/{name}": value for name, value in evaluation_metrics(evaluation).items()}
+    return metrics
+
+
+class Trained(Protocol):
+    """What somebody who trained a round reports, at the site and in the coordinator's record alike."""
+
+    @property
+    def cases(self) -> int:
+        """Training cases that took part."""
+
+    @property
+    def losses(self) -> Mapping[Task, float]:
+        """Mean training loss per task."""
+
+    @property
+    def pseudo_labels(self) -> Mapping[Target, PseudoLabels]:
+        """What unlabelled cases gave, per target."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Wall seconds by stage."""
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """Largest resident memory so far."""
+
+
+def trained_metrics(trained: Trained) -> dict[str, float]:
+    """Return one site's part in a round: cases, memory, seconds by stage, training losses, pseudo-labels."""
+    metrics: dict[str, float] = {"cases": trained.cases, "peak_memory_mib": trained.peak_memory_mib}
+    metrics |= {f"seconds_{stage}": value for stage, value in trained.seconds.items()}
+    metrics |= {f"train_loss_{task}": value for task, value in trained.losses.items()}
+    for target, ledger in trained.pseudo_labels.items():
+        metrics |= {f"pseudo_{target}_{name}": value for name, value in ledger.model_dump().items()}
     return metrics
 
 

@@ -7,7 +7,7 @@ The validation in the record of round k is of the model the sites received, the 
 from pathlib import Path
 
 from gmmas_schema.federation import TrackingConfig
-from gmmas_workflows.tracking import RunTracker, mean_losses
+from gmmas_workflows.tracking import RunTracker, mean_losses, trained_metrics
 from server.checkpoint import CONFIGURATION
 from server.records import Outcome, RoundRecord
 
@@ -42,10 +42,6 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
             "round_trip_s": site.round_trip_s,
         }
         if site.outcome is Outcome.ACCEPTED:
-            own |= {"cases": site.cases, "peak_memory_mib": site.peak_memory_mib}
-            own |= {f"seconds_{stage}": value for stage, value in site.seconds.items()}
-            own |= {f"train_loss_{task}": value for task, value in site.losses.items()}
-            for target, ledger in site.pseudo_labels.items():
-                own |= {f"pseudo_{target}_{name}": value for name, value in ledger.model_dump().items()}
+            own |= trained_metrics(site)
         metrics |= {f"site/{site.site}/{name}": value for name, value in own.items()}
     return metrics

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import Region, Split, Task
-from gmmas_workflows.scores import ModelScore, choose_best, score_model
+from gmmas_workflows.scores import ModelScore, choose_best, has_stalled, score_model
 
 
 def evaluation(*, wt=None, n=0, idh=None, idh_n=0, cases=4, loss=None):
@@ -53,3 +53,30 @@ def test_the_best_is_the_highest_and_of_equals_the_earliest():
     assert choose_best([known(1, 0.2), known(3, 0.6), known(2, 0.6), known(4, None)], fallback=9) == 2
     assert choose_best([known(1, None)], fallback=9) == 9
     assert choose_best([known(3, 0.0)], fallback=9) == 3
+
+
+def made(*values):
+    return [ModelScore(model_round=n, split=Split.VALIDATION, score=value) for n, value in enumerate(values, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "stalled"),
+    [
+        ((), False),
+        ((0.5, 0.5), False),
+        ((0.5, 0.5, 0.5), True),
+        ((0.5, 0.4, 0.6, 0.6), False),
+        ((0.5, None, 0.5, None), False),
+        ((None, None, None), False),
+        ((0.50, 0.505, 0.512), False),  # neither is a rise above 0.50 by more than 0.01, together they are
+        ((0.50, 0.505, 0.510), True),
+    ],
+)
+def test_training_has_stalled_when_no_score_rises_for_as_long_as_patience_lasts(values, stalled):
+    assert has_stalled(made(*values), patience=2, min_delta=0.01) is stalled
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 5))
+def test_patience_counts_from_the_best_score(values, patience):
+    best = choose_best(made(*values), fallback=0)
+    assert has_stalled(made(*values), patience=patience, min_delta=0) == (len(values) - best >= patience)
