@@ -23,7 +23,7 @@ def report_evaluation(
         ProtocolError, ModelError, GmmasError: as LocalTrainer.evaluate.
     """
     start = time.perf_counter()
-    evaluation = trainer.evaluate(tensors, request, on_progress=on_progress)
+    evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
     description = trainer.describe()
     return SiteReport(
         site=description.site,
@@ -34,6 +34,7 @@ def report_evaluation(
         cases=description.cases,
         labelled=description.labelled,
         evaluation=evaluation,
+        calibration=calibration,
         seconds={"evaluate": time.perf_counter() - start},
         peak_memory_mib=peak_memory_mib(),
     )

@@ -25,13 +25,15 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.precision import autocast
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
 from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
-from gmmas_workflows.evaluation import evaluate_network
+from gmmas_workflows.calibration import StatisticsCollector
+from gmmas_workflows.evaluation import Observe, evaluate_network
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
 from strategies.exchange import names_up
 
@@ -132,8 +134,20 @@ class LocalTrainer:
             ModelError: the tensors are not those of this site's network.
             GmmasError: code OUT_OF_MEMORY.
         """
+        return self.measure(tensors, request, on_progress=on_progress)[0]
+
+    @_memory_errors()
+    def measure(
+        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None
+    ) -> tuple[Evaluation, CalibrationStatistics | None]:
+        """Evaluate as `evaluate` does, and return beside it the sums that `request.calibrate` asks for, if it does."""
         self._check(request)
-        return self._evaluate(self._load(tensors), request, on_progress)
+        network = self._load(tensors)
+        if request.calibrate is None or request.evaluate is None:
+            return self._evaluate(network, request, on_progress), None
+        collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
+        evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
+        return evaluation, collector.statistics(split=self._source(request.evaluate))
 
     @_memory_errors()
     def train(
@@ -247,7 +261,13 @@ class LocalTrainer:
         """Return the training cases with at least one label."""
         return tuple(s for s in self._samples[Split.TRAIN] if any(has_label(s, task) for task in self.definition.network.tasks))
 
-    def _evaluate(self, network: GmmasNetwork, request: TaskRequest, on_progress: Progress | None) -> Evaluation:
+    def _source(self, split: Split) -> Split:
+        """Return the split whose cases stand for `split`: those of validation where no calibration patients are set aside."""
+        return Split.VALIDATION if split is Split.CALIBRATION and not self._samples[split] else split
+
+    def _evaluate(
+        self, network: GmmasNetwork, request: TaskRequest, on_progress: Progress | None, *, observe: Observe | None = None
+    ) -> Evaluation:
         if request.evaluate is None:
             raise ProtocolError(
                 "an evaluation request names no split", got="none", expected=", ".join(Split), remedy="update the coordinator"
@@ -255,11 +275,12 @@ class LocalTrainer:
         precision = request.plan.precision if request.plan is not None else "auto"
         return evaluate_network(
             network,
-            self._samples[request.evaluate],
+            self._samples[self._source(request.evaluate)],
             split=request.evaluate,
             seed=request.seed,
             precision=precision,
             on_progress=on_progress,
+            observe=observe,
         )
 
     def _check(self, request: TaskRequest) -> TaskRequest:
