@@ -14,7 +14,7 @@ from gmmas_data.quality import load_case
 from gmmas_data.regions import labels_of
 from gmmas_data.volumes import spacing_of
 from gmmas_model.batch import Batch
-from gmmas_model.inference import predict_probabilities
+from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_network
 from gmmas_schema.vocabulary import REGIONS, Layout
@@ -43,7 +43,8 @@ def best_model(folder: DemoFolder) -> Path:
 
 def score_unseen(folder: DemoFolder, network: GmmasNetwork | None = None, *, on_progress: Progress | None = None) -> list[CaseScore]:
     """Return the scores of the best model, or of another network, on every unseen case."""
-    return score_cases(network or load_network(best_model(folder)), unseen_cases(folder), sample_cache(folder).get, on_progress=on_progress)
+    chosen, cache = network or load_network(best_model(folder)), sample_cache(folder)
+    return score_cases(chosen, unseen_cases(folder), cache.get, patch=cache.grid.patch, on_progress=on_progress)
 
 
 def draw_contact_sheet(folder: DemoFolder, scores: Sequence[CaseScore], *, cases: int) -> Path:
@@ -60,7 +61,8 @@ def draw_contact_sheet(folder: DemoFolder, scores: Sequence[CaseScore], *, cases
 def _row(network: GmmasNetwork, cache: SampleCache, case: Case, score: CaseScore) -> SheetRow:
     loaded, sample = load_case(case), cache.get(case)
     batch = Batch.collate([sample])
-    probability_RXYZ = predict_probabilities(network, batch.image_BMXYZ, batch.present_BM).region_probability()[0].numpy()
+    prediction = predict_volume(network, batch.image_BMXYZ, batch.present_BM, patch=cache.grid.patch)
+    probability_RXYZ = prediction.region_probability()[0].numpy()
     predicted_RXYZ = threshold(restore_to_native(probability_RXYZ, sample, order=1))
     right_mm, anterior_mm, superior_mm = spacing_of(loaded.affine)
     return SheetRow(

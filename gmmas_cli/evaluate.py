@@ -110,7 +110,7 @@ def score_subsets(
 
             for name, subset in order.items():
                 if not every or set(subset) <= set(case.modalities):
-                    scores[name] += score_cases(network, [case], prepared, modalities=subset)
+                    scores[name] += score_cases(network, [case], prepared, modalities=subset, patch=weights.definition.grid.patch)
         on_progress(done + 1, len(cases))
     return {name: found for name, found in scores.items() if found}, bad
 

@@ -98,7 +98,8 @@ def content_key(case: Case, grid: GridConfig) -> str:
         files["segmentation"] = case.segmentation
     identity = {
         "version": PREPROCESSING_VERSION,
-        "grid": grid.digest(),
+        # The patch says how a sample is looked at, not what it is.
+        "grid": grid.model_copy(update={"patch": None}).digest(),
         "layout": case.layout,
         "files": {role: _digest(path) for role, path in files.items()},
     }

@@ -22,7 +22,7 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from gmmas_model.calibration import calibrate_prediction
-from gmmas_model.inference import predict_probabilities
+from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_weights, make_network
 from gmmas_schema.calibration import CALIBRATION_FILE, Temperatures
@@ -91,10 +91,13 @@ class PyfuncNetwork:
     Args:
         network: the network.
         temperatures: per head; empty for an uncalibrated model.
+        patch: voxels of a window where the network was trained on patches; None predicts an image in one pass.
     """
 
-    def __init__(self, network: GmmasNetwork, temperatures: Temperatures = MappingProxyType({})) -> None:
-        self.network, self.temperatures = network, temperatures
+    def __init__(
+        self, network: GmmasNetwork, temperatures: Temperatures = MappingProxyType({}), *, patch: tuple[int, int, int] | None = None
+    ) -> None:
+        self.network, self.temperatures, self.patch = network, temperatures, patch
 
     def predict(self, model_input: dict[str, NDArray[Any]], params: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities of a batch, calibrated where the model is.
@@ -112,7 +115,7 @@ class PyfuncNetwork:
         del params
         image_BMXYZ = torch.from_numpy(np.array(model_input["image"], dtype=np.float32))
         present_BM = torch.from_numpy(np.array(model_input["present"], dtype=bool))
-        prediction = calibrate_prediction(predict_probabilities(self.network, image_BMXYZ, present_BM), self.temperatures)
+        prediction = calibrate_prediction(predict_volume(self.network, image_BMXYZ, present_BM, patch=self.patch), self.temperatures)
         return {
             "regions": prediction.region_probability().numpy(),
             "idh": prediction.idh_probability().numpy(),
@@ -124,7 +127,7 @@ class PyfuncNetwork:
 def _load_pyfunc(path: str) -> PyfuncNetwork:
     """Return the model of a folder; called by mlflow.pyfunc.load_model."""
     weights = load_weights(Path(path))
-    return PyfuncNetwork(make_network(weights), weights.temperatures)
+    return PyfuncNetwork(make_network(weights), weights.temperatures, patch=weights.definition.grid.patch)
 
 
 def _requirements() -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gmmas_data.augmentation import augment
+from gmmas_data.patches import random_patch
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
 from gmmas_schema.federation import TrainingPlan
@@ -49,11 +50,13 @@ def generators(*parts: object) -> tuple[np.random.Generator, torch.Generator]:
     return rng, torch.Generator().manual_seed(int(rng.integers(2**63)))
 
 
-def draw_batches(samples: Sequence[Sample], plan: TrainingPlan, *, seed: Sequence[object]) -> Iterator[Batch]:
+def draw_batches(
+    samples: Sequence[Sample], plan: TrainingPlan, *, seed: Sequence[object], patch: tuple[int, int, int] | None = None
+) -> Iterator[Batch]:
     """Yield the batches of `plan.local_steps` steps, the same ones for the same `seed`.
 
-    The samples are gone through in shuffled epochs that run on from batch to batch. Each is augmented, and shows all of its
-    sequences or, in a share `plan.modality_dropout` of the draws, a random non-empty subset.
+    The samples are gone through in shuffled epochs that run on from batch to batch. Of each, the whole box or one random patch of `patch`
+    voxels is augmented, and shows all of its sequences or, in a share `plan.modality_dropout` of the draws, a random non-empty subset.
     """
     rng, dropout = generators(*seed)
     order: list[int] = []
@@ -61,5 +64,6 @@ def draw_batches(samples: Sequence[Sample], plan: TrainingPlan, *, seed: Sequenc
         while len(order) < plan.batch_size:
             order.extend(rng.permutation(len(samples)).tolist())
         drawn, order = [samples[place] for place in order[: plan.batch_size]], order[plan.batch_size :]
-        batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in drawn])
+        seen = drawn if patch is None else [random_patch(sample, patch, rng) for sample in drawn]
+        batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in seen])
         yield replace(batch, present_BM=drop_modalities(batch.present_BM, share=plan.modality_dropout, generator=dropout))

@@ -25,7 +25,7 @@ from gmmas_data.samples import Sample
 from gmmas_data.volumes import read_labels
 from gmmas_model.batch import Batch
 from gmmas_model.calibration import calibrate_prediction
-from gmmas_model.inference import predict_probabilities
+from gmmas_model.inference import predict_volume
 from gmmas_model.losses import multi_task_loss
 from gmmas_model.metrics import auc_interval, dice, mean_interval
 from gmmas_model.network import GmmasNetwork
@@ -37,6 +37,7 @@ from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
 Progress = Callable[[int, int], None]
+Patch = tuple[int, int, int]
 Observe = Callable[[Sample, Prediction], None]
 """Called with each case and its uncalibrated prediction."""
 
@@ -81,6 +82,7 @@ def evaluate_network(
     *,
     split: Split,
     seed: int,
+    patch: Patch | None = None,
     precision: Precision = "auto",
     on_progress: Progress | None = None,
     observe: Observe | None = None,
@@ -92,11 +94,12 @@ def evaluate_network(
         samples: cases; those without any sequence the network reads are left out.
         split: which part of the cohort this is.
         seed: of the bootstrap.
+        patch: voxels of a window where the network was trained on patches, else None (GridConfig.patch).
         precision: of the forward pass.
         on_progress: called with (done, total) cases.
         observe: takes each prediction, for what else is to be made of it.
     """
-    scores = score_samples(network, samples, precision=precision, on_progress=on_progress, observe=observe)
+    scores = score_samples(network, samples, patch=patch, precision=precision, on_progress=on_progress, observe=observe)
     return summarise(scores, split=split, seed=seed)
 
 
@@ -105,6 +108,7 @@ def score_samples(
     samples: Sequence[Sample],
     *,
     modalities: Collection[Modality] = MODALITIES,
+    patch: Patch | None = None,
     precision: Precision = "auto",
     on_progress: Progress | None = None,
     observe: Observe | None = None,
@@ -113,7 +117,7 @@ def score_samples(
     shown = restrict(samples, set(network.modalities) & set(modalities))
     scores = []
     for done, sample in enumerate(shown):
-        prediction, batch = _predict(network, sample, precision=precision)
+        prediction, batch = _predict(network, sample, patch=patch, precision=precision)
         with torch.no_grad():
             terms = multi_task_loss(network, prediction, batch)
         predicted_RXYZ = threshold(prediction.region_probability()[0].cpu().numpy())
@@ -136,6 +140,7 @@ def score_cases(
     sample_of: Callable[[Case], Sample],
     *,
     modalities: Collection[Modality] = MODALITIES,
+    patch: Patch | None = None,
     precision: Precision = "fp32",
     temperatures: Temperatures = MappingProxyType({}),
     on_progress: Progress | None = None,
@@ -148,6 +153,7 @@ def score_cases(
         cases: where the segmentations are read from.
         sample_of: gives a case on the network's grid: SampleCache.get or preprocess_case.
         modalities: sequences the network may see; a case that has none of them is left out.
+        patch: as in evaluate_network.
         precision: of the forward pass.
         temperatures: of a calibrated model.
         on_progress: called with (done, total) cases.
@@ -159,7 +165,7 @@ def score_cases(
     scores = []
     for done, case in enumerate(cases):
         for sample in restrict([sample_of(case)], set(network.modalities) & set(modalities)):
-            raw, _ = _predict(network, sample, precision=precision)
+            raw, _ = _predict(network, sample, patch=patch, precision=precision)
             if observe is not None:
                 observe(sample, raw)
             prediction = calibrate_prediction(raw, temperatures) if temperatures else raw
@@ -211,10 +217,10 @@ def native_regions(case: Case) -> NDArray[np.bool_] | None:
     return regions_of(read_labels(case.segmentation, meaning=SEGMENTATION_VALUES[case.layout]).values_XYZ)
 
 
-def _predict(network: GmmasNetwork, sample: Sample, *, precision: Precision) -> tuple[Prediction, Batch]:
+def _predict(network: GmmasNetwork, sample: Sample, *, patch: Patch | None, precision: Precision) -> tuple[Prediction, Batch]:
     """Return the prediction for one sample, and its batch of one."""
     batch = Batch.collate([sample]).to(next(network.parameters()).device)
-    return predict_probabilities(network, batch.image_BMXYZ, batch.present_BM, precision=precision), batch
+    return predict_volume(network, batch.image_BMXYZ, batch.present_BM, patch=patch, precision=precision), batch
 
 
 def _score(

@@ -172,16 +172,16 @@ def _measure(
     record = record.model_copy(update={"gates": mean_gates(network, sample, patch=weights.definition.grid.patch)})
     for subset in missing:
         report(len(record.scores))
-        score = _score(network, case, sample, subset)
+        score = _score(network, case, sample, subset, patch=weights.definition.grid.patch)
         record = record.model_copy(update={"scores": {**record.scores, subset_name(subset): score}})
         write_atomic(path, record.model_dump_json().encode(), durable=False)
     return record
 
 
-def _score(network: GmmasNetwork, case: Case, sample: Sample, subset: Subset) -> ShownScore:
+def _score(network: GmmasNetwork, case: Case, sample: Sample, subset: Subset, *, patch: tuple[int, int, int] | None) -> ShownScore:
     """Score one subset; for the empty one the predictor that finds no tumour and gives everybody the same probability."""
     if subset:
-        (score,) = score_cases(network, [case], lambda _: sample, modalities=subset)
+        (score,) = score_cases(network, [case], lambda _: sample, modalities=subset, patch=patch)
         return ShownScore(probability=dict(score.probability), dice=dict(score.dice))
     truth_RXYZ = native_regions(case)
     values = [] if truth_RXYZ is None else [dice(np.zeros_like(mask), mask) for mask in truth_RXYZ]

@@ -229,7 +229,8 @@ class LocalTrainer:
         first, steps = (request.round - 1) * plan.local_steps, request.rounds * plan.local_steps
         total = dict.fromkeys(TASKS, 0.0)
         counted = dict.fromkeys(TASKS, 0)
-        batches = draw_batches(self._trainable_cases(), plan, seed=(request.seed, request.run, self.site, request.round))
+        seed = (request.seed, request.run, self.site, request.round)
+        batches = draw_batches(self._trainable_cases(), plan, seed=seed, patch=self.definition.grid.patch)
         network.train()
         for step, batch in enumerate(batches):
             where = f"round {request.round}, step {step}"
@@ -278,6 +279,7 @@ class LocalTrainer:
             self._samples[self._source(request.evaluate)],
             split=request.evaluate,
             seed=request.seed,
+            patch=self.definition.grid.patch,
             precision=precision,
             on_progress=on_progress,
             observe=observe,

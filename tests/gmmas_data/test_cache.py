@@ -44,6 +44,12 @@ def test_a_hit_is_what_preprocessing_gives_to_the_last_bit(tmp_path: Path, cache
     assert_same(hit, preprocess_case(case, GRID))
 
 
+def test_the_patch_is_no_part_of_an_entry(tmp_path: Path, cache: SampleCache) -> None:
+    case = case_in(tmp_path / "case")
+    patches = SampleCache(cache.folder, GRID.model_copy(update={"patch": (8, 8, 8)}))
+    assert patches.path_of(case) == cache.path_of(case)
+
+
 def test_a_moved_case_is_the_same_entry_and_a_changed_one_is_not(tmp_path: Path, cache: SampleCache) -> None:
     case = case_in(tmp_path / "case")
     moved = case_in(tmp_path / "elsewhere", case_id="other")

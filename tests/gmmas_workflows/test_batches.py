@@ -62,6 +62,19 @@ def test_modality_dropout_shows_every_subset_of_what_is_there(make_sample) -> No
     assert min(seen.values()) > 60
 
 
+def test_batches_of_patches_show_parts_of_the_samples(make_sample) -> None:
+    samples = [make_sample(1), make_sample(2, segmentation=False)]
+    plan = TrainingPlan(local_steps=4, batch_size=2, augmentation=False, modality_dropout=0)
+    batches = list(draw_batches(samples, plan, seed=(0,), patch=(8, 8, 8)))
+    assert all(batch.image_BMXYZ.shape == (2, 4, 8, 8, 8) and batch.regions_BRXYZ.shape == (2, 3, 8, 8, 8) for batch in batches)
+    for batch in batches:
+        for image_MXYZ, idh in zip(batch.image_BMXYZ.numpy(), batch.idh_B.tolist(), strict=True):
+            parts = np.lib.stride_tricks.sliding_window_view(samples[0 if idh == 1 else 1].image_MXYZ, (4, 8, 8, 8))
+            assert (parts == image_MXYZ).all((-1, -2, -3, -4)).any()
+    again = draw_batches(samples, plan, seed=(0,), patch=(8, 8, 8))
+    assert all(torch.equal(one.image_BMXYZ, other.image_BMXYZ) for one, other in zip(batches, again, strict=True))
+
+
 def test_augmentation_changes_pictures_but_not_the_cases(make_sample) -> None:
     samples = [make_sample(1), make_sample(2)]
     before = [sample.image_MXYZ.copy() for sample in samples]

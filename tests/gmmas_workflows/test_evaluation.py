@@ -143,7 +143,7 @@ def test_the_truth_itself_scores_high_on_the_scans_own_voxels(network, monkeypat
 
         codeletion_probability = idh_probability
 
-    monkeypatch.setattr("gmmas_workflows.evaluation.predict_probabilities", lambda *_, **__: Oracle())
+    monkeypatch.setattr("gmmas_workflows.evaluation.predict_volume", lambda *_, **__: Oracle())
     (score,) = score_cases(network, [case], lambda _: sample)
     assert min(score.dice.values()) > 0.9
 
