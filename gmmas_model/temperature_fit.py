@@ -9,15 +9,17 @@ to 0. So (ln T)^2 is added to a marker's curve, which holds T within about a fac
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from gmmas_schema.calibration import (
+    TEMPERATURES,
     Abstention,
     Calibration,
     CalibrationPlan,
+    CalibrationQuery,
     CalibrationStatistics,
     HeadCalibration,
     HeadStatistics,
@@ -31,6 +33,27 @@ PRIOR: Final = 1.0
 """Weight of (ln T)^2 in nats: a normal prior on ln T with a standard deviation of 0.7."""
 
 _DESCENDING_SHARE: Final = 1e-9
+
+
+Ask = Callable[[Split, CalibrationQuery], Sequence[CalibrationStatistics]]
+"""Answers a query about one model on a split: one set of sums a site, or one in all for cases in one place."""
+
+
+def calibrate_weights(ask: Ask, *, weights_sha256: str, plan: CalibrationPlan) -> Calibration:
+    """Return the calibration of a model.
+
+    Args:
+        ask: asked for the likelihood over the grid of temperatures, and then, if anybody had a labelled patient, for the reliability at
+            the fitted temperatures; both on the calibration split.
+        weights_sha256: of the model.
+        plan: fewest patients and target.
+    """
+    found, patients = merge_statistics(ask(Split.CALIBRATION, CalibrationQuery(grid=TEMPERATURES)))
+    heads = fit_heads(found, plan, grid=TEMPERATURES)
+    if sum(patients.values()):
+        query = CalibrationQuery(temperatures={head: fitted.temperature for head, fitted in heads.items()})
+        heads = with_reliability(heads, merge_statistics(ask(Split.CALIBRATION, query))[0], plan)
+    return Calibration(weights_sha256=weights_sha256, plan=plan, patients=patients, heads=heads)
 
 
 def merge_statistics(sites: Iterable[CalibrationStatistics]) -> tuple[dict[Region | Task, HeadStatistics], dict[Split, int]]:

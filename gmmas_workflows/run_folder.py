@@ -25,9 +25,10 @@ from typing import Any, Final, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gmmas_model.weights import Weights, load_weights, save_weights
+from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
 from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import Calibration
 from gmmas_schema.errors import ConfigError, FederationError, ModelError
 from gmmas_schema.model import ModelDefinition
 from gmmas_workflows.records import FinishedRound, FinishedRun
@@ -182,8 +183,8 @@ class RunStore(Generic[RoundT, ResultT]):
             for name in _MODEL_FILES:
                 (folder / name).unlink(missing_ok=True)
 
-    def publish_model(self, kind: Literal["best", "last"], *, round: int) -> Path:  # noqa: A002
-        """Copy the model of a round to models/<kind> as a whole and return that folder."""
+    def publish_model(self, kind: Literal["best", "last"], *, round: int, calibration: Calibration | None = None) -> Path:  # noqa: A002
+        """Copy the model of a round, with its calibration, to models/<kind> as a whole and return that folder."""
         self.load_round(round)
         target = self.model_path(kind)
         clear_unfinished(target.parent)
@@ -192,6 +193,8 @@ class RunStore(Generic[RoundT, ResultT]):
         with whole_folder(target) as folder:
             for name in _MODEL_FILES:
                 shutil.copyfile(self.round_path(round) / name, folder / name)
+            if calibration is not None:
+                save_calibration(folder, calibration)
         return target
 
 

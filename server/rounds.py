@@ -15,12 +15,15 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from gmmas_model.weights import Weights
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_schema.calibration import Calibration, CalibrationQuery
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, choose_best, score_model
+from server.calibration import add_test, calibrate_model, calibration_detail, test_query, without_sums
 from server.checkpoint import RunFolder
 from server.courier import Courier, Timing
 from server.events import EventLog, read_events
@@ -169,16 +172,20 @@ class _Run:
         self._tracker.log_round(record)
 
     def _conclude(self, tensors: Tensors) -> RunResult:
-        """Evaluate the last model, choose the best, test it, publish and register both."""
+        """Evaluate the last model, choose the best, calibrate both, test the best, publish and register both."""
         rounds = self._config.rounds
         last, ledger = self._evaluate(tensors, rounds, Split.VALIDATION)
         scores = [*self._scores, last]
         best_round = choose_best(scores, fallback=rounds)
         best = self._folder.load_round(best_round)
-        test, tests = self._evaluate(best.tensors, best_round, Split.TEST)
+        calibration, asked = self._calibrate(best, best_round)
+        test, tests = self._evaluate(best.tensors, best_round, Split.TEST, calibrate=test_query(calibration))
+        calibration = add_test(calibration, tests)
+        # The same model is calibrated once.
+        of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
         validation = next((score for score in scores if score.model_round == best_round), None)
-        self._register("best", best_round, validation)
-        self._register("last", rounds, last)
+        self._register("best", best_round, validation, calibration)
+        self._register("last", rounds, last, of_last)
         return RunResult(
             run=self._folder.run,
             rounds=rounds,
@@ -189,15 +196,28 @@ class _Run:
             validation=validation,
             last=last,
             test=test,
-            ledger=(*ledger, *tests),
+            ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
         )
 
-    def _evaluate(self, tensors: Tensors, model_round: int, split: Split) -> tuple[ModelScore, tuple[SiteRecord, ...]]:
+    def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
+        """Return a model's calibration, or None where the run plans none, and what the asking cost."""
+        plan = self._config.calibration
+        if plan is None:
+            return None, ()
+
+        def ask(split: Split, query: CalibrationQuery) -> tuple[SiteRecord, ...]:
+            return self._evaluate(weights.tensors, model_round, split, calibrate=query)[1]
+
+        return calibrate_model(ask, weights_sha256=weights.sha256, plan=plan)
+
+    def _evaluate(
+        self, tensors: Tensors, model_round: int, split: Split, *, calibrate: CalibrationQuery | None = None
+    ) -> tuple[ModelScore, tuple[SiteRecord, ...]]:
         """Return a model's accuracy on a split, and what the asking cost."""
         quorum = self._config.quorum
         for attempt in range(1, quorum.round_attempts + 1):
             members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
-            sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split)
+            sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split, calibrate=calibrate)
             if self._enough(sites, model_round, attempt):
                 return score_model(_evaluations(sites), model_round=model_round, split=split), sites
         raise self._failed(f"evaluation of model {model_round} on {split}")
@@ -211,6 +231,7 @@ class _Run:
         *,
         split: Split,
         mean: RunningMean | None = None,
+        calibrate: CalibrationQuery | None = None,
         ready: Mapping[Target, float] = MappingProxyType({}),
     ) -> tuple[SiteRecord, ...]:
         """Send one request to the members and settle their replies; tensors go into `mean`."""
@@ -221,7 +242,7 @@ class _Run:
             if mean is not None:
                 mean.fold(report.site, received, weights=weigh(report))
 
-        request = self._request(action, number, split=split, ready=ready)
+        request = self._request(action, number, split=split, ready=ready).model_copy(update={"calibrate": calibrate})
         timeout_s = self._config.quorum.round_deadline_s
         enquiry = Enquiry(self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s)
         return enquiry.ask(members, count=count)
@@ -261,10 +282,11 @@ class _Run:
             code=ReasonCode.QUORUM,
         )
 
-    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None) -> None:
-        weights_folder = self._folder.publish_model(kind, round=number)
+    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None, calibration: Calibration | None) -> None:
+        weights_folder = self._folder.publish_model(kind, round=number, calibration=calibration)
         version = self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
-        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail={"kind": kind, "version": version})
+        detail = {"kind": kind, "version": version, "calibration": calibration_detail(calibration)}
+        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail=detail)
 
 
 def _evaluations(sites: tuple[SiteRecord, ...]) -> dict[str, Evaluation]:
