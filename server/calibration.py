@@ -35,7 +35,7 @@ def calibrate_model(ask: Ask, *, weights_sha256: str, plan: CalibrationPlan) -> 
     return calibrate_weights(sums, weights_sha256=weights_sha256, plan=plan), tuple(ledger)
 
 
-def test_query(calibration: Calibration | None) -> CalibrationQuery | None:
+def query_for_test(calibration: Calibration | None) -> CalibrationQuery | None:
     """Return what is asked for beside the test of a calibrated model."""
     return None if calibration is None else CalibrationQuery(temperatures=calibration.temperatures)
 

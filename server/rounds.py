@@ -23,7 +23,7 @@ from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, choose_best, score_model
-from server.calibration import add_test, calibrate_model, calibration_detail, test_query, without_sums
+from server.calibration import add_test, calibrate_model, calibration_detail, query_for_test, without_sums
 from server.checkpoint import RunFolder
 from server.courier import Courier, Timing
 from server.events import EventLog, read_events
@@ -179,7 +179,7 @@ class _Run:
         best_round = choose_best(scores, fallback=rounds)
         best = self._folder.load_round(best_round)
         calibration, asked = self._calibrate(best, best_round)
-        test, tests = self._evaluate(best.tensors, best_round, Split.TEST, calibrate=test_query(calibration))
+        test, tests = self._evaluate(best.tensors, best_round, Split.TEST, calibrate=query_for_test(calibration))
         calibration = add_test(calibration, tests)
         # The same model is calibrated once.
         of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)

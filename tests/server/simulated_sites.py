@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from flwr.app import Context, Message
 
+from gmmas_model.calibration import likelihood_curve, reliability_sums
+from gmmas_schema.calibration import CalibrationStatistics, HeadStatistics, Reliability, ReliabilityPair
 from gmmas_schema.federation import FederationConfig, QuorumConfig
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import Action, Evaluation, Interval, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
 from server.checkpoint import RunFolder
 from server.courier import Timing
 from server.events import EventLog
@@ -60,6 +63,7 @@ class SimulatedSite:
 
     Attributes:
         alter: changes (report, tensors) before they are sent.
+        patients: patients of every split whose IDH status is known; the model is twice too sure of them. 0: no sums for calibration.
     """
 
     site: str
@@ -70,6 +74,7 @@ class SimulatedSite:
         report,
         tensors,
     )
+    patients: int = 0
     seen: list[TaskRequest] = field(default_factory=list)
 
     def __call__(self, message: Message, context: Context) -> Message | None:
@@ -109,8 +114,27 @@ class SimulatedSite:
             labelled=dict(self.labelled),
             losses=dict.fromkeys(self.labelled, 0.5),
             steps=3,
-            evaluation=Evaluation(split=request.evaluate, cases=4, dice=dice) if request.evaluate else None,
+            evaluation=Evaluation(split=request.evaluate, cases=max(4, self.patients), dice=dice) if request.evaluate else None,
+            calibration=self.calibration(request, request.evaluate) if request.calibrate and self.patients else None,
         )
+
+    def calibration(self, request: TaskRequest, split: Split) -> CalibrationStatistics:
+        query = request.calibrate
+        generator = self.generator(request)
+        right_N = generator.normal(0, 1.5, self.patients)
+        truth_N = torch.from_numpy(generator.random(self.patients) < 1 / (1 + np.exp(-right_N)))
+        logit_N = torch.from_numpy(right_N * 2).float()
+        nll = likelihood_curve(logit_N, truth_N, query.grid) * self.patients if query.grid else ()
+        pair = None
+        if query.temperatures is not None:
+            temperatures = (1.0, query.temperatures.get(Task.IDH, 1.0))
+            sums = [reliability_sums((logit_N / t).sigmoid(), truth_N) * self.patients for t in temperatures]
+            names = ("patients", "confidence", "correct")
+            before, after = (Reliability(**{name: tuple(row) for name, row in zip(names, each.tolist(), strict=True)}) for each in sums)
+            pair = ReliabilityPair(before=before, after=after)
+        head = HeadStatistics(patients=self.patients if query.grid else 0, nll=tuple(nll), reliability=pair)
+        source = Split.VALIDATION if split is Split.CALIBRATION else split
+        return CalibrationStatistics(split=source, patients=self.patients, heads={Task.IDH: head})
 
     def generator(self, request: TaskRequest) -> np.random.Generator:
         key = f"{request.seed}/{self.site}/{request.round}".encode()

@@ -23,9 +23,9 @@ class Killed(BaseException):
 
 def sites():
     return (
-        SimulatedSite("north"),
+        SimulatedSite("north", patients=8),
         SimulatedSite("south", tuple(m for m in MODALITIES if m is not Modality.T1CE), {Task.SEGMENTATION: 8, Task.IDH: 3}),
-        SimulatedSite("west", labelled={Task.IDH: 7, Task.CODELETION: 7}),
+        SimulatedSite("west", labelled={Task.IDH: 7, Task.CODELETION: 7}, patients=5),
     )
 
 
@@ -35,7 +35,8 @@ def new_folder(path):
 
 def outcome(folder):
     """Return everything of a run that must not depend on interruptions."""
-    models = {kind: (folder.model_path(kind) / "model.safetensors").read_bytes() for kind in ("best", "last")}
+    files = ("model.safetensors", "calibration.json")
+    models = {(kind, name): (folder.model_path(kind) / name).read_bytes() for kind in ("best", "last") for name in files}
     digests = [folder.read_record(number).model_sha256 for number in range(1, ROUNDS + 1)]
     scores = [folder.read_record(number).validation for number in range(1, ROUNDS + 1)]
     result = folder.read_result().model_dump(exclude={"ledger"})

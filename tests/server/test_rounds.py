@@ -60,9 +60,10 @@ def test_a_run_goes_from_the_seeded_start_to_a_tested_best_model(make_folder):
 
     assert [record.round for record in tracker.rounds] == [1, 2, 3]
     assert [record.validation.model_round for record in tracker.rounds] == [0, 1, 2]
-    assert [request.action for request in north.seen] == [Action.DESCRIBE, *[Action.TRAIN] * 3, *[Action.EVALUATE] * 2]
-    assert [request.evaluate for request in north.seen] == [None, *[Split.VALIDATION] * 4, Split.TEST]
-    assert [request.round for request in north.seen] == [0, 1, 2, 3, 3, result.best_round]
+    asked = [request for request in north.seen if request.evaluate is not Split.CALIBRATION]
+    assert [request.action for request in asked] == [Action.DESCRIBE, *[Action.TRAIN] * 3, *[Action.EVALUATE] * 2]
+    assert [request.evaluate for request in asked] == [None, *[Split.VALIDATION] * 4, Split.TEST]
+    assert [request.round for request in asked] == [0, 1, 2, 3, 3, result.best_round]
     scores = {record.validation.model_round: record.validation.score for record in tracker.rounds[1:]} | {3: result.last.score}
     assert result.best_round == max(scores, key=scores.get)
     assert result.validation.score == scores[result.best_round]
@@ -124,7 +125,9 @@ def test_a_site_without_a_sequence_never_gets_sends_or_changes_its_encoder(make_
     sites = (SimulatedSite("south", NO_T1CE), SimulatedSite("east", LATER_SOURCES))
     run(make_grid(*sites, watch=wire.append), folder)
     names = [names_in(message) for message in wire]
-    assert [len(found) > 50 for found in names].count(True) == 2 * 2 * 2 + 2 * 2  # both ways in two rounds, and down in two evaluations
+    evaluations = sum(request.action is Action.EVALUATE for request in sites[0].seen)
+    assert evaluations >= 3
+    assert [len(found) > 50 for found in names].count(True) == 2 * 2 * 2 + 2 * evaluations  # both ways in two rounds, down in evaluations
     assert not [name for found in names for name in found if ".t1ce." in name]
     start, end = folder.load_round(0).tensors, folder.load_round(2).tensors
     t1ce = [name for name in start if ".t1ce." in name]
