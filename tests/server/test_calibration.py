@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from gmmas_model.temperature_fit import PRIOR, fit_temperature
 from gmmas_model.weights import load_weights
-from gmmas_schema.calibration import CalibrationPlan
+from gmmas_schema.calibration import TEMPERATURES, CalibrationPlan
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action
 from gmmas_schema.vocabulary import Split, Task
@@ -14,7 +15,10 @@ from server.records import Outcome
 from tests.server.simulated_sites import SimulatedSite, dice_of, make_config, make_grid, run
 
 
-def run_with(path, *sites, plan=CalibrationPlan(), rounds=2):
+PLAN = CalibrationPlan()
+
+
+def run_with(path, *sites, plan=PLAN, rounds=2):
     folder = RunFolder.create(path / "run", make_config(rounds=rounds).model_copy(update={"calibration": plan}), run="r1")
     return folder, run(make_grid(*sites), folder)
 
@@ -60,13 +64,13 @@ def test_the_same_model_is_calibrated_once(tmp_path):
     assert published(folder) == published(folder, "last")
 
 
-def test_sites_add_up_to_one_site_with_all_their_patients(tmp_path):
-    """What is merged is what one place would have found."""
+def test_the_temperature_is_that_of_the_sites_curves_added_up(tmp_path):
     apart = [SimulatedSite(name, patients=n) for name, n in (("north", 9), ("south", 5))]
-    folder, _ = run_with(tmp_path, *apart, plan=CalibrationPlan(minimum_patients=14))
-    assert published(folder).heads[Task.IDH].fitted
-    records = [site.calibration(site.seen[-1], Split.VALIDATION) for site in apart]
-    assert sum(record.patients for record in records) == 14
+    folder, _ = run_with(tmp_path, *apart, rounds=1, plan=CalibrationPlan(minimum_patients=14))
+    asked = next(request for request in apart[0].seen if request.calibrate and request.calibrate.grid)
+    curves = [site.calibration(asked, Split.CALIBRATION).heads[Task.IDH].nll for site in apart]
+    expected = fit_temperature(np.sum(curves, axis=0), TEMPERATURES, prior=PRIOR)
+    assert published(folder).heads[Task.IDH].temperature == pytest.approx(expected, rel=1e-6)
 
 
 def test_too_few_patients_leave_the_model_as_it_is_and_the_record_says_why(tmp_path):
