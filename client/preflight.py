@@ -67,7 +67,7 @@ def check_files(config: SiteConfig) -> None:
             where=config.data.labels,
             got="no such file",
             expected="a CSV with columns patient_id, idh, codeletion",
-            remedy="mend data.labels in site.yaml; remove the key if the site has no molecular labels",
+            remedy="mend data.labels in site.yaml; remove the key if the site has no such table",
         )
 
 

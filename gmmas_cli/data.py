@@ -15,11 +15,19 @@ from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort, unrecognised_files
 from gmmas_data.quality import QualityReport, check_cohort
-from gmmas_schema.vocabulary import MODALITIES, Layout
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REQUIRED_TASKS, Layout, Task
 
 app = typer.Typer(help="Look at a cohort on disk.", no_args_is_help=True)
 
 SHOWN_CASES = 20
+
+MARKER_WORDS = {
+    Task.IDH: ("IDH", "mutant", "wildtype"),
+    Task.CODELETION: ("1p/19q", "codeleted", "intact"),
+    Task.GRADE: ("grade", "high", "low"),
+    Task.MGMT: ("MGMT", "methylated", "unmeth."),
+}
+"""Heading, and the words for positive and negative; as short as the terminal needs them."""
 
 _LAYOUTS = ("auto", *(str(layout) for layout in Layout))
 
@@ -32,7 +40,10 @@ def _data() -> None:
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the cohort.", show_default=False)],
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns patient_id, idh, codeletion.", show_default=False)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV: patient_id, idh, codeletion; also grade, mgmt.", show_default=False),
+    ] = None,
     layout: Annotated[str, typer.Option(help=f"Convention of the file names: {', '.join(_LAYOUTS)}.")] = "auto",
     processes: Annotated[int, typer.Option(help="Cases read at one time.", min=1)] = os.cpu_count() or 1,
     every: Annotated[bool, typer.Option("--all", help="List every case, not the first ones only.")] = False,
@@ -65,15 +76,15 @@ def _case_table(cases: Sequence[Case], *, bad: set[str], limit: int) -> Table:
     title = f"{_count(len(cases), 'case')} of {_count(patients, 'patient')}, layout {cases[0].layout}"
     table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("case", overflow="fold", ratio=1)
-    for column in (*MODALITIES, "seg", "IDH", "1p/19q", "quality"):
+    markers = _markers_shown(cases)
+    for column in (*MODALITIES, "seg", *(MARKER_WORDS[task][0] for task in markers), "quality"):
         table.add_column(column, no_wrap=True)
     for case in sorted(cases, key=lambda case: case.case_id not in bad)[:limit]:
         table.add_row(
             Text(case.case_id),
             *(_tick(modality in case.images) for modality in MODALITIES),
             _tick(case.segmentation is not None),
-            _marker(case.idh, "mutant", "wildtype"),
-            _marker(case.codeletion, "codeleted", "intact"),
+            *(_marker(case.marker(task), *MARKER_WORDS[task][1:]) for task in markers),
             "[red]bad" if case.case_id in bad else "[green]good",
         )
     if len(cases) > limit:
@@ -84,8 +95,11 @@ def _case_table(cases: Sequence[Case], *, bad: set[str], limit: int) -> Table:
 def _label_table(cases: Sequence[Case]) -> Table:
     """Return how many good cases have each sequence, and how many of those each label."""
     table = Table(title="Good cases by sequence and label", title_justify="left", box=SIMPLE)
-    for column in ("", "cases", "seg", "IDH mutant", "wildtype", "codeleted", "intact"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    markers = _markers_shown(cases)
+    words = [word for task in markers for word in MARKER_WORDS[task][1:]]
+    table.add_column("")
+    for column in ("cases", "seg", *words):
+        table.add_column(column, justify="right", no_wrap=True)
     rows = [(str(modality), [case for case in cases if modality in case.images]) for modality in MODALITIES]
     rows.append(("all four", [case for case in cases if len(case.images) == len(MODALITIES)]))
     rows.append(("any", list(cases)))
@@ -93,13 +107,15 @@ def _label_table(cases: Sequence[Case]) -> Table:
         counts = (
             len(held),
             sum(case.segmentation is not None for case in held),
-            sum(case.idh is True for case in held),
-            sum(case.idh is False for case in held),
-            sum(case.codeletion is True for case in held),
-            sum(case.codeletion is False for case in held),
+            *(sum(case.marker(task) is value for case in held) for task in markers for value in (True, False)),
         )
         table.add_row(name, *map(str, counts))
     return table
+
+
+def _markers_shown(cases: Sequence[Case]) -> list[Task]:
+    """Return the markers of every network, and of the others those that a case has a label of."""
+    return [task for task in MARKERS if task in REQUIRED_TASKS or any(case.marker(task) is not None for case in cases)]
 
 
 def _print_verdict(console: Console, report: QualityReport) -> None:

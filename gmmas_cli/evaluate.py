@@ -37,7 +37,10 @@ class Subsets(StrEnum):
 def evaluate(
     cohort: Annotated[Path, typer.Argument(help="Folder of the cohort.", show_default=False)],
     model: ModelOption,
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns patient_id, idh, codeletion.", show_default=False)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV: patient_id, idh, codeletion; also grade, mgmt.", show_default=False),
+    ] = None,
     subsets: Annotated[Subsets, typer.Option(help="full: all sequences of a case. all: every subset of them.")] = Subsets.FULL,
     out: Annotated[Path | None, typer.Option(help="JSON file to write: the table and one row per case.", show_default=False)] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases that fail the quality gate.")] = False,

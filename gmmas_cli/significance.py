@@ -34,7 +34,10 @@ def significance(
     cohort: Annotated[Path, typer.Argument(help="Folder of the cohort.", show_default=False)],
     model: ModelOption,
     out: Annotated[Path, typer.Option(help="Folder to make, or of an interrupted measurement to go on with.", show_default=False)],
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns patient_id, idh, codeletion.", show_default=False)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV: patient_id, idh, codeletion; also grade, mgmt.", show_default=False),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases that fail the quality gate.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result; scores that still hold are used again.")] = False,
     tracking_uri: StoreOption = "",

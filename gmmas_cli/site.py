@@ -48,7 +48,10 @@ def init(
     *,
     site: Annotated[str | None, typer.Option(help="Name of the site: lower-case letters, digits and hyphens.", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the cohort.", show_default=False)] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns patient_id, idh, codeletion.", show_default=False)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV: patient_id, idh, codeletion; also grade, mgmt.", show_default=False),
+    ] = None,
     modalities: Annotated[str, typer.Option(help="Sequences to offer, comma-separated.")] = ",".join(MODALITIES),
     coordinator: Annotated[str | None, typer.Option(help="Address of the coordinator, host:port.", show_default=False)] = None,
     root_certificate: Annotated[Path | None, typer.Option(help="authority.pem from the coordinator.", show_default=False)] = None,

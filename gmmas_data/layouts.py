@@ -65,7 +65,7 @@ def read_cohort(
     Args:
         root: folder of the cohort, nested or flat.
         layout: convention of the file names; `auto` infers it, and refuses a folder that mixes two.
-        labels: CSV of molecular markers, see gmmas_data.labels.
+        labels: CSV of the patients' labels, see gmmas_data.labels.
         modalities: sequences to take; files of others are not even named in the cases.
 
     Raises:
@@ -207,6 +207,8 @@ def _assemble(case_id: str, parts: list[_Part], *, markers: Mapping[str, Markers
         layout=parts[0].layout,
         idh=known.idh,
         codeletion=known.codeletion,
+        grade=known.grade,
+        mgmt=known.mgmt,
     )
 
 

@@ -47,7 +47,7 @@ class DataConfig(FrozenModel):
     Attributes:
         root: folder of the cohort.
         layout: naming convention of its files; `auto` infers it from names, never from values.
-        labels: CSV with columns patient_id, idh, codeletion (and others, ignored); relative to this file. None: no molecular labels.
+        labels: CSV with columns patient_id, idh, codeletion (gmmas_data.labels names others); relative to this file. None: no such labels.
         modalities: sequences this site offers; files of others are not opened.
         skip_bad_cases: leave out cases that fail the quality gate (each is reported) instead of refusing the cohort.
     """

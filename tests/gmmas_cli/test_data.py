@@ -40,6 +40,17 @@ def test_a_good_cohort_is_counted(cohort: Path, tmp_path: Path) -> None:
     assert rows["all four"] == [0] * 6
 
 
+def test_optional_labels_are_counted_where_there_are_any(cohort: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient_id,idh,codeletion,grade,mgmt\nc0,mutant,codeleted,2,methylated\nc1,,,4,\nc2,wildtype,,hgg,\n")
+    result = check(cohort, "--labels", labels, "--processes", 1)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["c0", "yes", "-", "yes", "-", "yes", "mutant", "codeleted", "low", "methylated", "good"] in lines
+    assert ["any", "3", "2", "1", "1", "1", "0", "2", "1", "1", "0"] in lines
+    assert "grade" not in check(cohort, "--processes", 1).output
+
+
 def test_every_bad_case_is_explained_and_the_exit_code_is_one(cohort: Path) -> None:
     save(cohort / "c0" / "c0_seg.nii", np.zeros(SHAPE, np.uint8))
     (cohort / "c2" / "c2_t2.nii").write_bytes(b"no scan")

@@ -11,7 +11,7 @@ from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import Layout, Modality
+from gmmas_schema.vocabulary import MARKERS, Layout, Modality
 from tests.gmmas_data.scans import SHAPE, case_in, save, write_case
 
 GRID = GridConfig(spacing_mm=3, shape=(10, 12, 10))
@@ -74,7 +74,8 @@ def test_a_mended_label_needs_no_rebuild(tmp_path: Path, cache: SampleCache) -> 
     case = case_in(tmp_path / "case")
     assert np.isnan(cache.get(case).idh)
     before = stamp(cache.path_of(case))
-    assert cache.get(replace(case, idh=True, codeletion=False)).idh == 1
+    mended = cache.get(replace(case, idh=True, codeletion=False, grade=False, mgmt=True))
+    assert [mended.marker(task) for task in MARKERS] == [1, 0, 0, 1]
     assert stamp(cache.path_of(case)) == before
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from gmmas_data.layouts import read_case, read_cohort, unrecognised_files
 from gmmas_schema.errors import DataError, ReasonCode
-from gmmas_schema.vocabulary import MODALITIES, Layout, Modality
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, Layout, Modality
 from tests.gmmas_data.scans import SUFFIX, case_in, write_case
 
 
@@ -122,12 +122,13 @@ def test_markers_belong_to_every_time_point_of_a_patient(tmp_path: Path) -> None
     for case_id in ("BraTS-GLI-00005-100", "BraTS-GLI-00005-101", "BraTS-GLI-00006-100"):
         touch(tmp_path, f"{case_id}-t1n.nii.gz")
     table = tmp_path / "labels.csv"
-    table.write_text("patient_id,idh,codeletion\nBraTS-GLI-00005,mutant,intact\n")
-    assert [(case.patient_id, case.idh, case.codeletion) for case in read_cohort(tmp_path, labels=table)] == [
-        ("BraTS-GLI-00005", True, False),
-        ("BraTS-GLI-00005", True, False),
-        ("BraTS-GLI-00006", None, None),
-    ]
+    table.write_text("patient_id,idh,codeletion,grade,mgmt\nBraTS-GLI-00005,mutant,intact,3,unmethylated\n")
+    known = {case.case_id: [case.marker(task) for task in MARKERS] for case in read_cohort(tmp_path, labels=table)}
+    assert known == {
+        "BraTS-GLI-00005-100": [True, False, True, False],
+        "BraTS-GLI-00005-101": [True, False, True, False],
+        "BraTS-GLI-00006-100": [None] * 4,
+    }
 
 
 def test_read_case_wants_one(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_sample_has_the_promised_shapes_and_types(tmp_path: Path) -> None:
-    case = replace(case_in(tmp_path, case_id="BraTS-GLI-00005-100", layout=Layout.BRATS2023), idh=True)
+    case = replace(case_in(tmp_path, case_id="BraTS-GLI-00005-100", layout=Layout.BRATS2023), idh=True, grade=False)
     sample = preprocess_case(case, GRID)
     assert (sample.case_id, sample.patient_id) == ("BraTS-GLI-00005-100", "BraTS-GLI-00005")
     assert (sample.image_MXYZ.shape, sample.image_MXYZ.dtype) == ((4, *GRID.shape), np.float32)
@@ -34,7 +34,9 @@ def test_sample_has_the_promised_shapes_and_types(tmp_path: Path) -> None:
     assert sample.regions_RXYZ is not None
     assert (sample.regions_RXYZ.shape, sample.regions_RXYZ.dtype) == ((3, *GRID.shape), np.uint8)
     assert sample.idh == 1
+    assert sample.grade == 0
     assert math.isnan(sample.codeletion)
+    assert math.isnan(sample.mgmt)
     assert sample.native_shape == SHAPE
     np.testing.assert_allclose(sample.native_affine, LPS)
     assert np.abs(sample.image_MXYZ).max() <= CLIP
