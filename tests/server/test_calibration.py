@@ -14,7 +14,6 @@ from server.events import read_events
 from server.records import Outcome
 from tests.server.simulated_sites import SimulatedSite, dice_of, make_config, make_grid, run
 
-
 PLAN = CalibrationPlan()
 
 
