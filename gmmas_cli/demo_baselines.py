@@ -1,7 +1,8 @@
 """What the federation is worth: each hospital alone, and all cases pooled in one place, against the federated model.
 
 A hospital alone makes as many steps as it made in the federation; pooled training makes as many as all hospitals together. Plan, batch
-size, start and learning-rate schedule are the same. The test is the unseen hospital, on the scans' own voxels. A baseline is the last
+size, start and learning-rate schedule are the same, but every label trains whatever it can: what a hospital leaves to others in the
+federation it must learn by itself alone. The test is the unseen hospital, on the scans' own voxels. A baseline is the last
 model of its training; the federated model is the run's best by validation.
 """
 
@@ -74,7 +75,8 @@ def _train_and_test(folder: DemoFolder, config: FederationConfig, baseline: Base
         offered |= set(data.modalities)
     trainer = LocalTrainer(config.model, {Split.TRAIN: samples}, modalities=tuple(offered), site=baseline.name, threads=1)
     start, run = make_initial_model(config), f"baseline-{baseline.name}"
-    tensors = run_local_rounds(trainer, start, config.training, rounds=baseline.rounds, seed=config.seed, run=run)
+    plan = config.training.model_copy(update={"backbone": "any", "enhancing_needs_t1ce": "never"})
+    tensors = run_local_rounds(trainer, start, plan, rounds=baseline.rounds, seed=config.seed, run=run)
     network = GmmasNetwork(config.model.network, modalities=trainer.modalities)
     load_tensors(network, tensors)
     return summarise(score_unseen(folder, network), split=Split.TEST, seed=0)

@@ -29,6 +29,7 @@ from torch import Tensor
 from gmmas_model.batch import Batch
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction, chain_log_probability
+from gmmas_schema.federation import LOSS_FLOOR
 from gmmas_schema.vocabulary import Task
 
 DICE_SMOOTHING_VOXELS: Final = 10.0
@@ -37,8 +38,6 @@ FOCAL_EXPONENT: Final = 2.0
 POSITIVE_SHARE: Final = {Task.IDH: 0.35, Task.CODELETION: 0.4, Task.GRADE: 0.55, Task.MGMT: 0.5}
 """Expected share of mutants and of methylated among patients, and of codeleted and of high-grade among mutants; constants, so that every
 site minimises the same loss."""
-
-LOSS_FLOOR: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def multi_task_loss(
     prediction: Prediction,
     batch: Batch,
     *,
-    uncertainty_weighting: Literal["learned", "fixed"] = "learned",
+    uncertainty_weighting: Literal["learned", "closed_form", "fixed"] = "learned",
     task_weights: Mapping[Task, float] | None = None,
 ) -> LossTerms:
     """Return the weighted sum of the losses of all tasks with labels in the batch, computed in fp32.
@@ -70,7 +69,7 @@ def multi_task_loss(
         network: holder of the log-variances `uncertainty.<task>`.
         prediction: the network's output for `batch`.
         batch: the labels.
-        uncertainty_weighting: `learned`, or `fixed` for exp(-s_t) = 1.
+        uncertainty_weighting: `learned`; `closed_form` takes the log-variances as they are; `fixed` for exp(-s_t) = 1.
         task_weights: fixed factor per task; 1 where not given.
     """
     losses = {task: _LOSSES[task](prediction, batch) for task in network.config.tasks}
@@ -79,7 +78,9 @@ def multi_task_loss(
     for task, (loss, counted) in losses.items():
         if counted:
             log_variance = cast(Tensor, network.uncertainty[task])
-            weighed = 0.5 * ((-log_variance).exp() * (loss + LOSS_FLOOR) + log_variance) if uncertainty_weighting == "learned" else loss
+            if uncertainty_weighting == "closed_form":
+                log_variance = log_variance.detach()
+            weighed = loss if uncertainty_weighting == "fixed" else 0.5 * ((-log_variance).exp() * (loss + LOSS_FLOOR) + log_variance)
             total = total + (task_weights or {}).get(task, 1.0) * weighed
     return LossTerms(
         total=total,

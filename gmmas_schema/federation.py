@@ -82,6 +82,8 @@ class TrainingPlan(FrozenModel):
         modality_dropout: share of samples that see a random non-empty subset of their modalities.
         lagging_share: share of those subsets that are a single sequence, rare ones at the site more often than common ones.
         enhancing_needs_t1ce: leave the enhancing tumour of a `site` or `sample` without T1ce out of the loss; `never` uses every label.
+        backbone: who trains encoders, fusion and bottleneck: sites with `any` label, or only those that learn `regions`, by segmentations
+            or pseudo-labels; a site with molecular labels alone then trains its heads on the features as they come.
         more_fewer_weight: penalty where all sequences predict worse than a subset of them (Li et al., ECCV 2024, "SimMLM").
         augmentation: random flips and intensity changes.
         precision: `auto` is bf16 where the device multiplies bf16 natively, else fp32.
@@ -102,6 +104,7 @@ class TrainingPlan(FrozenModel):
     modality_dropout: float = Field(default=0.5, ge=0, le=1)
     lagging_share: float = Field(default=0.0, ge=0, le=1)
     enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never"
+    backbone: Literal["any", "regions"] = "any"
     more_fewer_weight: float = Field(default=0.0, ge=0)
     augmentation: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"

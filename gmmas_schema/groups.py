@@ -11,6 +11,7 @@ A tensor's name decides its group, so both sides agree without a table. Names ar
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
 
 from gmmas_schema.errors import ProtocolError
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Task
@@ -63,26 +64,34 @@ def groups_received(modalities: Collection[Modality]) -> frozenset[str]:
 
 
 def groups_sent(
-    modalities: Collection[Modality], labelled: Mapping[Task, int], *, pseudo: Collection[Region | Task] = ()
+    modalities: Collection[Modality],
+    labelled: Mapping[Task, int],
+    *,
+    pseudo: Collection[Region | Task] = (),
+    backbone: Literal["any", "regions"] = "any",
 ) -> frozenset[str]:
     """Return the groups a site trains and sends.
 
-    Encoders: of the sequences it has. Gates and adapter: where it has at least one more sequence, for alone they learn nothing. Decoder:
-    with segmentations or pseudo-labels of regions. Heads and uncertainties: of the tasks it has labels for. Anchors: with all sequences
-    and segmentations. A site without any label or pseudo-label sends nothing.
+    Backbone (encoders of the sequences it has, fusion, bottleneck; gates and adapter where it has at least two, for alone they learn
+    nothing): with any label, or only where it learns regions. Decoder: with segmentations or pseudo-labels of regions. Heads and
+    uncertainties: of the tasks it has labels for. Anchors: with all sequences and segmentations. A site without any label or
+    pseudo-label sends nothing.
 
     Args:
         modalities: the site's sequences.
         labelled: labelled cases per task.
         pseudo: regions and molecular tasks it has pseudo-labels of.
+        backbone: as in TrainingPlan.
     """
     tasks = [t for t in TASKS if labelled.get(t, 0) > 0]
     if not (tasks or pseudo) or not modalities:
         return frozenset()
-    sent = {"fusion", "bottleneck"} | {f"encoder.{m}" for m in modalities}
-    sent |= {f"gate.{m}" for m in modalities} | {"adapter"} if len(modalities) > 1 else set()
-    sent |= {f"head.{t}" for t in tasks} | {f"uncertainty.{t}" for t in tasks}
-    if Task.SEGMENTATION in tasks or any(isinstance(target, Region) for target in pseudo):
+    regions = Task.SEGMENTATION in tasks or any(isinstance(target, Region) for target in pseudo)
+    sent = {f"head.{t}" for t in tasks} | {f"uncertainty.{t}" for t in tasks}
+    if regions or backbone == "any":
+        sent |= {"fusion", "bottleneck"} | {f"encoder.{m}" for m in modalities}
+        sent |= {f"gate.{m}" for m in modalities} | {"adapter"} if len(modalities) > 1 else set()
+    if regions:
         sent.add("decoder")
     if Task.SEGMENTATION in tasks and len(modalities) == len(MODALITIES):
         sent.add("anchors")

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from gmmas_data.patches import random_patch
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, Modality, Region, Task
 
 
 def has_label(sample: Sample, task: Task) -> bool:
@@ -67,3 +68,22 @@ def draw_batches(
         seen = drawn if patch is None else [random_patch(sample, patch, rng) for sample in drawn]
         batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in seen])
         yield replace(batch, present_BM=drop_modalities(batch.present_BM, share=plan.modality_dropout, generator=dropout))
+
+
+def leave_out_enhancing(batch: Batch, rule: Literal["never", "site", "sample"], *, modalities: Collection[Modality]) -> Batch:
+    """Return the batch with the enhancing tumour unknown where, by the plan's rule, nothing shows it.
+
+    Enhancement is what contrast agent makes visible. A site without T1ce can only teach how often it is there, and its decoder is averaged
+    with those that see it.
+
+    Args:
+        batch: as drawn, after modality dropout.
+        rule: TrainingPlan.enhancing_needs_t1ce.
+        modalities: sequences of the site.
+    """
+    if rule == "never" or (rule == "site" and Modality.T1CE in modalities):
+        return batch
+    shown_B = batch.present_BM[:, MODALITIES.index(Modality.T1CE)]
+    known_BR = batch.region_known_BR.clone()
+    known_BR[:, REGIONS.index(Region.ET)] &= shown_B
+    return replace(batch, region_known_BR=known_BR)

@@ -31,7 +31,7 @@ from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
-from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
+from gmmas_workflows.batches import count_labels, draw_batches, has_label, leave_out_enhancing, restrict
 from gmmas_workflows.calibration import StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
@@ -190,7 +190,7 @@ class LocalTrainer:
 
         # 3. Freeze what this site must not change.
         labelled = count_labels(self._samples[Split.TRAIN], self.definition.network.tasks)
-        sent = frozenset(names_up(network.state_dict(), modalities=self.modalities, labelled=labelled))
+        sent = frozenset(names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, backbone=plan.backbone))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in sent)
 
@@ -232,11 +232,12 @@ class LocalTrainer:
         seed = (request.seed, request.run, self.site, request.round)
         batches = draw_batches(self._trainable_cases(), plan, seed=seed, patch=self.definition.grid.patch)
         network.train()
-        for step, batch in enumerate(batches):
+        for step, drawn in enumerate(batches):
             where = f"round {request.round}, step {step}"
             _check_stop(should_stop, where)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step=first + step, steps=steps)
+            batch = leave_out_enhancing(drawn, plan.enhancing_needs_t1ce, modalities=self.modalities)
             terms = self._step(network, optimizer, batch.to(self.device), plan, where=where)
             for task, loss in terms.per_task.items():
                 total[task] += float(loss) * terms.counted[task]

@@ -65,8 +65,9 @@ def check_reply(
         _check_evaluation(report.evaluation, request, report.site)
     if report.calibration is not None:
         _check_calibration(report, report.calibration, request)
-    allowed = groups_sent(description.modalities, description.labelled, pseudo=request.ready)
-    allowed &= groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
+    backbone = request.plan.backbone if request.plan is not None else "any"
+    allowed = groups_sent(description.modalities, description.labelled, pseudo=request.ready, backbone=backbone)
+    allowed &= groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report), backbone=backbone)
     _check_names(tensors, allowed if request.action is Action.TRAIN else (), reference, report.site)
     for name, value in tensors.items():
         _check_tensor(name, value, reference[name].shape, report.site)

@@ -4,7 +4,7 @@ A site receives every group but the encoders and gates of sequences it lacks; it
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from gmmas_schema.groups import group_of, groups_received, groups_sent
 from gmmas_schema.messages import Target
@@ -24,8 +24,13 @@ def tensors_down(tensors: Mapping[str, ValueT], *, modalities: Collection[Modali
 
 
 def names_up(
-    names: Iterable[str], *, modalities: Collection[Modality], labelled: Mapping[Task, int], pseudo: Collection[Target] = ()
+    names: Iterable[str],
+    *,
+    modalities: Collection[Modality],
+    labelled: Mapping[Task, int],
+    pseudo: Collection[Target] = (),
+    backbone: Literal["any", "regions"] = "any",
 ) -> tuple[str, ...]:
     """Return the tensor names that a site with these modalities, labels and pseudo-labels trains and sends."""
-    groups = groups_sent(modalities, labelled, pseudo=pseudo)
+    groups = groups_sent(modalities, labelled, pseudo=pseudo, backbone=backbone)
     return tuple(name for name in names if group_of(name) in groups)

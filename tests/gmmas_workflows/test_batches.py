@@ -1,13 +1,16 @@
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+import pytest
 import torch
 
+from gmmas_model.batch import Batch
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.vocabulary import REQUIRED_TASKS, Modality, Task
-from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, Modality, Task
+from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, leave_out_enhancing, restrict
 
 
 def test_labels_are_counted_per_task(make_sample) -> None:
@@ -83,3 +86,21 @@ def test_augmentation_changes_pictures_but_not_the_cases(make_sample) -> None:
     assert not any(torch.equal(image, torch.from_numpy(own)) for image in batch.image_BMXYZ for own in before)
     for sample, own in zip(samples, before, strict=True):
         np.testing.assert_array_equal(sample.image_MXYZ, own)
+
+
+@pytest.mark.parametrize(
+    ("rule", "modalities", "known"),
+    [
+        ("never", ("t1", "t2"), [True, True]),
+        ("site", ("t1", "t2"), [False, False]),
+        ("site", MODALITIES, [True, True]),
+        ("sample", MODALITIES, [True, False]),
+    ],
+)
+def test_enhancing_tumour_is_unknown_where_nothing_shows_it(make_sample, rule, modalities, known) -> None:
+    batch = Batch.collate([make_sample(1), make_sample(2)])
+    rows = [[True] * 4, [True, False, True, True]] if "t1ce" in modalities else [[True, False, True, False]] * 2
+    present_BM = torch.tensor(rows)
+    batch = leave_out_enhancing(replace(batch, present_BM=present_BM), rule, modalities=modalities)
+    assert batch.region_known_BR[:, 2].tolist() == known
+    assert batch.region_known_BR[:, :2].all()

@@ -1,7 +1,7 @@
 import pytest
 
 from gmmas_schema.groups import GROUPS, group_of
-from gmmas_schema.vocabulary import MODALITIES, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from strategies.exchange import names_up, select_groups, tensors_down
 
 NAMES = {
@@ -10,6 +10,8 @@ NAMES = {
     "fusion.0.weight": "fusion",
     "bottleneck.weight": "bottleneck",
     "decoder.weight": "decoder",
+    "adapter.weight": "adapter",
+    "anchors.prototypes": "anchors",
     **{f"heads.{t}.weight": f"head.{t}" for t in Task},
     **{f"uncertainty.{t}": f"uncertainty.{t}" for t in Task},
 }
@@ -45,3 +47,12 @@ def test_a_single_sequence_sends_no_gate():
 
 def test_selection_keeps_order():
     assert list(select_groups(NAMES, {"decoder", "fusion"})) == ["fusion.0.weight", "decoder.weight"]
+
+
+def test_a_site_that_learns_no_region_can_leave_the_backbone_to_others():
+    up = names_up(NAMES, modalities=MODALITIES, labelled={Task.IDH: 3}, backbone="regions")
+    assert {group_of(name) for name in up} == {"head.idh", "uncertainty.idh"}
+    up = names_up(NAMES, modalities=MODALITIES, labelled={Task.IDH: 3}, pseudo=[Region.WT], backbone="regions")
+    groups = {group_of(name) for name in up}
+    assert {"decoder", "encoder.flair", "fusion"} <= groups
+    assert "head.segmentation" not in groups
