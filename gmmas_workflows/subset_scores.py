@@ -145,11 +145,10 @@ def mean_gates(network: GmmasNetwork, sample: Sample, *, patch: tuple[int, int, 
     batch = Batch.collate([shown])
     image_BMXYZ, present_BM, device = batch.image_BMXYZ, batch.present_BM, next(network.parameters()).device
     masks_KXYZ = torch.stack([batch.regions_BRXYZ[0, 0], brain_mask(image_BMXYZ, present_BM).float()])
-    whole = [((slice(None),) * 3, torch.ones(()))]
     levels = len(network.config.channels)
     sums_LKM = torch.zeros(levels, len(masks_KXYZ), len(network.modalities), dtype=torch.float64)
-    for place, share_XYZ in whole if patch is None else lay_windows(image_BMXYZ, present_BM, patch=patch):
-        weight_KXYZ = masks_KXYZ[(..., *place)] * share_XYZ
+    for place, share_XYZ in lay_windows(image_BMXYZ, present_BM, patch=patch):
+        weight_KXYZ = masks_KXYZ[(..., *place)] * (1 if share_XYZ is None else share_XYZ)
         with evaluation_mode(network), torch.inference_mode():
             present = present_BM.to(device)
             gates = network.weigh(network.encode(image_BMXYZ[(..., *place)].to(device), present), present)

@@ -1,8 +1,11 @@
 import pytest
 import torch
 
-from gmmas_model.inference import predict_probabilities, predict_volume
+from gmmas_model.calibration import calibrate_prediction
+from gmmas_model.inference import predict_mirrored, predict_probabilities, predict_volume
 from gmmas_model.network import GmmasNetwork
+from gmmas_schema.inference import Flip
+from gmmas_schema.vocabulary import Region, Task
 
 LOGITS = ("region_logits_BRXYZ", "idh_logit_B", "codeletion_logit_B")
 
@@ -51,6 +54,37 @@ def test_overlapping_windows_of_a_constant_volume_agree_with_each_of_them(networ
     low, high = single.region_logits_BRXYZ.amin(), single.region_logits_BRXYZ.amax()
     assert volume.region_logits_BRXYZ.amin() >= low - 1e-5
     assert volume.region_logits_BRXYZ.amax() <= high + 1e-5
+
+
+def test_mirror_images_are_averaged_after_calibration(network, batch) -> None:
+    temperatures = {Region.WT: 3.0, Task.IDH: 0.5}
+    both = predict_mirrored(network, batch.image_BMXYZ, batch.present_BM, flip=Flip.LEFT_RIGHT, temperatures=temperatures)
+    first, second = (
+        calibrate_prediction(predict_probabilities(network, image, batch.present_BM), temperatures)
+        for image in (batch.image_BMXYZ, batch.image_BMXYZ.flip(2))
+    )
+    torch.testing.assert_close(both.regions_BRXYZ, (first.region_probability() + second.region_probability().flip(2)) / 2)
+    torch.testing.assert_close(both.markers[Task.IDH], (first.idh_probability() + second.idh_probability()) / 2)
+    torch.testing.assert_close(both.subtype_BS[:, 0], 1 - both.markers[Task.IDH])
+    torch.testing.assert_close(both.subtype_BS[:, 2], both.markers[Task.CODELETION])
+
+
+def test_all_mirror_images_are_eight_and_make_a_symmetric_answer(network, batch) -> None:
+    seen: list[tuple[int, int]] = []
+    options = {"flip": Flip.ALL, "patch": (16, 16, 16)}
+    plain = predict_mirrored(network, batch.image_BMXYZ, batch.present_BM, on_progress=lambda *at: seen.append(at), **options)
+    assert seen == [(done + 1, 8) for done in range(8)]
+    for axis in (2, 3, 4):
+        mirrored = predict_mirrored(network, batch.image_BMXYZ.flip(axis), batch.present_BM, **options)
+        torch.testing.assert_close(mirrored.regions_BRXYZ.flip(axis), plain.regions_BRXYZ)
+        torch.testing.assert_close(mirrored.markers[Task.IDH], plain.markers[Task.IDH])
+
+
+def test_without_mirror_images_and_temperatures_nothing_changes(network, batch) -> None:
+    plain = predict_mirrored(network, batch.image_BMXYZ, batch.present_BM)
+    single = predict_probabilities(network, batch.image_BMXYZ, batch.present_BM)
+    assert torch.equal(plain.regions_BRXYZ, single.region_probability())
+    assert torch.equal(plain.subtype_BS, single.subtype_probability())
 
 
 @pytest.mark.parametrize("patch", [(8, 8, 8), (8, 16, 8)])
