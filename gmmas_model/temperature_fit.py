@@ -176,4 +176,5 @@ def _fit_head(head: Region | Task, found: HeadStatistics, plan: CalibrationPlan,
         return HeadCalibration(patients=found.patients, note=note)
     temperature = fit_temperature(found.nll, grid, prior=0.0 if isinstance(head, Region) else PRIOR)
     note = "at the end of the range of temperatures" if temperature in (grid[0], grid[-1]) else ""
-    return HeadCalibration(temperature=temperature, fitted=True, note=note, patients=found.patients)
+    before, after = np.interp(np.log([1.0, temperature]), np.log(grid), np.array(found.nll) / found.patients).tolist()
+    return HeadCalibration(temperature=temperature, fitted=True, note=note, patients=found.patients, nll_before=before, nll_after=after)

@@ -173,6 +173,8 @@ class HeadCalibration(FrozenModel):
     Attributes:
         temperature: 1 where no fit was made; `note` then says why.
         patients: patients behind the fit.
+        nll_before: their mean negative log-likelihood (nats) at temperature 1; `nll_after` at the fitted one. Unlike the calibration
+            error, which few patients in many bins overstate, it is a fair score of any number of patients.
         reliability: on the patients of the fit.
         test: on the sites' test patients, which nothing was fitted to.
         abstention: of a marker; None for a region.
@@ -182,6 +184,8 @@ class HeadCalibration(FrozenModel):
     fitted: bool = False
     note: str = ""
     patients: int = Field(default=0, ge=0)
+    nll_before: NonNegativeFloat | None = None
+    nll_after: NonNegativeFloat | None = None
     reliability: ReliabilityPair = ReliabilityPair()
     test: ReliabilityPair | None = None
     abstention: Abstention | None = None

@@ -92,6 +92,10 @@ def test_many_patients_give_the_temperature_they_were_drawn_with(temperature) ->
     fitted = fit_heads(site.heads, PLAN, grid=TEMPERATURES)[Task.IDH]
     assert fitted.fitted
     assert fitted.temperature == pytest.approx(temperature, rel=0.1)
+    p = 1 / (1 + np.exp(-np.array(drawn(5000, temperature=1.0, seed=1)[0])))
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
+    assert fitted.nll_after == pytest.approx(entropy, abs=0.02)
+    assert fitted.nll_after <= fitted.nll_before + 1e-4
 
 
 def test_patients_who_are_all_right_do_not_make_a_marker_certain() -> None:
