@@ -25,7 +25,6 @@ from typing import Any, Final
 
 from gmmas_model.traceable import output_names
 from gmmas_model.weights import Weights, make_network
-from gmmas_schema.calibration import Calibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES, Modality, Region, Task
 from gmmas_workflows.export.weights import write_weights
@@ -51,25 +50,24 @@ _MARKERS: Final = {
 _MARKER_NAMES: Final = {Task.IDH: "IDH status", Task.CODELETION: "1p/19q status", Task.GRADE: "grade", Task.MGMT: "MGMT status"}
 
 
-def write_bundle(folder: Path, weights: Weights, *, name: str, calibration: Calibration | None = None) -> None:
+def write_bundle(folder: Path, weights: Weights, *, name: str) -> None:
     """Write a bundle into a folder and let MONAI verify its metadata.
 
     Args:
         folder: exists and is empty.
         weights: the model.
         name: of the bundle.
-        calibration: of these weights, if they were calibrated.
 
     Raises:
         ModelError: MONAI refuses the metadata, or the weights cannot be read.
     """
     for place in ("configs", "docs", "models"):
         (folder / place).mkdir()
-    write_weights(folder / "models", weights, calibration=calibration)
+    write_weights(folder / "models", weights)
     own = files("gmmas_workflows.export") / "bundle_files"
     for source, target in _FILES.items():
         (folder / target).write_bytes((own / source).read_bytes())
-    facts = _facts(weights, name=name, calibration=calibration)
+    facts = _facts(weights, name=name)
     card = Template((own / "README.md").read_text(encoding="utf-8")).substitute(facts)
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
     (folder / METADATA_FILE).write_text(json.dumps(describe(weights, name=name), indent=2) + "\n", encoding="utf-8")
@@ -164,7 +162,7 @@ def _tensor(
     }
 
 
-def _facts(weights: Weights, *, name: str, calibration: Calibration | None) -> dict[str, str]:
+def _facts(weights: Weights, *, name: str) -> dict[str, str]:
     """Return what the model card is filled with."""
     network = make_network(weights, modalities=readable_modalities(weights))
     grid, readable = weights.definition.grid, network.modalities
@@ -180,7 +178,7 @@ def _facts(weights: Weights, *, name: str, calibration: Calibration | None) -> d
         "sha256": weights.sha256,
         "digest": weights.definition.digest(),
         "origin": _origin(weights),
-        "calibration": "none" if calibration is None else "temperatures per head, `models/calibration.json`",
+        "calibration": "none" if weights.calibration is None else "temperatures per head, `models/calibration.json`",
         "grid": f"{_times(grid.shape)} voxels of {grid.spacing_mm:g} mm around the brain{windows}",
         "readable": "It reads " + _listed([_SEQUENCES[m] for m in readable]),
     }

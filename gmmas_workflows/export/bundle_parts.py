@@ -28,8 +28,7 @@ from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_runtime.files import write_atomic
-from gmmas_schema.calibration import CALIBRATION_FILE, Calibration, Temperatures
-from gmmas_schema.errors import ModelError
+from gmmas_schema.calibration import Temperatures
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import SUBTYPES, Layout, Modality
 from gmmas_workflows.evaluation import threshold
@@ -42,7 +41,6 @@ __all__ = [
     "RestoreRegions",
     "WriteMarkers",
     "find_cases",
-    "read_temperatures",
     "readable_modalities",
 ]
 
@@ -56,21 +54,6 @@ def find_cases(folder: Path) -> list[dict[str, Any]]:
         DataError: as in gmmas_data.layouts.read_cohort.
     """
     return [{"case": case} for case in read_cohort(folder)]
-
-
-def read_temperatures(folder: Path) -> Temperatures:
-    """Return the temperatures of the calibration beside a bundle's weights; none where the model was not calibrated.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    file = folder / CALIBRATION_FILE
-    if not file.exists():
-        return {}
-    try:
-        return Calibration.model_validate_json(file.read_bytes()).temperatures
-    except ValueError as error:
-        raise ModelError("the calibration cannot be read", where=file, got=type(error).__name__, remedy="export again") from error
 
 
 class PrepareCase(Transform):  # type: ignore[misc]
@@ -112,7 +95,7 @@ class GmmasInferer(Inferer):  # type: ignore[misc]
 
     Args:
         patch: of the model's grid.
-        temperatures: of calibrated heads.
+        temperatures: per head; empty for an uncalibrated model.
         flip: average with the prediction of the mirrored image.
     """
 

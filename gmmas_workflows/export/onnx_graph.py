@@ -75,8 +75,16 @@ class OnnxCheck(FrozenModel):
     versions: dict[str, str]
 
 
-class OnnxRecord(FrozenModel):
-    """Contents of onnx.json, and in short of the ONNX file's own metadata."""
+class OnnxIdentity(FrozenModel):
+    """What the ONNX file is; also in its own metadata, as gmmas.<name>.
+
+    Attributes:
+        modalities: order of the channels; `readable` are those that the model has an encoder for.
+        outputs: their order.
+        spacing_mm: edge of a voxel of the network's grid.
+        window: voxels that the network saw at a time in training; each axis of an image must be a `multiple_of`.
+        temperatures: built into the graph.
+    """
 
     modalities: tuple[str, ...]
     readable: tuple[str, ...]
@@ -91,53 +99,54 @@ class OnnxRecord(FrozenModel):
     weights_sha256: str
     software: str
     notice: str = "Research use only. Not a medical device."
-    check: OnnxCheck | None = None
 
 
-def write_onnx(
-    folder: Path,
-    weights: Weights,
-    *,
-    temperatures: Temperatures = NO_TEMPERATURES,
-    on_progress: Progress | None = None,
-) -> OnnxRecord:
+class OnnxRecord(OnnxIdentity):
+    """Contents of onnx.json."""
+
+    check: OnnxCheck
+
+
+def write_onnx(folder: Path, weights: Weights, *, on_progress: Progress | None = None) -> OnnxRecord:
     """Write model.onnx and onnx.json into a folder, after the check.
 
     Args:
         folder: exists.
         weights: the model.
-        temperatures: of calibrated heads.
-        on_progress: called with (done, total) subsets compared.
+        on_progress: called with (done, total) comparisons.
 
     Raises:
-        ModelError: ONNX Runtime does not answer as PyTorch does.
+        ModelError: ONNX Runtime does not answer as PyTorch does; nothing was written.
     """
     network = make_network(weights, modalities=readable_modalities(weights))
-    grid, factor = weights.definition.grid, 2 ** (len(weights.definition.network.channels) - 1)
-    record = OnnxRecord(
+    identity = _identify(weights, network)
+    model = trace_network(network, temperatures=weights.temperatures)
+    for name, value in identity.model_dump(mode="json").items():
+        model.metadata_props.add(key=f"gmmas.{name}", value=value if isinstance(value, str) else json.dumps(value))
+    content = model.SerializeToString(deterministic=True)
+    window = weights.definition.grid.window
+    check = compare(content, network, window=window, temperatures=weights.temperatures, on_progress=on_progress)
+    record = OnnxRecord(**identity.model_dump(), check=check)
+    write_atomic(folder / ONNX_FILE, content, mode=0o644)
+    write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
+    return record
+
+
+def _identify(weights: Weights, network: GmmasNetwork) -> OnnxIdentity:
+    return OnnxIdentity(
         modalities=MODALITIES,
         readable=network.modalities,
         regions=REGIONS,
         subtypes=SUBTYPES,
         outputs=output_names(network.config),
-        spacing_mm=grid.spacing_mm,
-        window=grid.window,
-        multiple_of=factor,
-        temperatures={str(head): value for head, value in temperatures.items()},
+        spacing_mm=weights.definition.grid.spacing_mm,
+        window=weights.definition.grid.window,
+        multiple_of=2 ** (len(network.config.channels) - 1),
+        temperatures={str(head): value for head, value in weights.temperatures.items()},
         model_digest=weights.definition.digest(),
         weights_sha256=weights.sha256,
         software=f"gmmas-fed {version('gmmas-fed')}",
     )
-    model = trace_network(network, temperatures=temperatures)
-    for name, value in record.model_dump(mode="json", exclude={"check"}).items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = f"gmmas.{name}", value if isinstance(value, str) else json.dumps(value)
-    content = model.SerializeToString(deterministic=True)
-    check = compare(content, network, window=grid.window, temperatures=temperatures, on_progress=on_progress)
-    finished = record.model_copy(update={"check": check})
-    write_atomic(folder / ONNX_FILE, content, mode=0o644)
-    write_atomic(folder / RECORD_FILE, finished.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
-    return finished
 
 
 def trace_network(network: GmmasNetwork, *, temperatures: Temperatures = NO_TEMPERATURES) -> "onnx.ModelProto":

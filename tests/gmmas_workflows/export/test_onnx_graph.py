@@ -1,0 +1,104 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from gmmas_model.inference import predict_probabilities
+from gmmas_model.weights import Weights, make_network
+from gmmas_schema.calibration import Calibration, HeadCalibration
+from gmmas_schema.errors import ModelError
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
+from gmmas_workflows.evaluation import subsets
+from gmmas_workflows.export.onnx_graph import TOLERANCE, OnnxRecord, compare, write_onnx
+
+TEMPERATURES = {Region.TC: 2.0, Task.IDH: 3.0}
+
+
+@pytest.fixture(scope="module")
+def calibrated(weights) -> Weights:
+    heads = {head: HeadCalibration(temperature=value, fitted=True) for head, value in TEMPERATURES.items()}
+    return replace(weights, calibration=Calibration(weights_sha256=weights.sha256, heads=heads))
+
+
+@pytest.fixture(scope="module")
+def exported(calibrated, tmp_path_factory) -> tuple[Path, OnnxRecord]:
+    folder = tmp_path_factory.mktemp("onnx")
+    return folder, write_onnx(folder, calibrated)
+
+
+@pytest.fixture(scope="module")
+def session(exported) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(exported[0] / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def test_onnx_runtime_answers_as_the_network_for_every_subset(session, calibrated) -> None:
+    network = make_network(calibrated)
+    shown = subsets(MODALITIES)
+    present = np.array([[m in subset for m in MODALITIES] for subset in shown])
+    image = np.random.default_rng(5).normal(0, 1.5, (len(shown), 4, 24, 20, 26)).astype(np.float32)
+    spoilt = np.where(present[:, :, None, None, None], image, np.float32("nan"))
+    found = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"image": spoilt, "present": present}), strict=True))
+    prediction = predict_probabilities(network, torch.from_numpy(image), torch.from_numpy(present))
+    logits = prediction.region_logits_BRXYZ.clone()
+    logits[:, 1] /= TEMPERATURES[Region.TC]
+    np.testing.assert_allclose(found["regions"], logits.sigmoid().cumprod(1), atol=1e-4)
+    idh = (prediction.idh_logit_B / TEMPERATURES[Task.IDH]).sigmoid()
+    np.testing.assert_allclose(found["idh"], idh, atol=1e-5)
+    np.testing.assert_allclose(found["codeletion"], idh * prediction.codeletion_logit_B.sigmoid(), atol=1e-5)
+    np.testing.assert_allclose(found["subtype"].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(found["subtype"][:, 2], found["codeletion"], atol=1e-6)
+    assert (np.diff(found["regions"], axis=1) <= 1e-6).all()
+    assert np.ptp(found["idh"]) > 1e-3
+
+
+def test_the_file_says_what_it_is_and_not_where_it_was_made(exported, calibrated) -> None:
+    folder, record = exported
+    model = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert said["gmmas.weights_sha256"] == calibrated.sha256
+    assert json.loads(said["gmmas.modalities"]) == list(MODALITIES)
+    assert json.loads(said["gmmas.temperatures"]) == {"tc": 2.0, "idh": 3.0}
+    assert str(Path(__file__).parents[3]).encode() not in (folder / "model.onnx").read_bytes()
+    assert OnnxRecord.model_validate_json((folder / "onnx.json").read_bytes()) == record
+    assert record.check.subsets == 15
+    assert 0 < record.check.largest <= record.check.tolerance == TOLERANCE
+    assert (1, 24, 24, 24) in record.check.shapes
+
+
+@pytest.mark.parametrize("spoil", ["a weight", "a temperature"])
+def test_another_answer_than_pytorchs_fails(spoil, exported, calibrated) -> None:
+    network, temperatures = make_network(calibrated), dict(calibrated.temperatures)
+    if spoil == "a weight":
+        with torch.no_grad():
+            network.heads[Task.IDH].logit.bias.add_(0.05)
+    else:
+        temperatures[Region.TC] *= 1.05
+    content = (exported[0] / "model.onnx").read_bytes()
+    with pytest.raises(ModelError, match="does not answer as PyTorch"):
+        compare(content, network, window=(24, 24, 24), temperatures=temperatures)
+
+
+def test_a_failed_check_writes_nothing_and_a_missing_encoder_is_no_output(weights, tmp_path, monkeypatch) -> None:
+    tensors = {name: value for name, value in weights.tensors.items() if ".t1." not in name and ".t1ce." not in name}
+    fewer, seen = replace(weights, tensors=tensors), []
+
+    def refuse(content: bytes, network: object, **_: object) -> None:
+        seen.append((content, network))
+        raise ModelError("ONNX Runtime does not answer as PyTorch does")
+
+    monkeypatch.setattr("gmmas_workflows.export.onnx_graph.compare", refuse)
+    with pytest.raises(ModelError):
+        write_onnx(tmp_path, fewer)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (content, network) = seen[0]
+    assert network.modalities == (Modality.T2, Modality.FLAIR)
+    assert compare(content, network, window=(24, 24, 24)).subsets == 3
