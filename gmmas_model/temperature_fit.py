@@ -176,5 +176,12 @@ def _fit_head(head: Region | Task, found: HeadStatistics, plan: CalibrationPlan,
         return HeadCalibration(patients=found.patients, note=note)
     temperature = fit_temperature(found.nll, grid, prior=0.0 if isinstance(head, Region) else PRIOR)
     note = "at the end of the range of temperatures" if temperature in (grid[0], grid[-1]) else ""
-    before, after = np.interp(np.log([1.0, temperature]), np.log(grid), np.array(found.nll) / found.patients).tolist()
+    before, after = (_value_at(found.nll, grid, at) / found.patients for at in (1.0, temperature))
     return HeadCalibration(temperature=temperature, fitted=True, note=note, patients=found.patients, nll_before=before, nll_after=after)
+
+
+def _value_at(nll: Sequence[float], grid: Sequence[float], temperature: float) -> float:
+    """Return the curve's value between the points of the grid, by the parabola through the three nearest."""
+    log_T = np.log(np.asarray(grid)) - math.log(temperature)
+    nearest = np.argsort(np.abs(log_T), kind="stable")[:3]
+    return max(float(np.polyfit(log_T[nearest], np.asarray(nll)[nearest], 2)[2]), 0.0)
