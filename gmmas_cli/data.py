@@ -15,19 +15,19 @@ from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort, unrecognised_files
 from gmmas_data.quality import QualityReport, check_cohort
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, REQUIRED_TASKS, Layout, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, MARKERS, MODALITIES, REQUIRED_TASKS, Layout, Task
 
 app = typer.Typer(help="Look at a cohort on disk.", no_args_is_help=True)
 
 SHOWN_CASES = 20
 
 MARKER_WORDS = {
-    Task.IDH: ("IDH", "mutant", "wildtype"),
-    Task.CODELETION: ("1p/19q", "codeleted", "intact"),
-    Task.GRADE: ("grade", "high", "low"),
-    Task.MGMT: ("MGMT", "methylated", "unmeth."),
+    Task.IDH: ("mutant", "wildtype"),
+    Task.CODELETION: ("codeleted", "intact"),
+    Task.GRADE: ("high", "low"),
+    Task.MGMT: ("methylated", "unmeth."),
 }
-"""Heading, and the words for positive and negative; as short as the terminal needs them."""
+"""The words for positive and negative; as short as the terminal needs them."""
 
 _LAYOUTS = ("auto", *(str(layout) for layout in Layout))
 
@@ -77,14 +77,14 @@ def _case_table(cases: Sequence[Case], *, bad: set[str], limit: int) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("case", overflow="fold", ratio=1)
     markers = _markers_shown(cases)
-    for column in (*MODALITIES, "seg", *(MARKER_WORDS[task][0] for task in markers), "quality"):
+    for column in (*MODALITIES, "seg", *(MARKER_NAMES[task] for task in markers), "quality"):
         table.add_column(column, no_wrap=True)
     for case in sorted(cases, key=lambda case: case.case_id not in bad)[:limit]:
         table.add_row(
             Text(case.case_id),
             *(_tick(modality in case.images) for modality in MODALITIES),
             _tick(case.segmentation is not None),
-            *(_marker(case.marker(task), *MARKER_WORDS[task][1:]) for task in markers),
+            *(_marker(case.marker(task), *MARKER_WORDS[task]) for task in markers),
             "[red]bad" if case.case_id in bad else "[green]good",
         )
     if len(cases) > limit:
@@ -96,7 +96,7 @@ def _label_table(cases: Sequence[Case]) -> Table:
     """Return how many good cases have each sequence, and how many of those each label."""
     table = Table(title="Good cases by sequence and label", title_justify="left", box=SIMPLE)
     markers = _markers_shown(cases)
-    words = [word for task in markers for word in MARKER_WORDS[task][1:]]
+    words = [word for task in markers for word in MARKER_WORDS[task]]
     table.add_column("")
     for column in ("cases", "seg", *words):
         table.add_column(column, justify="right", no_wrap=True)

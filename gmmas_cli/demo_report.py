@@ -13,14 +13,13 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import Evaluation, Interval
-from gmmas_schema.vocabulary import REGIONS, Region, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, REQUIRED_TASKS, Region, Task
 from server.checkpoint import RunFolder
 from server.records import RoundRecord
 
 COLUMNS: dict[str, tuple[str, Region | Task]] = {
     **{f"Dice {region.upper()}": ("dice", region) for region in REGIONS},
-    "AUC IDH": ("auc", Task.IDH),
-    "AUC 1p/19q": ("auc", Task.CODELETION),
+    **{f"AUC {name}": ("auc", task) for task, name in MARKER_NAMES.items()},
 }
 
 
@@ -74,18 +73,20 @@ def accuracy_table(rows: Mapping[str, Evaluation], *, title: str) -> Table:
     table = Table(title=title, caption="95 % bootstrap intervals over patients; a dash: no such label, or one class only")
     table.add_column("held-out patients")
     table.add_column("n", justify="right")
-    for column in COLUMNS:
+    columns = _columns(rows)
+    for column in columns:
         table.add_column(column, justify="right")
     for name, evaluation in rows.items():
-        table.add_row(name, str(evaluation.cases), *(interval_text(_interval(evaluation, key)) for key in COLUMNS.values()))
+        table.add_row(name, str(evaluation.cases), *(interval_text(_interval(evaluation, key)) for key in columns.values()))
     return table
 
 
 def markdown_table(rows: Mapping[str, Evaluation]) -> str:
     """Return the same table as Markdown."""
-    lines = ["| model or cohort | n | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+    columns = _columns(rows)
+    lines = ["| model or cohort | n | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for name, evaluation in rows.items():
-        cells = [interval_text(_interval(evaluation, key)) for key in COLUMNS.values()]
+        cells = [interval_text(_interval(evaluation, key)) for key in columns.values()]
         lines.append(f"| {name} | {evaluation.cases} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -117,7 +118,8 @@ def write_curves(folder: DemoFolder, records: Sequence[RoundRecord]) -> Path:
             for site in record.sites:
                 if task in site.losses:
                     lines.setdefault(site.site, []).append((record.round, site.losses[task]))
-        panels[f"training loss: {task}"] = lines
+        if lines or task in REQUIRED_TASKS:
+            panels[f"training loss: {task}"] = lines
     path = folder.path / "learning-curves.png"
     learning_curves(panels, path)
     return path
@@ -147,6 +149,12 @@ def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary) -> 
     }
     for name, place in places.items():
         console.print(f"{name:<15}{place}", soft_wrap=True, highlight=False)
+
+
+def _columns(rows: Mapping[str, Evaluation]) -> dict[str, tuple[str, Region | Task]]:
+    """Return the columns to show: an optional marker only where a row has it."""
+    found = {task for evaluation in rows.values() for task in evaluation.auc}
+    return {column: key for column, key in COLUMNS.items() if key[0] == "dice" or key[1] in REQUIRED_TASKS or key[1] in found}
 
 
 def _interval(evaluation: Evaluation, key: tuple[str, Region | Task]) -> Interval | None:

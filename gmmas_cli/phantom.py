@@ -10,13 +10,13 @@ from rich.table import Table
 
 from gmmas_cli.progress import progress_bar
 from gmmas_schema.phantom import PhantomManifest, PhantomSpec
-from gmmas_schema.vocabulary import Subtype, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, Subtype, Task
 
 app = typer.Typer(help="Make synthetic cohorts of glioma MRI.", no_args_is_help=True)
 
 OVERVIEW = "phantom.png"
 SUBTYPE_COLUMNS = {Subtype.GLIOBLASTOMA: "GBM", Subtype.ASTROCYTOMA: "astro", Subtype.OLIGODENDROGLIOMA: "oligo"}
-TASK_COLUMNS = {Task.SEGMENTATION: "seg", Task.IDH: "IDH", Task.CODELETION: "1p/19q"}
+TASK_COLUMNS = {Task.SEGMENTATION: "seg", **{task: MARKER_NAMES[task] for task in (Task.IDH, Task.CODELETION, Task.GRADE)}}
 
 
 @app.callback()

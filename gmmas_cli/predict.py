@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Modality, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of weights, or models:/<name>@best, models:/<name>/<version>.", show_default=False)
@@ -75,8 +75,8 @@ def findings_table(findings: Findings) -> Table:
     for region, name in zip(REGIONS, ("whole tumour", "tumour core", "enhancing tumour"), strict=True):
         table.add_row(f"{name} ({region.upper()})", f"{findings.volume_ml[region]:.1f} ml")
     table.add_section()
-    table.add_row("P(IDH mutant)", f"{findings.probability[Task.IDH]:.2f}")
-    table.add_row("P(1p/19q codeleted)", f"{findings.probability[Task.CODELETION]:.2f}")
+    for task in (task for task in MARKERS if task in findings.probability):
+        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}")
     for subtype in SUBTYPES:
         table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}")
     table.add_section()

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from gmmas_runtime.process_state import ProcessState, SupervisorState
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind
-from gmmas_schema.vocabulary import REGIONS, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS
 from server.enrolment import Connection, NodeStatus
 
 METRICS: Final = {
     "Dice": {f"dice_{region}": region.upper() for region in REGIONS},
-    "AUC": {f"auc_{Task.IDH}": "IDH", f"auc_{Task.CODELETION}": "1p/19q"},
+    "AUC": {f"auc_{task}": name for task, name in MARKER_NAMES.items()},
 }
 """Names in ModelScore.metrics and on the screen."""
 

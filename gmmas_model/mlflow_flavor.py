@@ -26,25 +26,22 @@ from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_weights, make_network
 from gmmas_schema.calibration import CALIBRATION_FILE, Temperatures
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES
+from gmmas_schema.model import NetworkConfig
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES
 
 FLAVOR_NAME: Final = "gmmas"
 
 _FLOAT, _BOOL = np.dtype(np.float32), np.dtype(bool)
 
-SIGNATURE: Final = ModelSignature(
-    inputs=Schema(
-        [TensorSpec(_FLOAT, (-1, len(MODALITIES), -1, -1, -1), name="image"), TensorSpec(_BOOL, (-1, len(MODALITIES)), name="present")]
-    ),
-    outputs=Schema(
-        [
-            TensorSpec(_FLOAT, (-1, len(REGIONS), -1, -1, -1), name="regions"),
-            TensorSpec(_FLOAT, (-1,), name="idh"),
-            TensorSpec(_FLOAT, (-1,), name="codeletion"),
-            TensorSpec(_FLOAT, (-1, len(SUBTYPES)), name="subtype"),
-        ]
-    ),
-)
+
+def signature_of(network: NetworkConfig) -> ModelSignature:
+    """Return names, types and shapes of what a model takes and gives; -1 is any length."""
+    image = TensorSpec(_FLOAT, (-1, len(MODALITIES), -1, -1, -1), name="image")
+    present = TensorSpec(_BOOL, (-1, len(MODALITIES)), name="present")
+    regions = TensorSpec(_FLOAT, (-1, len(REGIONS), -1, -1, -1), name="regions")
+    markers = [TensorSpec(_FLOAT, (-1,), name=str(task)) for task in network.tasks if task in MARKERS]
+    subtype = TensorSpec(_FLOAT, (-1, len(SUBTYPES)), name="subtype")
+    return ModelSignature(inputs=Schema([image, present]), outputs=Schema([regions, *markers, subtype]))
 
 
 def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None = None) -> None:
@@ -61,7 +58,7 @@ def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None =
     weights = load_weights(weights_folder)
     model = Model() if mlflow_model is None else mlflow_model
     model.add_flavor(FLAVOR_NAME, model_digest=weights.definition.digest(), weights_sha256=weights.sha256, metadata=weights.metadata)
-    model.signature = SIGNATURE
+    model.signature = signature_of(weights.definition.network)
     with tempfile.TemporaryDirectory() as scratch:
         # Only the files of the model: what else lies in a checkpoint's folder is nobody's business here.
         data = Path(scratch) / "weights"
@@ -107,7 +104,8 @@ class PyfuncNetwork:
             params: none are known; MLflow passes the argument.
 
         Returns:
-            `regions` (B, 3, X, Y, Z), `idh` (B,), `codeletion` (B,) and `subtype` (B, 3), all in [0, 1].
+            `regions` (B, 3, X, Y, Z), `idh` (B,), `codeletion` (B,), `grade` and `mgmt` (B,) where the model has such a head, and
+            `subtype` (B, 3), all in [0, 1].
 
         Raises:
             ModelError: a shape does not fit, or a sample has no modality.
@@ -118,8 +116,7 @@ class PyfuncNetwork:
         prediction = calibrate_prediction(predict_volume(self.network, image_BMXYZ, present_BM, patch=self.patch), self.temperatures)
         return {
             "regions": prediction.region_probability().numpy(),
-            "idh": prediction.idh_probability().numpy(),
-            "codeletion": prediction.codeletion_probability().numpy(),
+            **{str(task): probability_B.numpy() for task, probability_B in prediction.marker_probabilities().items()},
             "subtype": prediction.subtype_probability().numpy(),
         }
 

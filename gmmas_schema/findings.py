@@ -11,7 +11,8 @@ class Findings(FrozenModel):
 
     Attributes:
         volume_ml: predicted volume per region in millilitres.
-        probability: P(IDH mutant) and P(1p/19q codeleted), in [0, 1].
+        probability: P(IDH mutant), P(1p/19q codeleted), and where the model has a head for them P(high-grade), P(MGMT promoter
+            methylated); in [0, 1].
         subtype: probability per subtype; sums to 1 and agrees with `probability` (WHO CNS5).
         modalities_used: sequences the prediction rests on.
         modalities_missing: sequences that were not there.

@@ -74,6 +74,14 @@ REQUIRED_TASKS = (Task.SEGMENTATION, Task.IDH, Task.CODELETION)
 MARKERS = (Task.IDH, Task.CODELETION, Task.GRADE, Task.MGMT)
 """Tasks with one label and one probability per patient."""
 
+MARKER_NAMES = MappingProxyType({Task.IDH: "IDH", Task.CODELETION: "1p/19q", Task.GRADE: "grade", Task.MGMT: "MGMT"})
+"""Markers as headings of tables."""
+
+POSITIVE = MappingProxyType(
+    {Task.IDH: "IDH mutant", Task.CODELETION: "1p/19q codeleted", Task.GRADE: "high grade", Task.MGMT: "MGMT methylated"}
+)
+"""What a marker's probability is that of, in the words of tables and pictures."""
+
 MUTANT_ONLY = frozenset({Task.CODELETION, Task.GRADE})
 """Markers that are settled in an IDH-wildtype tumour (intact, high-grade), so that their label trains nothing there."""
 

@@ -1,7 +1,8 @@
 """Accuracy of a network on a cohort: Dice per region, AUC per molecular marker, loss per task, with bootstrap intervals over patients.
 
 Dice follows the BraTS convention: a region that is empty in truth and prediction counts 1, empty in one of them 0. A case counts for
-what it is labelled with. The AUC of 1p/19q is that of P(codeleted) over all cases with that label, so it includes the IDH decision.
+what it is labelled with, as far as the network has a head for it. The AUCs of 1p/19q and grade are those of P(codeleted) and P(high-grade)
+over all cases with that label, so they include the IDH decision.
 
 Scores are taken on the network's grid during training (fast) or on the scan's own voxels (what a reader of the segmentation gets).
 
@@ -32,7 +33,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, TASKS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SEGMENTATION_VALUES, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -44,8 +45,6 @@ Observe = Callable[[Sample, Prediction], None]
 THRESHOLD = 0.5
 """A voxel belongs to a region where its probability exceeds this."""
 
-MOLECULAR = (Task.IDH, Task.CODELETION)
-
 
 @dataclass(frozen=True)
 class CaseScore:
@@ -53,8 +52,8 @@ class CaseScore:
 
     Attributes:
         modalities: sequences the network was shown.
-        probability: P(IDH mutant) and P(codeleted).
-        truth: the molecular labels that are known.
+        probability: of each marker the network has a head for, as in POSITIVE.
+        truth: the markers that are known, whether or not the network has a head for them.
         dice: per region, where the case has a segmentation.
         loss: per task the case is labelled for; empty for scores on the scan's own voxels.
     """
@@ -71,8 +70,8 @@ class CaseScore:
         """Return the figures as one flat row of a table."""
         flat: dict[str, str | float | bool | None] = {"case": self.case_id, "modalities": "+".join(self.modalities)}
         flat |= {f"dice_{region}": self.dice.get(region) for region in REGIONS}
-        for task in MOLECULAR:
-            flat |= {f"p_{task}": self.probability[task], task.value: self.truth.get(task)}
+        for task, probability in self.probability.items():
+            flat |= {f"p_{task}": probability, task.value: self.truth.get(task)}
         return flat
 
 
@@ -183,8 +182,8 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evalua
         if known := [score for score in scores if region in score.dice]:
             values = np.array([score.dice[region] for score in known])
             dice_of[region] = mean_interval(values, seed=seed, patients=[score.patient_id for score in known])
-    for task in MOLECULAR:
-        if known := [score for score in scores if task in score.truth]:
+    for task in MARKERS:
+        if known := [score for score in scores if task in score.truth and task in score.probability]:
             truth, probability = np.array([(score.truth[task], score.probability[task]) for score in known]).T
             auc[task] = auc_interval(truth.astype(bool), probability, seed=seed, patients=[score.patient_id for score in known])
     losses = {task: [score.loss[task] for score in scores if task in score.loss] for task in TASKS}
@@ -229,13 +228,12 @@ def _score(
     predicted_RXYZ: NDArray[np.bool_],
     truth_RXYZ: NDArray[np.bool_] | NDArray[np.uint8] | None,
 ) -> CaseScore:
-    labels = {Task.IDH: sample.idh, Task.CODELETION: sample.codeletion}
     values = [] if truth_RXYZ is None else [dice(p, t) for p, t in zip(predicted_RXYZ, truth_RXYZ.astype(bool), strict=True)]
     return CaseScore(
         case_id=sample.case_id,
         patient_id=sample.patient_id,
         modalities=tuple(m for m, present in zip(MODALITIES, sample.present_M, strict=True) if present),
-        probability={Task.IDH: float(prediction.idh_probability()), Task.CODELETION: float(prediction.codeletion_probability())},
-        truth={task: bool(value) for task, value in labels.items() if not math.isnan(value)},
+        probability={task: float(probability_B) for task, probability_B in prediction.marker_probabilities().items()},
+        truth={task: bool(value) for task in MARKERS if not math.isnan(value := sample.marker(task))},
         dice=dict(zip(REGIONS, map(float, values), strict=False)),
     )

@@ -16,7 +16,9 @@ from gmmas_model.metrics import dice
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
-from gmmas_workflows.evaluation import MOLECULAR, CaseScore, score_samples, subsets
+from gmmas_workflows.evaluation import CaseScore, score_samples, subsets
+
+MOLECULAR = (Task.IDH, Task.CODELETION)
 
 ALL = "+".join(MODALITIES)
 """Name of the subset of all sequences."""

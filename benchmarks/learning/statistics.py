@@ -15,12 +15,12 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.learning.scoring import CaseRow
+from benchmarks.learning.scoring import MOLECULAR, CaseRow
 from gmmas_model.metrics import RESAMPLES, auc_by_resample, mean_by_resample, percentile_interval, resample_patients
 from gmmas_schema.errors import DataError
 from gmmas_schema.messages import Interval
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
-from gmmas_workflows.evaluation import MOLECULAR, subsets
+from gmmas_workflows.evaluation import subsets
 
 Float = NDArray[np.float64]
 

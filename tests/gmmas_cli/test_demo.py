@@ -40,6 +40,14 @@ def test_terminal_and_markdown_tables_have_the_same_cells() -> None:
     assert shown.count("–") == 4
 
 
+def test_an_optional_marker_has_a_column_where_it_was_judged() -> None:
+    judged = EVALUATION.model_copy(update={"auc": {Task.GRADE: Interval(value=0.75, n=9)}})
+    text = markdown_table({"unseen": EVALUATION, "north": judged})
+    assert "| AUC 1p/19q | AUC grade |" in text
+    assert text.splitlines()[-1].endswith("| – | – | 0.75 |")
+    assert "MGMT" not in text
+
+
 def test_fresh_deletes_a_demo(tmp_path: Path) -> None:
     folder = DemoFolder(tmp_path / "demo")
     (folder.path / "cohorts" / "north").mkdir(parents=True)

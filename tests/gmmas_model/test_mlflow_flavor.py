@@ -13,7 +13,7 @@ from gmmas_model.weights import load_weights, save_calibration, save_weights
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import GridConfig, ModelDefinition
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.vocabulary import TASKS, Region, Task
 from tests.gmmas_model.conftest import TINY
 
 # MLflow's own modules warn while they are imported and while they map their tables.
@@ -57,6 +57,21 @@ def test_a_logged_model_comes_back_by_pyfunc(store: Path, folder: Path, network:
     np.testing.assert_array_equal(answer["regions"], expected.region_probability().numpy())
     np.testing.assert_array_equal(answer["subtype"], expected.subtype_probability().numpy())
     assert answer["idh"].shape == answer["codeletion"].shape == (2,)
+
+
+def test_a_model_with_optional_heads_answers_them(tmp_path: Path, networks: dict[tuple[Task, ...], GmmasNetwork]) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    network = networks[TASKS]
+    tensors = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+    save_weights(tmp_path / "weights", tensors, ModelDefinition(network=network.config, grid=DEFINITION.grid))
+    mlflow_flavor.save_model(tmp_path / "weights", path=tmp_path / "model")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    answer = loaded.predict({"image": np.zeros((2, 4, 8, 8, 8), np.float32), "present": np.ones((2, 4), bool)})
+    assert list(answer) == ["regions", "idh", "codeletion", "grade", "mgmt", "subtype"] == loaded.metadata.signature.outputs.input_names()
+    assert answer["grade"].shape == answer["mgmt"].shape == (2,)
 
 
 def test_a_calibrated_model_comes_back_calibrated(tmp_path: Path, folder: Path, network: GmmasNetwork) -> None:

@@ -12,7 +12,7 @@ from gmmas_data.layouts import read_case
 from gmmas_data.preprocessing import preprocess_case
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.evaluation import CaseScore, evaluate_network, score_cases, score_samples, subsets, summarise, threshold
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
@@ -71,6 +71,25 @@ def test_a_case_counts_for_what_it_is_labelled_with(network, make_sample) -> Non
     assert evaluation.auc[Task.CODELETION].value is None
     assert evaluation.auc[Task.CODELETION].n == 1
     assert set(evaluation.loss) == {Task.SEGMENTATION, Task.IDH, Task.CODELETION}
+
+
+def test_optional_markers_are_judged_where_the_network_has_a_head(definition, network, make_sample) -> None:
+    config = definition.network.model_copy(update={"tasks": TASKS})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        extended = GmmasNetwork(config)
+    samples = [make_sample(n, grade=float(n > 1), mgmt=math.nan if n else 1.0) for n in range(4)]
+    evaluation = evaluate_network(extended, samples, split=Split.TEST, seed=0, precision="fp32")
+    assert {task: interval.n for task, interval in evaluation.auc.items()} == {Task.IDH: 4, Task.GRADE: 4, Task.MGMT: 1}
+    assert evaluation.auc[Task.GRADE].value is not None
+    assert evaluation.auc[Task.MGMT].value is None
+    assert set(evaluation.loss) == {Task.SEGMENTATION, Task.IDH, Task.GRADE, Task.MGMT}
+    (row,) = [score.row() for score in score_samples(extended, samples[:1])]
+    assert (row["grade"], row["mgmt"], row["codeletion"]) == (False, True, None)
+    plain = evaluate_network(network, samples, split=Split.TEST, seed=0, precision="fp32")
+    assert set(plain.auc) == {Task.IDH}
+    assert set(plain.loss) == {Task.SEGMENTATION, Task.IDH}
+    assert "p_grade" not in score_samples(network, samples[:1])[0].row()
 
 
 def test_no_case_gives_an_empty_evaluation(network) -> None:
@@ -138,10 +157,8 @@ def test_the_truth_itself_scores_high_on_the_scans_own_voxels(network, monkeypat
         def region_probability(self) -> torch.Tensor:
             return torch.from_numpy(sample.regions_RXYZ).float()[None]
 
-        def idh_probability(self) -> torch.Tensor:
-            return torch.tensor([0.5])
-
-        codeletion_probability = idh_probability
+        def marker_probabilities(self) -> dict[Task, torch.Tensor]:
+            return {}
 
     monkeypatch.setattr("gmmas_workflows.evaluation.predict_volume", lambda *_, **__: Oracle())
     (score,) = score_cases(network, [case], lambda _: sample)
