@@ -14,6 +14,9 @@ class Findings(FrozenModel):
         probability: P(IDH mutant), P(1p/19q codeleted), and where the model has a head for them P(high-grade), P(MGMT promoter
             methylated); in [0, 1].
         subtype: probability per subtype; sums to 1 and agrees with `probability` (WHO CNS5).
+        calibrated: the model came with a calibration and it was applied; else confidence is the network's own.
+        abstained: markers that are left open, each with the reason: its confidence is below the one from which patients were right
+            often enough. The probability is given all the same.
         modalities_used: sequences the prediction rests on.
         modalities_missing: sequences that were not there.
         model_digest: digest of the model definition; `weights_sha256` names the exact weights.
@@ -25,6 +28,8 @@ class Findings(FrozenModel):
     volume_ml: dict[Region, float]
     probability: dict[Task, float]
     subtype: dict[Subtype, float]
+    calibrated: bool = False
+    abstained: dict[Task, str] = Field(default_factory=dict)
     model_digest: str
     weights_sha256: str
     software: str
