@@ -4,7 +4,7 @@ Steps: what belongs to round k (training losses, seconds) is step k; the validat
 whenever it was measured. Step 0 is the seeded start.
 
 Names: `validation/dice_wt`, `test/dice_wt` and so on are means over the sites or cohorts; `site/<site>/...` is one's own;
-`train/loss_<task>` is the mean training loss. The registered model has the aliases `best` and `last`, which name the versions of the
+`train/loss_<task>` is the mean training loss; `calibration/<figure>_<head>` belongs to a published model. The registered model has the aliases `best` and `last`, which name the versions of the
 latest run that came so far.
 
 A store that cannot be reached never stops a run. What could not be written is said in a warning and tried again at the next call;
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 from gmmas_runtime.files import write_atomic
+from gmmas_schema.calibration import CALIBRATION_FILE, Calibration, ReliabilityPair
 from gmmas_schema.federation import TrackingConfig
 from gmmas_schema.messages import Evaluation, PseudoLabels, Target
 from gmmas_schema.vocabulary import Task
@@ -37,6 +38,9 @@ PARAMETERS_PER_REQUEST: Final = 100
 METRICS_PER_REQUEST: Final = 500
 _LAST_METRIC: Final = "seconds"
 """Written last of a round's metrics: a step that has it is complete."""
+
+_IDENTITY: Final[dict[str, str | None]] = {"weights_sha256": None, "calibration": None}
+"""Tags by which a version is known again: the same weights with another calibration are another version."""
 
 Kind = Literal["best", "last"]
 RoundT = TypeVar("RoundT", bound=FinishedRound)
@@ -242,17 +246,34 @@ class RunTracker(Generic[RoundT]):
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = client.search_model_versions(f"name='{name}' and run_id='{self._run}'")
-        same = next((version for version in versions if version.tags.get("weights_sha256") == weights.sha256), None)
+        identity = {"weights_sha256": weights.sha256}
+        if weights.calibration is not None:
+            identity["calibration"] = weights.calibration.digest()
+        same = next((version for version in versions if {key: version.tags.get(key) for key in _IDENTITY} == _IDENTITY | identity), None)
         if same is None:
-            place = f"models/round-{made_in:04d}"
+            place = f"models/round-{made_in:04d}{'-' + identity['calibration'][:8] if 'calibration' in identity else ''}"
             with tempfile.TemporaryDirectory() as made:
                 mlflow_flavor.save_model(weights_folder, path=Path(made) / "model")
                 client.log_artifacts(self._run, str(Path(made) / "model"), place)
-            tags = {"round": made_in, "model_digest": weights.definition.digest(), "weights_sha256": weights.sha256, **metrics}
+            if weights.calibration is not None:
+                self._write_calibration(weights.calibration, made_in)
+            tags = {"round": made_in, "model_digest": weights.definition.digest(), **identity, **metrics}
             texts = {key: str(value) for key, value in tags.items()}
             same = client.create_model_version(name, f"runs:/{self._run}/{place}", run_id=self._run, tags=texts)
         client.set_registered_model_alias(name, kind, str(same.version))
         return f"models:/{name}/{same.version}"
+
+    def _write_calibration(self, calibration: Calibration, made_in: int) -> None:
+        """Record the calibration of the model that a round made: its figures at that step, the record and the reliability diagram."""
+        from gmmas_workflows.reliability_figure import reliability_diagram
+
+        records = self._finished_rounds()
+        ended_s = records[-1].started_at + records[-1].seconds if records else 0.0
+        self._write_metrics(calibration_metrics(calibration), step=made_in, time_s=ended_s)
+        with tempfile.TemporaryDirectory() as made:
+            (Path(made) / CALIBRATION_FILE).write_text(calibration.model_dump_json(indent=2), encoding="utf-8")
+            reliability_diagram(calibration, Path(made) / "reliability.png")
+            self._connected().log_artifacts(self._run, made, f"calibration/round-{made_in:04d}")
 
 
 def store_uri(config: TrackingConfig, folder: Path) -> str:
@@ -275,6 +296,18 @@ def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     found |= {f"auc_{task}": interval.value for task, interval in evaluation.auc.items()}
     found |= {f"loss_{task}": value for task, value in evaluation.loss.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def calibration_metrics(calibration: Calibration) -> dict[str, float]:
+    """Return the figures of a calibration as `calibration/<figure>_<head>`; those without patients are left out."""
+    found: dict[str, float | None] = {}
+    for head, own in calibration.heads.items():
+        test = own.test or ReliabilityPair()
+        found |= {f"temperature_{head}": own.temperature, f"patients_{head}": own.patients}
+        found |= {f"nll_before_{head}": own.nll_before, f"nll_after_{head}": own.nll_after}
+        found |= {f"ece_before_{head}": own.reliability.before.ece, f"ece_after_{head}": own.reliability.after.ece}
+        found |= {f"test_ece_before_{head}": test.before.ece, f"test_ece_after_{head}": test.after.ece}
+    return {f"calibration/{name}": value for name, value in found.items() if value is not None}
 
 
 def score_metrics(score: ModelScore) -> dict[str, float]:

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import save_weights
+from gmmas_model.weights import load_weights, save_calibration, save_weights
+from gmmas_schema.calibration import Calibration, HeadCalibration, Reliability, ReliabilityPair
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import FederationConfig, TrackingConfig
 from gmmas_schema.messages import Evaluation, Interval
@@ -173,6 +174,38 @@ def check_model_comes_back(network: GmmasNetwork, uri: str) -> None:
     expected = predict_probabilities(network, torch.from_numpy(image_BMXYZ), torch.from_numpy(present_BM))
     np.testing.assert_allclose(answer["regions"], expected.region_probability().numpy(), atol=1e-6)
     np.testing.assert_allclose(answer["subtype"], expected.subtype_probability().numpy(), atol=1e-6)
+
+
+def calibrate(folder: Path, *, temperature: float) -> None:
+    count = (0.0,) * 14 + (12.0,)
+    pair = ReliabilityPair(
+        before=Reliability(patients=count, confidence=(0.0,) * 14 + (11.8,), correct=(0.0,) * 14 + (9.0,)),
+        after=Reliability(patients=count, confidence=(0.0,) * 14 + (11.7,), correct=(0.0,) * 14 + (9.0,)),
+    )
+    head = HeadCalibration(temperature=temperature, fitted=True, patients=12, nll_before=0.9, nll_after=0.6, reliability=pair)
+    save_calibration(folder, Calibration(weights_sha256=load_weights(folder).sha256, heads={Task.IDH: head}))
+
+
+def test_a_calibrated_version_brings_its_figures_and_its_diagram(run: Path, tmp_path: Path) -> None:
+    write_network(run / "models" / "best", seed=1)
+    calibrate(run / "models" / "best", temperature=2.5)
+    tracker = MlflowTracker(TrackingConfig(), run)
+    tracker.start(RESOLVED)
+    first = tracker.register("best", run / "models" / "best", round=1, metrics={})
+    assert tracker.register("last", run / "models" / "best", round=1, metrics={}) == first
+    assert history(run, "calibration/temperature_idh") == [(1, 2.5)]
+    assert history(run, "calibration/ece_before_idh") == [(1, pytest.approx(2.8 / 12))]
+    assert history(run, "calibration/nll_after_idh") == [(1, 0.6)]
+    assert history(run, "calibration/test_ece_before_idh") == []
+    (picture,) = (run / "mlflow-artifacts").rglob("reliability.png")
+    assert picture.stat().st_size > 10_000
+    weights = read_model("models:/gmmas@best", tracking_uri=tracker.uri)
+    assert weights.temperatures == {Task.IDH: 2.5}
+    # The same weights with another calibration are another version.
+    calibrate(run / "models" / "best", temperature=2.0)
+    assert tracker.register("best", run / "models" / "best", round=1, metrics={}) != first
+    assert read_model("models:/gmmas@best", tracking_uri=tracker.uri).temperatures == {Task.IDH: 2.0}
+    assert read_model("models:/gmmas@last", tracking_uri=tracker.uri).temperatures == {Task.IDH: 2.5}
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run_and_doubles_nothing(run: Path) -> None:
