@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.vocabulary import TASKS, Task
+from gmmas_schema.vocabulary import REQUIRED_TASKS, Task
 
 LOSS_FLOOR: Final = 0.05
 """Added to a task's loss under its log-variance, which bounds the log-variance below."""
@@ -90,7 +90,7 @@ class TrainingPlan(FrozenModel):
         gradient_clip_norm: largest L2 norm of a step's gradient.
         uncertainty_weighting: `learned` (Kendall et al., CVPR 2018, masked per task), `closed_form` (its optimum, set by the coordinator
             from the sites' losses), or `fixed` (all weights 1).
-        task_weights: fixed factor on each task's loss.
+        task_weights: fixed factor on each task's loss; 1 for a task that is not named.
         distillation: self-distillation between subsets of sequences; None for none.
         semi_supervised: pseudo-labels once a target is ready; None for labelled cases only.
     """
@@ -110,7 +110,7 @@ class TrainingPlan(FrozenModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_clip_norm: PositiveFloat = 5.0
     uncertainty_weighting: Literal["learned", "closed_form", "fixed"] = "learned"
-    task_weights: dict[Task, PositiveFloat] = Field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    task_weights: dict[Task, PositiveFloat] = Field(default_factory=lambda: dict.fromkeys(REQUIRED_TASKS, 1.0))
     distillation: DistillationConfig | None = None
     semi_supervised: SemiSupervisedConfig | None = None
 

@@ -87,7 +87,7 @@ def _write_summary(folder: DemoFolder, config: FederationConfig) -> None:
     summary = DemoSummary(
         software="0",
         wall_seconds={"total": 700.0},
-        rounds=16,
+        rounds=32,
         best_round=9,
         sites={"north": EVALUATION},
         unseen=EVALUATION,
@@ -105,11 +105,11 @@ def test_a_finished_demo_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFi
     _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
     demo(out=tmp_path / "demo")
     shown = capsys.readouterr().out
-    assert "round 9 of 16" in shown
+    assert "round 9 of 32" in shown
     assert "700 s" in shown
 
 
 def test_a_finished_demo_of_another_configuration_is_named_not_overwritten(tmp_path: Path) -> None:
     _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
-    with pytest.raises(ConfigError, match="rounds: 16 -> 3"):
+    with pytest.raises(ConfigError, match="rounds: 32 -> 3"):
         demo(out=tmp_path / "demo", rounds=3)

@@ -7,7 +7,7 @@ import torch
 
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
-from gmmas_schema.groups import group_of, groups_received, groups_sent
+from gmmas_schema.groups import COMPLETION, group_of, groups_received, groups_sent
 from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.training import LocalTrainer
@@ -74,7 +74,7 @@ def test_two_sites_with_the_same_cases_draw_differently(make_trainer, make_reque
 def test_a_site_without_t1ce_neither_takes_nor_returns_its_encoder(make_trainer, make_request, start) -> None:
     trainer = make_trainer(modalities=WITHOUT_T1CE)
     outcome = trainer.train(received(start, WITHOUT_T1CE), make_request())
-    assert {group_of(name) for name in outcome.tensors} == groups_sent(WITHOUT_T1CE, outcome.report.labelled)
+    assert {group_of(name) for name in outcome.tensors} == groups_sent(WITHOUT_T1CE, outcome.report.labelled) - set(COMPLETION)
     assert not any("t1ce" in name for name in outcome.tensors)
     with pytest.raises(ModelError, match=r"encoders\.t1ce"):
         trainer.train(start, make_request())
@@ -87,7 +87,7 @@ def test_a_molecular_site_sends_no_decoder_and_leaves_it_alone(make_trainer, mak
     load = trainer._load
     monkeypatch.setattr(trainer, "_load", lambda tensors: networks.append(load(tensors)) or networks[-1])
     outcome = trainer.train(start, make_request(weight_decay=0.5, learning_rate=1e-2))
-    sent = groups_sent(MODALITIES, {Task.IDH: 4})
+    sent = groups_sent(MODALITIES, {Task.IDH: 4}) - set(COMPLETION)
     assert {group_of(name) for name in outcome.tensors} == sent
     after = {name: tensor.numpy() for name, tensor in networks[0].state_dict().items()}
     frozen = [name for name in start if group_of(name) not in sent]
@@ -198,7 +198,7 @@ def test_running_out_of_memory_has_its_code(failure, make_trainer, make_request,
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(GmmasNetwork, "forward", fail)
+    monkeypatch.setattr(GmmasNetwork, "encode", fail)
     trainer = make_trainer()
     for work in (lambda: trainer.train(start, make_request()), lambda: trainer.evaluate(start, make_request(evaluate=Split.VALIDATION))):
         with pytest.raises(GmmasError, match="memory ran out") as caught:
