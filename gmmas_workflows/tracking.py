@@ -4,8 +4,8 @@ Steps: what belongs to round k (training losses, seconds) is step k; the validat
 whenever it was measured. Step 0 is the seeded start.
 
 Names: `validation/dice_wt`, `test/dice_wt` and so on are means over the sites or cohorts; `site/<site>/...` is one's own;
-`train/loss_<task>` is the mean training loss; `calibration/<figure>_<head>` belongs to a published model. The registered model has the aliases `best` and `last`, which name the versions of the
-latest run that came so far.
+`train/loss_<task>` is the mean training loss; `calibration/<figure>_<head>` belongs to a published model. The registered model has the
+aliases `best` and `last`, which name the versions of the latest run that came so far.
 
 A store that cannot be reached never stops a run. What could not be written is said in a warning and tried again at the next call;
 whenever a run is started or resumed, a finished one too, every finished round in its folder that the store lacks is written. So

@@ -18,6 +18,7 @@ from gmmas_schema.federation import FederationConfig, TrackingConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
+from gmmas_workflows.model_source import read_model
 from gmmas_workflows.scores import ModelScore
 from gmmas_workflows.tracking import evaluation_metrics, flatten, mean_losses, score_metrics
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord
