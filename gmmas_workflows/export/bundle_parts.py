@@ -23,12 +23,11 @@ from gmmas_data.layouts import read_cohort
 from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.regions import labels_of
 from gmmas_data.resampling import restore
-from gmmas_model.calibration import calibrate_prediction
-from gmmas_model.inference import predict_volume
+from gmmas_model.inference import predict_mirrored
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.prediction import Prediction
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.calibration import Temperatures
+from gmmas_schema.inference import OVERLAP, Flip
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import SUBTYPES, Layout, Modality
 from gmmas_workflows.evaluation import threshold
@@ -96,12 +95,20 @@ class GmmasInferer(Inferer):  # type: ignore[misc]
     Args:
         patch: of the model's grid.
         temperatures: per head; empty for an uncalibrated model.
-        flip: average with the prediction of the mirrored image.
+        flip: mirror images to average with, a value of gmmas_schema.inference.Flip.
+        overlap: share of a window's side that the next window covers again.
     """
 
-    def __init__(self, *, patch: tuple[int, int, int] | None = None, temperatures: Temperatures | None = None, flip: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        patch: tuple[int, int, int] | None = None,
+        temperatures: Temperatures | None = None,
+        flip: str = Flip.NONE,
+        overlap: float = OVERLAP,
+    ) -> None:
         super().__init__()
-        self.patch, self.temperatures, self.flip = patch, dict(temperatures or {}), flip
+        self.patch, self.temperatures, self.flip, self.overlap = patch, dict(temperatures or {}), Flip(flip), overlap
 
     def __call__(self, inputs: Tensor, network: GmmasNetwork, present: Tensor) -> dict[str, Tensor]:
         """Return `regions` (B, R, X, Y, Z), one (B,) per marker, and `subtype` (B, S).
@@ -112,15 +119,11 @@ class GmmasInferer(Inferer):  # type: ignore[misc]
             present: present_BM.
         """
         image_BMXYZ = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        axes: list[list[int]] = [[], [2]] if self.flip else [[]]
-        answers = [self._ask(network, image_BMXYZ.flip(axis), present, mirrored=axis) for axis in axes]
-        return {name: torch.stack([answer[name] for answer in answers]).mean(0) for name in answers[0]}
-
-    def _ask(self, network: GmmasNetwork, image_BMXYZ: Tensor, present_BM: Tensor, *, mirrored: list[int]) -> dict[str, Tensor]:
-        raw: Prediction = predict_volume(network, image_BMXYZ, present_BM, patch=self.patch)
-        prediction = calibrate_prediction(raw, self.temperatures)
-        markers = {str(task): probability_B for task, probability_B in prediction.marker_probabilities().items()}
-        return {"regions": prediction.region_probability().flip(mirrored), **markers, "subtype": prediction.subtype_probability()}
+        answer = predict_mirrored(
+            network, image_BMXYZ, present, flip=self.flip, temperatures=self.temperatures, patch=self.patch, overlap=self.overlap
+        )
+        markers = {str(task): probability_B for task, probability_B in answer.markers.items()}
+        return {"regions": answer.regions_BRXYZ, **markers, "subtype": answer.subtype_BS}
 
 
 class RestoreRegions(Transform):  # type: ignore[misc]
