@@ -38,6 +38,7 @@ COMMANDS: Final = MappingProxyType(
         "predict": "Segment one case and tell its molecular markers.",
         "evaluate": "Measure a model on a labelled cohort.",
         "significance": "Tell what each sequence contributes to a model's accuracy.",
+        "export": "Write a model for other programs: MONAI bundle, ONNX, weights.",
     }
 )
 """Commands in the order of the help page; each is in the module of its name."""
