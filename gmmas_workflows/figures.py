@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import ENHANCING, MODALITIES, NECROSIS, OEDEMA, REGIONS, SUBTYPES, Modality, Region, Task
+from gmmas_schema.vocabulary import ENHANCING, MARKERS, MODALITIES, NECROSIS, OEDEMA, POSITIVE, REGIONS, SUBTYPES, Modality, Region, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,34 +72,55 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
 
 
 def overview(
-    path: Path, *, images: Mapping[Modality, np.ndarray], labels: np.ndarray, spacing_mm: Sequence[float], findings: Findings
+    path: Path,
+    *,
+    images: Mapping[Modality, np.ndarray],
+    labels: np.ndarray,
+    spacing_mm: Sequence[float],
+    findings: Findings,
+    uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Write a PNG of one prediction: the sequences used, the segmentation in three planes, and the findings in words."""
-    figure = _figure(width=11.5, height=6.4)
+    """Write a PNG of one prediction: the sequences used, the segmentation in three planes, and the findings in words.
+
+    Args:
+        path: file to write.
+        images: volumes (X, Y, Z) of the sequences that were used.
+        labels: label map (X, Y, Z).
+        spacing_mm: voxel size.
+        findings: the words.
+        uncertainty: volume (X, Y, Z) in [0, 1], drawn beside the sequences; None leaves it out.
+    """
+    columns = 4 if uncertainty is None else 5
+    figure = _figure(width=2.875 * columns, height=6.4)
     box = brain_box(images)
     images, labels = {m: image[box] for m, image in images.items()}, labels[box]
     common: dict[str, Any] = {"spacing_mm": spacing_mm, "shape": labels.shape}
     place = largest_slice(labels, axis=2)
     for column, modality in enumerate(MODALITIES):
-        axes = figure.add_subplot(2, 4, column + 1)
+        axes = figure.add_subplot(2, columns, column + 1)
         _draw(axes, images.get(modality), None, axis=2, place=place, title=MODALITY_NAMES[modality], **common)
     back = images[background_of(images)]
+    if uncertainty is not None:
+        axes = figure.add_subplot(2, columns, columns)
+        _draw(axes, back, None, axis=2, place=place, title="uncertainty", **common)
+        _overlay_uncertainty(axes, uncertainty[box], axis=2, place=place, spacing_mm=spacing_mm)
     for column, axis in enumerate((2, 1, 0)):
-        axes = figure.add_subplot(2, 4, 5 + column)
+        axes = figure.add_subplot(2, columns, columns + 1 + column)
         _draw(axes, back, labels, axis=axis, place=largest_slice(labels, axis=axis), title=_AXIS_NAMES[axis], **common)
-    words = figure.add_subplot(2, 4, 8)
+    words = figure.add_subplot(2, columns, columns + 4)
     words.axis("off")
     words.text(0.0, 1.0, _findings_text(findings), color=_TEXT, fontsize=9, va="top", family="monospace", linespacing=1.35)
     _legend(figure)
     _save(figure, path)
 
 
-def learning_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path) -> None:
+def learning_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path, *, best: int | None = None) -> None:
     """Write a PNG of curves over rounds.
 
     Args:
         panels: per panel title the curves by name, each a sequence of (round, value).
         path: file to write.
+        best: a round to mark in every panel as the one of the best model.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -109,6 +130,8 @@ def learning_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]
         axes = figure.add_subplot(1, len(panels), number + 1)
         for name, points in curves.items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=2.5, linewidth=1.4, label=name)
+        if best is not None:
+            axes.axvline(best, color="#888888", linestyle="--", linewidth=1, label="best model", zorder=0)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -203,11 +226,37 @@ def _draw(
         axes.text(0.02, 0.03, "R", color=_TEXT, fontsize=7, transform=axes.transAxes)
 
 
+def _overlay_uncertainty(axes: "Axes", uncertainty: np.ndarray, *, axis: int, place: int, spacing_mm: Sequence[float]) -> None:
+    """Draw a volume in [0, 1] over a slice; the more certain a voxel, the more of the image shows through."""
+    plane = _plane(uncertainty, axis=axis, place=place)
+    across, up = [a for a in range(3) if a != axis]
+    drawn = axes.imshow(
+        plane,
+        cmap="inferno",
+        vmin=0,
+        vmax=1,
+        alpha=np.clip(2 * plane, 0, 0.9),
+        origin="lower",
+        interpolation="nearest",
+        aspect=spacing_mm[up] / spacing_mm[across],
+    )
+    drawn.set_clim(0, 1)
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.02, ticks=(0, 0.5, 1))
+    bar.ax.tick_params(colors=_TEXT, labelsize=7)
+    bar.outline.set_visible(False)
+
+
 def _legend(figure: "Figure") -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=LABEL_COLOURS[value], label=LABEL_NAMES[value]) for value in LABEL_COLOURS]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, labelcolor=_TEXT, fontsize=8)
+
+
+def _with_spread(findings: Findings, task: Task) -> str:
+    """Return a probability, and its spread where that is known."""
+    spread = "" if findings.uncertainty is None else f" ± {findings.uncertainty.probability_std[task]:.2f}"
+    return f"{findings.probability[task]:.2f}{spread}"
 
 
 def _dice_text(dice: Mapping[Region, float]) -> str:
@@ -219,9 +268,11 @@ def _findings_text(findings: Findings) -> str:
     lines = [f"{region.upper()} volume {findings.volume_ml[region]:15.1f} ml" for region in REGIONS]
     lines += [
         "",
-        f"P(IDH mutant)       {findings.probability[Task.IDH]:.2f}",
-        f"P(1p/19q codeleted) {findings.probability[Task.CODELETION]:.2f}",
+        *(f"{f'P({POSITIVE[task]})':<19} {_with_spread(findings, task)}" for task in MARKERS if task in findings.probability),
     ]
     lines += ["", *(f"{subtype:<19} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES)]
+    if findings.uncertainty is not None:
+        spreads = findings.uncertainty.region_std.items()
+        lines += ["", *(f"spread in {region.upper()}        {spread:.2f}" for region, spread in spreads)]
     lines += ["", *findings.notice.replace(". ", ".\n").splitlines()]
     return "\n".join(lines)

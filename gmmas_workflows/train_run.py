@@ -27,27 +27,12 @@ from gmmas_workflows.cohorts import Cohort
 from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.scores import ModelScore, choose_best, has_stalled, score_model
 from gmmas_workflows.train_folder import TrainFolder, TrainResult, TrainRound, TrainTracker
+from gmmas_workflows.train_watch import TrainWatch
 from gmmas_workflows.training import LocalTrainer, Tensors
 from strategies.exchange import tensors_down
 from strategies.readiness import targets_ready
 
 LoadCohorts = Callable[[], Sequence[Cohort]]
-
-
-class TrainWatch:
-    """Is told how a training goes on; whoever shows it overrides these."""
-
-    def begin(self, trainer: LocalTrainer, records: Sequence[TrainRound]) -> None:
-        """Training begins, or goes on after the rounds of `records`."""
-
-    def step(self, done: int, total: int) -> None:
-        """`done` of the `total` optimiser steps of all rounds are made."""
-
-    def evaluate(self, split: Split, done: int, total: int) -> None:
-        """`done` of `total` cases of a split are evaluated."""
-
-    def round(self, record: TrainRound) -> None:
-        """A round is finished and on disk."""
 
 
 def run_training(
@@ -115,7 +100,7 @@ class _Run:
             self._folder.write_round(initial_tensors(self._config.model.network, seed=self._config.seed), record=None)
         trainer = self._make_trainer(self._config.site, cohorts)
         self._judges = {each.name: (self._make_trainer(each.name, [each]), each) for each in cohorts}
-        self._watch.begin(trainer, self._records)
+        self._watch.begin(trainer.describe(), self._records, device=_device_name(trainer.device))
         with deterministic(trainer.device):
             if not self._has_stalled():
                 self._train(trainer)

@@ -95,6 +95,17 @@ def test_learning_curves_draw_one_panel_each(tmp_path) -> None:
     assert width > 2 * height
 
 
+def test_learning_curves_mark_the_best_round(tmp_path) -> None:
+    panels = {"Dice": {"WT": [(0, 0.1), (4, 0.5)]}}
+    learning_curves(panels, tmp_path / "plain.png")
+    learning_curves(panels, tmp_path / "marked.png", best=2)
+    plain, marked = colours(tmp_path / "plain.png"), colours(tmp_path / "marked.png")
+    middle = slice(plain.shape[1] // 2 - 40, plain.shape[1] // 2 + 60)
+    # The line of dashes is grey and as tall as half of the picture, at least.
+    dashed = np.abs(plain - marked)[:, middle].max(axis=2) > 0.2
+    assert dashed.any(axis=1).sum() > plain.shape[0] / 3
+
+
 def test_largest_slice_and_brain_box(images, labels) -> None:
     assert [largest_slice(labels, axis=axis) for axis in range(3)] == [8, 8, 9]
     assert largest_slice(np.zeros(SHAPE), axis=1) == 12

@@ -1,6 +1,6 @@
 """Training without a federation: what it validates, tests, keeps and stops at, and that no interruption changes its weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 
 from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.messages import Action, Evaluation, TaskRequest
+from gmmas_schema.messages import Action, Evaluation, SiteDescription, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.standalone import CohortConfig, EarlyStop, TrainConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
@@ -17,7 +17,8 @@ from gmmas_workflows.cohorts import Cohort
 from gmmas_workflows.run_folder import KEEP_LAST
 from gmmas_workflows.scores import score_model
 from gmmas_workflows.train_folder import TrainFolder, TrainResult, TrainRound, TrainTracker
-from gmmas_workflows.train_run import TrainWatch, run_training
+from gmmas_workflows.train_run import run_training
+from gmmas_workflows.train_watch import TrainWatch
 from gmmas_workflows.training import LocalTrainer
 from strategies.exchange import tensors_down
 
@@ -68,7 +69,7 @@ class Recorder(TrainWatch):
         self.rounds: list[int] = []
         self.begun_with = -1
 
-    def begin(self, trainer: LocalTrainer, records: list[TrainRound]) -> None:
+    def begin(self, description: SiteDescription, records: Sequence[TrainRound], *, device: str) -> None:
         self.begun_with = len(records)
 
     def step(self, done: int, total: int) -> None:
