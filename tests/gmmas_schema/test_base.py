@@ -21,7 +21,7 @@ def test_differences_are_there_exactly_when_values_differ(before: object, after:
 def _without_none(value: object) -> object:
     """A key that is None and a key that is missing are the same configuration."""
     if isinstance(value, dict):
-        return {key: inner for key, each in value.items() if (inner := _without_none(each)) not in (None, {}) or each == {}}
+        return {key: inner for key, each in value.items() if (inner := _without_none(each)) is not None}
     return value
 
 
