@@ -1,15 +1,18 @@
 import math
 import os
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_case
-from gmmas_data.normalisation import CLIP
+from gmmas_data.normalisation import CLIP, normalise
 from gmmas_data.preprocessing import preprocess_case, restore_to_native
 from gmmas_data.quality import load_case
 from gmmas_data.regions import regions_of
@@ -42,14 +45,50 @@ def test_sample_has_the_promised_shapes_and_types(tmp_path: Path) -> None:
     assert np.abs(sample.image_MXYZ).max() <= CLIP
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_other_sequences_change_no_bit_of_a_scan(tmp_path: Path, modality: Modality) -> None:
-    together = preprocess_case(case_in(tmp_path / "all"), GRID)
-    alone = preprocess_case(case_in(tmp_path / "one", modalities=[modality]), GRID)
-    place = MODALITIES.index(modality)
-    np.testing.assert_array_equal(alone.image_MXYZ[place], together.image_MXYZ[place])
-    assert alone.present_M.tolist() == [m is modality for m in MODALITIES]
-    assert not np.delete(alone.image_MXYZ, place, axis=0).any()
+@pytest.fixture(scope="module")
+def whole_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case_in(tmp_path_factory.mktemp("whole"))
+
+
+def only(case: Case, modalities: Collection[Modality]) -> Case:
+    return replace(case, images={m: case.images[m] for m in MODALITIES if m in modalities})
+
+
+SUBSETS = st.sets(st.sampled_from(MODALITIES), min_size=1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(shown=SUBSETS)
+def test_other_sequences_change_no_bit_of_a_scan(whole_case: Case, shown: set[Modality]) -> None:
+    together, fewer = preprocess_case(whole_case, GRID), preprocess_case(only(whole_case, shown), GRID)
+    assert fewer.present_M.tolist() == [m in shown for m in MODALITIES]
+    for place, modality in enumerate(MODALITIES):
+        expected = together.image_MXYZ[place] if modality in shown else np.zeros(GRID.shape, np.float32)
+        np.testing.assert_array_equal(fewer.image_MXYZ[place], expected)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    kept=st.sampled_from(MODALITIES),
+    others=SUBSETS,
+    scale=st.floats(1e-2, 20),
+    offset=st.integers(0, 500),
+    moved=st.integers(-6, 6),
+)
+def test_normalisation_of_a_scan_is_its_own(
+    whole_case: Case, tmp_path_factory: pytest.TempPathFactory, kept: Modality, others: set[Modality], scale: float, offset: int, moved: int
+) -> None:
+    """Whatever the other sequences show, brighter, with an offset or out of place, this one's foreground and z-scores stay, bit for bit."""
+    folder = tmp_path_factory.mktemp("others")
+    images = {kept: whole_case.images[kept]}
+    for modality in sorted(others - {kept}):
+        values = np.roll(brain(modality).astype(np.float32) * scale + offset, moved, axis=0)
+        images[modality] = save(folder / f"{modality}.nii", values)
+    alone = load_case(only(whole_case, [kept]))
+    beside = load_case(replace(whole_case, images={m: images[m] for m in MODALITIES if m in images}))
+    np.testing.assert_array_equal(beside.brains[kept], alone.brains[kept])
+    scores = [normalise(loaded.images[kept], loaded.brains[kept]) for loaded in (alone, beside)]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_outside_the_brain_is_zero_and_inside_is_standardised(tmp_path: Path) -> None:

@@ -58,13 +58,19 @@ def batches(draw: st.DrawFn) -> dict[str, object]:
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(spec=batches(), optional=st.sets(st.sampled_from([Task.GRADE, Task.MGMT])), bf16=st.booleans())
+@given(
+    spec=batches(),
+    optional=st.sets(st.sampled_from([Task.GRADE, Task.MGMT])),
+    bf16=st.booleans(),
+    weighting=st.sampled_from(["learned", "fixed"]),
+)
 def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
     networks: dict[tuple[Task, ...], GmmasNetwork],
     make_batch: Callable[..., Batch],
     spec: dict[str, object],
     optional: set[Task],
     bf16: bool,
+    weighting: str,
 ) -> None:
     tasks = tuple(task for task in Task if task in REQUIRED_TASKS or task in optional)
     network = networks[tasks]
@@ -74,7 +80,7 @@ def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
     batch.regions_BRXYZ[~batch.region_known_BR] = NAN
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         prediction = network(batch.image_BMXYZ, batch.present_BM)
-    terms = multi_task_loss(network, prediction, batch)
+    terms = multi_task_loss(network, prediction, batch, uncertainty_weighting=weighting)
     terms.total.backward()
     assert terms.total.isfinite()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -91,7 +97,7 @@ def test_any_pattern_of_labels_gives_finite_loss_and_gradient(
     assert terms.counted == known
     assert set(terms.per_task) == {task for task, n in known.items() if n}
     for task in tasks:
-        assert (f"uncertainty.{task}" in gradients) == bool(known[task])
+        assert (f"uncertainty.{task}" in gradients) == bool(known[task] and weighting == "learned")
         told = [task, *(MUTANT_ONLY & set(tasks) if task is Task.IDH else ())]
         if not any(known[other] for other in told):
             assert not any(group_of(name) == f"head.{task}" for name in gradients)
@@ -176,6 +182,22 @@ def test_an_empty_mask_pushes_the_prediction_down() -> None:
     assert gradient is not None
     assert (gradient > 0).all()
     assert gradient.max() < 1
+
+
+@settings(deadline=None)
+@given(st.lists(HUGE, min_size=3, max_size=3), st.integers(0, 3), REGIONS_KNOWN, st.integers(1, 2))
+def test_segmentation_loss_is_finite_for_any_logit_and_mask(values: list[float], depth: int, known: list[bool], size: int) -> None:
+    """`depth` regions hold the one voxel of tumour; with 0 every mask is empty."""
+    prediction = logits(torch.tensor(values).view(1, 3, 1, 1, 1), size=size, side=2)
+    regions = torch.zeros(size, 3, 2, 2, 2)
+    regions[:, :depth, 0, 0, 0] = 1
+    loss, counted = segmentation_loss(prediction, seg_batch(regions, [known] * size))
+    assert counted == size * any(known)
+    assert loss.isfinite()
+    assert loss.item() >= 0
+    if counted:
+        (gradient,) = torch.autograd.grad(loss, [prediction.region_logits_BRXYZ])
+        assert gradient.isfinite().all()
 
 
 def test_unknown_regions_add_nothing() -> None:

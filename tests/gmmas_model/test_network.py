@@ -1,4 +1,5 @@
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,25 @@ def test_what_stands_in_an_absent_modality_is_never_read(
     for a, b in zip(outputs(clean), outputs(spoilt), strict=True):
         assert torch.equal(a, b)
         assert a.isfinite().all()
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROW, min_size=1, max_size=2), garbage=st.sampled_from(GARBAGE))
+def test_what_stands_in_an_absent_modality_moves_no_weight(
+    networks: dict[tuple[Task, ...], GmmasNetwork], make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float
+) -> None:
+    network, n = networks[TASKS], len(rows)
+    batch = make_batch(present=rows, known=[[True] * 3] * n, idh=[1.0] * n, codeletion=[0.0] * n, grade=[1.0] * n, mgmt=[0.0] * n)
+    spoilt = replace(batch, image_BMXYZ=batch.image_BMXYZ.clone())
+    spoilt.image_BMXYZ[~batch.present_BM] = garbage
+    gradients = []
+    for each in (batch, spoilt):
+        network.zero_grad()
+        multi_task_loss(network, network(each.image_BMXYZ, each.present_BM), each).total.backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    clean, other = gradients
+    assert clean.keys() == other.keys()
+    assert all(torch.equal(gradient, other[name]) and gradient.isfinite().all() for name, gradient in clean.items())
 
 
 def test_absent_modalities_leave_no_gradient_in_their_encoder(network: GmmasNetwork, make_batch: Callable[..., Batch]) -> None:

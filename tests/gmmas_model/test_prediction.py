@@ -9,22 +9,25 @@ from hypothesis import strategies as st
 from gmmas_model.prediction import Prediction, chain_log_probability
 from gmmas_schema.vocabulary import MARKERS, SUBTYPES, Subtype, Task
 
-LOGITS = st.floats(-200, 200, width=32) | st.floats(width=32, allow_nan=False, allow_infinity=False)
+LOGITS = st.floats(-200, 200, width=32) | st.floats(width=32, allow_nan=False)
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 
 
 def predict(idh: float, codeletion: float, regions: tuple[float, float, float] = (0, 0, 0)) -> Prediction:
     return Prediction(torch.tensor(regions).view(1, 3, 1, 1, 1), torch.tensor([idh]), torch.tensor([codeletion]))
 
 
-@given(LOGITS, LOGITS)
-def test_molecular_classes_obey_who_cns5(idh: float, codeletion: float) -> None:
-    prediction = predict(idh, codeletion)
+@given(LOGITS, LOGITS, DTYPES)
+def test_molecular_classes_obey_who_cns5(idh: float, codeletion: float, dtype: torch.dtype) -> None:
+    prediction = Prediction(torch.zeros(1, 3, 1, 1, 1), torch.tensor([idh]).to(dtype), torch.tensor([codeletion]).to(dtype))
     subtype = dict(zip(SUBTYPES, prediction.subtype_probability()[0].tolist(), strict=True))
     p_idh, p_codeletion = prediction.idh_probability().item(), prediction.codeletion_probability().item()
+    given_mutant = prediction.codeletion_logit_B.float().sigmoid().item()
     assert abs(sum(subtype.values()) - 1) <= 1e-6
     assert abs(subtype[Subtype.GLIOBLASTOMA] - (1 - p_idh)) <= 1e-6
+    assert abs(subtype[Subtype.ASTROCYTOMA] + subtype[Subtype.OLIGODENDROGLIOMA] - p_idh) <= 1e-6
     assert abs(subtype[Subtype.OLIGODENDROGLIOMA] - p_codeletion) <= 1e-6
-    assert abs(subtype[Subtype.ASTROCYTOMA] - p_idh * (1 - torch.tensor(codeletion).sigmoid().item())) <= 1e-6
+    assert abs(subtype[Subtype.ASTROCYTOMA] - p_idh * (1 - given_mutant)) <= 1e-6
     assert p_codeletion <= p_idh
     assert all(0 <= p <= 1 for p in subtype.values())
 
