@@ -10,13 +10,18 @@ def test_a_cpu_needs_no_switch() -> None:
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_switches_are_put_back_after_an_error() -> None:
+def use_and_fail() -> None:
     # The switches are global and need no GPU.
-    before = torch.backends.cudnn.benchmark
-    with pytest.raises(KeyError), deterministic(torch.device("cuda")):
+    with deterministic(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         raise KeyError
+
+
+def test_switches_are_put_back_after_an_error() -> None:
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(KeyError):
+        use_and_fail()
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark is before
 
