@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gmmas_data.layouts import read_case
@@ -170,6 +170,15 @@ def test_thresholded_regions_are_nested(probabilities) -> None:
     wt, tc, et = threshold(np.array(probabilities, dtype=np.float32).reshape(3, 1, 1, 1)).ravel()
     assert wt >= tc >= et
     assert wt == (probabilities[0] > 0.5)
+
+
+@given(st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3), st.lists(st.floats(0.125, 8), min_size=3, max_size=3))
+def test_no_temperature_moves_an_outline(logits, temperatures) -> None:
+    assume(all(abs(logit) > 1e-3 for logit in logits))
+    hot = torch.tensor(logits).div(torch.tensor(temperatures)).sigmoid().cumprod(0).reshape(3, 1, 1, 1).numpy()
+    plain = torch.tensor(logits).sigmoid().cumprod(0).reshape(3, 1, 1, 1).numpy()
+    np.testing.assert_array_equal(threshold(hot, calibrated=True), threshold(plain, calibrated=True))
+    assert threshold(plain, calibrated=True).ravel().tolist() == np.logical_and.accumulate(np.array(logits) > 0).tolist()
 
 
 def test_subsets_are_all_fifteen_largest_first() -> None:
