@@ -22,7 +22,7 @@ TINY = ModelDefinition(
 PATIENT = "Jane-Doe-19580203"
 """A patient identifier that must never leave a site."""
 CASES = 6
-MARKERS = (("wildtype", ""), ("mutant", "codeleted"), ("mutant", "intact"), ("mutant", ""))
+MARKERS = (("wildtype", "", "4", ""), ("mutant", "codeleted", "2", "methylated"), ("mutant", "intact", "", ""), ("mutant", "", "", ""))
 
 
 def write_site(
@@ -40,7 +40,7 @@ def write_site(
         write_case(folder / "data" / name, case_id=name, modalities=modalities, shape=(24, 24, 24))
     with (folder / "labels.csv").open("w", newline="") as handle:
         table = csv.writer(handle)
-        table.writerow(("patient_id", "idh", "codeletion"))
+        table.writerow(("patient_id", "idh", "codeletion", "grade", "mgmt"))
         table.writerows((name, *MARKERS[number % len(MARKERS)]) for number, name in enumerate(names))
     if not (folder / "keys" / "north").exists():
         make_node_key(folder / "keys" / "north")

@@ -11,7 +11,7 @@ from gmmas_schema.federation import FedAvgStrategy, FederationConfig, QuorumConf
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, Modality, Split, Task
 from gmmas_workflows.local_rounds import run_local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
@@ -30,29 +30,30 @@ TINY = ModelDefinition(
 FLAIR_ONLY = (Modality.FLAIR,)
 
 
-def make_sample(number: int, modalities=MODALITIES) -> Sample:
+def make_sample(number: int, modalities=MODALITIES, **labels: float) -> Sample:
     rng = np.random.default_rng(number)
     regions_RXYZ = np.zeros((3, SIDE, SIDE, SIDE), np.uint8)
     regions_RXYZ[:, 2:6, 2:6, 2:6] = 1
     present_M = np.array([m in modalities for m in MODALITIES])
     image_MXYZ = rng.normal(size=(4, SIDE, SIDE, SIDE)).astype(np.float32) * present_M[:, None, None, None]
     affine = np.diag([8.0, 8, 8, 1])
-    return Sample(f"c{number}", f"p{number}", image_MXYZ, present_M, regions_RXYZ, float(number % 2), math.nan, affine, affine, (8, 8, 8))
+    idh, codeletion = float(number % 2), math.nan
+    return Sample(f"c{number}", f"p{number}", image_MXYZ, present_M, regions_RXYZ, idh, codeletion, affine, affine, (8, 8, 8), **labels)
 
 
-def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0) -> LocalTrainer:
+def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0, model: ModelDefinition = TINY, **labels: float) -> LocalTrainer:
     samples = {
-        Split.TRAIN: [make_sample(first + n, modalities) for n in range(3)],
-        Split.VALIDATION: [make_sample(first + 3, modalities)],
-        Split.TEST: [make_sample(first + 4, modalities)],
+        Split.TRAIN: [make_sample(first + n, modalities, **labels) for n in range(3)],
+        Split.VALIDATION: [make_sample(first + 3, modalities, **labels)],
+        Split.TEST: [make_sample(first + 4, modalities, **labels)],
     }
-    return LocalTrainer(TINY, samples, modalities=modalities, site=site, device="cpu", threads=1)
+    return LocalTrainer(model, samples, modalities=modalities, site=site, device="cpu", threads=1)
 
 
-def make_config(sites: int) -> FederationConfig:
+def make_config(sites: int, model: ModelDefinition = TINY) -> FederationConfig:
     quorum = QuorumConfig(sites=sites, replies=sites, round_attempts=1)
     plan = TrainingPlan(local_steps=2, warmup_steps=1, precision="fp32")
-    return FederationConfig(name="t", seed=3, rounds=2, model=TINY, training=plan, strategy=FedAvgStrategy(), quorum=quorum)
+    return FederationConfig(name="t", seed=3, rounds=2, model=model, training=plan, strategy=FedAvgStrategy(), quorum=quorum)
 
 
 def run(trainers, folder: RunFolder):
@@ -82,6 +83,36 @@ def test_sites_keep_to_the_groups_they_hold(tmp_path) -> None:
     assert flair.labelled[Task.SEGMENTATION] == 3
     assert "encoder.t1ce" not in flair.shares
     assert north.shares["encoder.t1ce"] == 1.0
+
+
+def test_optional_heads_are_trained_where_their_labels_are(tmp_path) -> None:
+    """North knows the grade of its mutants (one of three in training), south knows MGMT; the model has a head for grade alone."""
+    model = TINY.model_copy(update={"network": TINY.network.model_copy(update={"tasks": (*REQUIRED_TASKS, Task.GRADE)})})
+    config = make_config(2, model)
+    folder = RunFolder.create(tmp_path / "run", config, run="r")
+    trainers = [make_trainer("north", model=model, grade=0.0), make_trainer("south", first=10, model=model, mgmt=1.0)]
+    result = run(trainers, folder)
+    north, south = sorted(folder.read_record(1).sites, key=lambda record: record.site)
+    assert (north.labelled[Task.GRADE], south.labelled[Task.GRADE]) == (1, 0)
+    assert Task.MGMT not in south.labelled
+    assert {"head.grade", "uncertainty.grade"} <= north.shares.keys() - south.shares.keys()
+    start, end = folder.load_round(0).tensors, folder.load_round(2).tensors
+    assert not np.array_equal(start["heads.grade.hidden.weight"], end["heads.grade.hidden.weight"])
+    assert not any("mgmt" in name for name in end)
+    assert result.test is not None
+    assert Task.GRADE in result.test.sites["north"].auc
+    assert Task.GRADE not in result.test.sites["south"].auc
+
+
+def test_labels_without_a_head_change_nothing(tmp_path) -> None:
+    models = []
+    for labels in ({}, {"grade": 1.0, "mgmt": 0.0}):
+        folder = RunFolder.create(tmp_path / str(len(models)), make_config(1), run="r")
+        run([make_trainer("north", **labels)], folder)
+        models.append(folder.load_round(2).tensors)
+    plain, labelled = models
+    assert plain.keys() == labelled.keys()
+    assert all(np.array_equal(value, labelled[name]) for name, value in plain.items())
 
 
 @pytest.fixture

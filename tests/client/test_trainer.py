@@ -26,7 +26,7 @@ from gmmas_schema.groups import group_of, groups_sent
 from gmmas_schema.messages import Action
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, TASKS, Modality, Task
 from gmmas_workflows.training import LocalTrainer
 from tests.client.serving import TIMEOUT_S, make_tensors, serving
 from tests.client.sites import CASES, PATIENT, TINY, make_request, read_site, write_site
@@ -102,12 +102,15 @@ def test_a_site_without_t1ce_serves_its_own_network(tmp_path: Path) -> None:
         assert caught.value.code is ReasonCode.MODEL
 
 
-def test_counts_before_preprocessing_are_those_after_it(config: SiteConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tasks", [REQUIRED_TASKS, TASKS])
+def test_counts_before_preprocessing_are_those_after_it(config: SiteConfig, tmp_path: Path, tasks: tuple[Task, ...]) -> None:
+    model = TINY.model_copy(update={"network": TINY.network.model_copy(update={"tasks": tasks})})
     cohort = open_cohort(config)
     cache = SampleCache(tmp_path, TINY.grid)
     samples = {split: [cache.get(case) for case in cases] for split, cases in cohort.cases.items()}
-    after = LocalTrainer(TINY, samples, modalities=config.data.modalities, site="north", device="cpu", threads=1).describe()
-    assert describe_cohort(cohort, site="north", model=TINY) == after
+    after = LocalTrainer(model, samples, modalities=config.data.modalities, site="north", device="cpu", threads=1).describe()
+    assert describe_cohort(cohort, site="north", model=model) == after
+    assert tuple(after.labelled) == tasks
 
 
 def document(**changes: object) -> str:
