@@ -61,7 +61,8 @@ class Batch:
 
     Attributes:
         image_BMXYZ: normalised intensities; anything where a modality is absent.
-        present_BM: bool.
+        present_BM: bool, the modalities a case has.
+        shown_BM: bool, those of them that the network is shown in training; all, unless some were dropped.
         regions_BRXYZ: nested 0/1 masks as float; anything where the region is unknown.
         region_known_BR: bool.
         idh_B: 1 mutant, 0 wildtype, nan unknown.
@@ -72,6 +73,7 @@ class Batch:
 
     image_BMXYZ: Tensor
     present_BM: Tensor
+    shown_BM: Tensor
     regions_BRXYZ: Tensor
     region_known_BR: Tensor
     idh_B: Tensor
@@ -87,6 +89,7 @@ class Batch:
         return cls(
             image_BMXYZ=torch.from_numpy(np.stack([s.image_MXYZ for s in samples])),
             present_BM=torch.from_numpy(np.stack([s.present_M for s in samples])),
+            shown_BM=torch.from_numpy(np.stack([s.present_M for s in samples])),
             regions_BRXYZ=torch.from_numpy(np.stack(regions)).float(),
             region_known_BR=torch.tensor([[s.regions_RXYZ is not None] * 3 for s in samples]),
             idh_B=torch.tensor([float(s.idh) for s in samples]),
@@ -100,23 +103,34 @@ class Batch:
         return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-def drop_modalities(present_BM: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
-    """Draw, for a share of the samples, a subset uniformly among the non-empty subsets of what the sample has.
+def drop_modalities(
+    present_BM: Tensor, *, share: float, generator: torch.Generator, single_share: float = 0.0, single_weight_M: Sequence[float] = ()
+) -> Tensor:
+    """Draw, for a share of the samples, a random non-empty subset of what the sample has.
 
     Args:
         present_BM: bool; every row has at least one modality.
         share: probability in [0, 1] that a sample is drawn for at all.
         generator: source of randomness, on the CPU.
+        single_share: share of the subsets that are a single modality; the others are uniform among all non-empty subsets.
+        single_weight_M: odds of the modalities among the single ones; all equal where none are given.
 
     Returns:
-        present_BM, bool: a non-empty subset of every row.
+        shown_BM, bool: a non-empty subset of every row.
     """
     chosen_BM = present_BM.clone()
+    weight_M = torch.tensor(single_weight_M or [1.0] * present_BM.shape[1], dtype=torch.float64)
     for row_M in chosen_BM:
         present_K = row_M.nonzero().squeeze(1)
-        # Both numbers are drawn for every sample, so one sample's modalities do not shift the next one's draw.
-        drawn, subset = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        if drawn < share:
+        # All numbers are drawn for every sample, so one sample's modalities do not shift the next one's draw.
+        drawn, subset, single = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        if drawn >= share:
+            continue
+        if single < single_share:
+            odds_K = weight_M[present_K.cpu()].cumsum(0)
+            kept = min(int((odds_K <= subset * odds_K[-1]).sum()), len(present_K) - 1)
+            bits = 1 << kept
+        else:
             bits = 1 + int(subset * (2 ** len(present_K) - 1))
-            row_M[present_K] = torch.tensor([bool(bits >> k & 1) for k in range(len(present_K))], device=row_M.device)
+        row_M[present_K] = torch.tensor([bool(bits >> k & 1) for k in range(len(present_K))], device=row_M.device)
     return chosen_BM

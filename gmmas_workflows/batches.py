@@ -60,6 +60,8 @@ def draw_batches(
     voxels is augmented, and shows all of its sequences or, in a share `plan.modality_dropout` of the draws, a random non-empty subset.
     """
     rng, dropout = generators(*seed)
+    # N / n_m: a sequence that few of the site's cases have is shown alone as often as the others, over a round.
+    rarity_M = (len(samples) / np.sum([s.present_M for s in samples], axis=0).clip(1)).tolist() if samples else []
     order: list[int] = []
     for _ in range(plan.local_steps):
         while len(order) < plan.batch_size:
@@ -67,7 +69,14 @@ def draw_batches(
         drawn, order = [samples[place] for place in order[: plan.batch_size]], order[plan.batch_size :]
         seen = drawn if patch is None else [random_patch(sample, patch, rng) for sample in drawn]
         batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in seen])
-        yield replace(batch, present_BM=drop_modalities(batch.present_BM, share=plan.modality_dropout, generator=dropout))
+        shown_BM = drop_modalities(
+            batch.present_BM,
+            share=plan.modality_dropout,
+            generator=dropout,
+            single_share=plan.lagging_share,
+            single_weight_M=rarity_M,
+        )
+        yield replace(batch, shown_BM=shown_BM)
 
 
 def leave_out_enhancing(batch: Batch, rule: Literal["never", "site", "sample"], *, modalities: Collection[Modality]) -> Batch:
@@ -83,7 +92,7 @@ def leave_out_enhancing(batch: Batch, rule: Literal["never", "site", "sample"], 
     """
     if rule == "never" or (rule == "site" and Modality.T1CE in modalities):
         return batch
-    shown_B = batch.present_BM[:, MODALITIES.index(Modality.T1CE)]
+    shown_B = batch.shown_BM[:, MODALITIES.index(Modality.T1CE)]
     known_BR = batch.region_known_BR.clone()
     known_BR[:, REGIONS.index(Region.ET)] &= shown_B
     return replace(batch, region_known_BR=known_BR)

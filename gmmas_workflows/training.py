@@ -20,9 +20,8 @@ import torch
 
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch
-from gmmas_model.losses import LossTerms, multi_task_loss
+from gmmas_model.losses import LossTerms
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.precision import autocast
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.calibration import CalibrationStatistics
@@ -31,9 +30,10 @@ from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
-from gmmas_workflows.batches import count_labels, draw_batches, has_label, leave_out_enhancing, restrict
+from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
 from gmmas_workflows.calibration import StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
+from gmmas_workflows.objective import Objective
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
 from strategies.exchange import names_up
 
@@ -232,13 +232,13 @@ class LocalTrainer:
         seed = (request.seed, request.run, self.site, request.round)
         batches = draw_batches(self._trainable_cases(), plan, seed=seed, patch=self.definition.grid.patch)
         network.train()
-        for step, drawn in enumerate(batches):
+        objective = Objective(network, plan, modalities=self.modalities)
+        for step, batch in enumerate(batches):
             where = f"round {request.round}, step {step}"
             _check_stop(should_stop, where)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step=first + step, steps=steps)
-            batch = leave_out_enhancing(drawn, plan.enhancing_needs_t1ce, modalities=self.modalities)
-            terms = self._step(network, optimizer, batch.to(self.device), plan, where=where)
+            terms = self._step(objective, network, optimizer, batch.to(self.device), plan, where=where)
             for task, loss in terms.per_task.items():
                 total[task] += float(loss) * terms.counted[task]
                 counted[task] += terms.counted[task]
@@ -246,17 +246,24 @@ class LocalTrainer:
                 on_progress(step + 1, plan.local_steps)
         return {task: total[task] / counted[task] for task in TASKS if counted[task]}, plan.local_steps
 
-    def _step(self, network: GmmasNetwork, optimizer: torch.optim.Optimizer, batch: Batch, plan: TrainingPlan, *, where: str) -> LossTerms:
+    def _step(
+        self,
+        objective: Objective,
+        network: GmmasNetwork,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        plan: TrainingPlan,
+        *,
+        where: str,
+    ) -> LossTerms:
         """Make one optimiser step and return its loss."""
-        with autocast(self.device, plan.precision):
-            prediction = network(batch.image_BMXYZ, batch.present_BM)
-        weighting = plan.uncertainty_weighting
-        terms = multi_task_loss(network, prediction, batch, task_weights=plan.task_weights, uncertainty_weighting=weighting)
+        terms = objective(batch)
         optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), plan.gradient_clip_norm)
         _check_finite(terms, norm, where=where)
         optimizer.step()
+        objective.after_step()
         return terms
 
     def _trainable_cases(self) -> tuple[Sample, ...]:

@@ -67,6 +67,7 @@ def _make_batch(
     return Batch(
         image_BMXYZ=image_BMXYZ,
         present_BM=torch.tensor(present),
+        shown_BM=torch.tensor(present),
         regions_BRXYZ=regions_BRXYZ,
         region_known_BR=torch.tensor(known if known is not None else [[False] * 3] * size),
         **{f"{name}_B": torch.tensor(label if label is not None else [NAN] * size) for name, label in labels.items()},

@@ -79,3 +79,11 @@ def test_share_of_samples_is_drawn_for() -> None:
     for share in (0.0, 0.4):
         kept_BM = drop_modalities(present_BM, share=share, generator=torch.Generator().manual_seed(0))
         assert float((~kept_BM.all(1)).float().mean()) == pytest.approx(share * 14 / 15, abs=0.03)
+
+
+def test_single_modalities_are_drawn_by_their_odds() -> None:
+    present_BM = torch.tensor([[True, False, True, True]]).repeat(8000, 1)
+    generator = torch.Generator().manual_seed(0)
+    shown_BM = drop_modalities(present_BM, share=1.0, generator=generator, single_share=1.0, single_weight_M=[1.0, 5.0, 1.0, 2.0])
+    assert shown_BM.sum(1).unique().tolist() == [1]
+    assert torch.allclose(shown_BM.float().mean(0), torch.tensor([0.25, 0.0, 0.25, 0.5]), atol=0.02)

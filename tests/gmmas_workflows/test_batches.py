@@ -60,7 +60,7 @@ def test_batches_go_through_whole_epochs_and_repeat_with_the_seed(make_sample) -
 def test_modality_dropout_shows_every_subset_of_what_is_there(make_sample) -> None:
     samples = [make_sample(1, modalities=(Modality.T1, Modality.FLAIR))]
     plan = TrainingPlan(local_steps=300, batch_size=1, augmentation=False, modality_dropout=1)
-    seen = Counter(tuple(batch.present_BM[0].tolist()) for batch in draw_batches(samples, plan, seed=(0,)))
+    seen = Counter(tuple(batch.shown_BM[0].tolist()) for batch in draw_batches(samples, plan, seed=(0,)))
     assert set(seen) == {(True, False, False, True), (True, False, False, False), (False, False, False, True)}
     assert min(seen.values()) > 60
 
@@ -101,6 +101,6 @@ def test_enhancing_tumour_is_unknown_where_nothing_shows_it(make_sample, rule, m
     batch = Batch.collate([make_sample(1), make_sample(2)])
     rows = [[True] * 4, [True, False, True, True]] if "t1ce" in modalities else [[True, False, True, False]] * 2
     present_BM = torch.tensor(rows)
-    batch = leave_out_enhancing(replace(batch, present_BM=present_BM), rule, modalities=modalities)
+    batch = leave_out_enhancing(replace(batch, shown_BM=present_BM), rule, modalities=modalities)
     assert batch.region_known_BR[:, 2].tolist() == known
     assert batch.region_known_BR[:, :2].all()

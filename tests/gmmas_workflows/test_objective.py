@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from gmmas_model.batch import Batch
+from gmmas_model.network import GmmasNetwork
+from gmmas_schema.federation import DistillationConfig, TrainingPlan
+from gmmas_schema.vocabulary import MODALITIES, Modality, Task
+from gmmas_workflows.objective import Objective
+
+FEW = torch.tensor([[False, False, True, False], [True, True, True, True]])
+PLAN = TrainingPlan(precision="fp32")
+
+
+@pytest.fixture
+def batch(make_sample) -> Batch:
+    return Batch.collate([make_sample(1), make_sample(2)])
+
+
+def network_of(definition, modalities=MODALITIES) -> GmmasNetwork:
+    torch.manual_seed(0)
+    return GmmasNetwork(definition.network, modalities=modalities)
+
+
+def shown(batch: Batch, shown_BM=FEW) -> Batch:
+    return Batch(**{**vars(batch), "shown_BM": shown_BM})
+
+
+def test_a_single_pass_sees_what_is_shown(definition, batch) -> None:
+    network = network_of(definition)
+    loss = Objective(network, PLAN, modalities=MODALITIES)
+    blank = Batch(**{**vars(shown(batch)), "image_BMXYZ": batch.image_BMXYZ.masked_fill(~FEW[:, :, None, None, None], torch.nan)})
+    assert torch.equal(loss(shown(batch)).total, loss(blank).total)
+
+
+def test_a_pair_is_the_mean_of_both(definition, batch) -> None:
+    network = network_of(definition)
+    single = Objective(network, PLAN, modalities=MODALITIES)
+    more, fewer = single(batch).total, single(shown(batch)).total
+    weight = 0.1
+    pair = Objective(network, PLAN.model_copy(update={"more_fewer_weight": weight}), modalities=MODALITIES)(shown(batch)).total
+    assert pair.item() == pytest.approx(((more + fewer) / 2 + weight * torch.relu(more - fewer)).item(), rel=1e-5)
+
+
+def test_all_shown_leaves_nothing_to_distil(definition, batch) -> None:
+    network = network_of(definition)
+    plan = PLAN.model_copy(update={"distillation": DistillationConfig()})
+    plain = Objective(network, PLAN, modalities=MODALITIES)(batch).total
+    assert Objective(network, plan, modalities=MODALITIES)(batch).total.item() == pytest.approx(plain.item(), rel=1e-6)
+    assert Objective(network, plan, modalities=MODALITIES)(shown(batch)).total.isfinite()
+
+
+def test_a_site_with_one_sequence_has_no_pairs(definition, batch) -> None:
+    only = (Modality.T2,)
+    network = network_of(definition, only)
+    one = torch.tensor([[False, False, True, False]] * 2)
+    narrow = Batch(**{**vars(batch), "present_BM": one, "shown_BM": one})
+    plan = PLAN.model_copy(update={"distillation": DistillationConfig(teacher="ema"), "more_fewer_weight": 0.1})
+    assert torch.equal(Objective(network, plan, modalities=only)(narrow).total, Objective(network, PLAN, modalities=only)(narrow).total)
+
+
+def test_the_moving_average_teacher_is_a_copy_that_follows(definition, batch) -> None:
+    network = network_of(definition)
+    plan = PLAN.model_copy(update={"distillation": DistillationConfig(teacher="ema", decay=0.5)})
+    objective = Objective(network, plan, modalities=MODALITIES)
+    before = objective(shown(batch)).total.item()
+    with torch.no_grad():
+        for parameter in network.heads[Task.SEGMENTATION].parameters():
+            parameter.add_(1.0)
+    moved = objective(shown(batch)).total.item()
+    objective.after_step()
+    followed = objective(shown(batch)).total.item()
+    assert len({before, moved, followed}) == 3
+
+
+def test_enhancing_tumour_is_taught_by_what_shows_it(definition, batch) -> None:
+    network = network_of(definition)
+    plan = PLAN.model_copy(update={"enhancing_needs_t1ce": "sample", "more_fewer_weight": 0.1, "uncertainty_weighting": "fixed"})
+    no_t1ce = torch.tensor([[True, False, True, True]] * 2)
+    Objective(network, plan, modalities=MODALITIES)(shown(batch, no_t1ce)).total.backward()
+    assert network.encoders[Modality.T1CE].stages[0][0].conv1.weight.grad.abs().sum() > 0
