@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gmmas_cli.calibration_report import HeadSummary
 from gmmas_cli.demo_deployment import DemoFolder, peak_memory_mib, prepare_deployment, running_deployment
 from gmmas_cli.demo_report import (
     DemoSummary,
@@ -31,6 +32,7 @@ from gmmas_cli.live import LiveRun
 from gmmas_cli.progress import progress_bar
 from gmmas_cli.run import failure_of
 from gmmas_schema.base import differing_keys
+from gmmas_schema.calibration import Head
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
@@ -125,9 +127,9 @@ def _run(console: Console, folder: DemoFolder, spec: PhantomSpec, config: Federa
     with stages.stage("federated training"):
         memory = _train(console, folder, spec, config)
     with stages.stage("test on the unseen hospital"):
-        unseen = _test_unseen(console, folder)
+        unseen, calibration = _test_unseen(console, folder)
     with stages.stage("summary"):
-        return _summarise(folder, config, stages, unseen, memory)
+        return _summarise(folder, config, stages, unseen, calibration, memory)
 
 
 def _make_cohorts(console: Console, folder: DemoFolder, spec: PhantomSpec) -> None:
@@ -154,18 +156,25 @@ def _train(console: Console, folder: DemoFolder, spec: PhantomSpec, config: Fede
     return memory
 
 
-def _test_unseen(console: Console, folder: DemoFolder) -> Evaluation:
-    """Evaluate the best model on the unseen hospital, on the scans' own voxels, and draw the contact sheet."""
-    from gmmas_cli.demo_unseen import draw_contact_sheet, score_unseen
+def _test_unseen(console: Console, folder: DemoFolder) -> tuple[Evaluation, dict[Head, HeadSummary]]:
+    """Evaluate the best model and its calibration on the unseen hospital, on the scans' own voxels, and draw the contact sheet."""
+    from gmmas_cli.demo_unseen import draw_contact_sheet, summarise_unseen
     from gmmas_workflows.evaluation import summarise
 
     with progress_bar(console, "   cases") as update:
-        scores = score_unseen(folder, on_progress=update)
+        scores, calibration = summarise_unseen(folder, on_progress=update)
     draw_contact_sheet(folder, scores, cases=SHEET_CASES)
-    return summarise(scores, split=Split.TEST, seed=0)
+    return summarise(scores, split=Split.TEST, seed=0), calibration
 
 
-def _summarise(folder: DemoFolder, config: FederationConfig, stages: Stages, unseen: Evaluation, memory: dict[str, float]) -> DemoSummary:
+def _summarise(
+    folder: DemoFolder,
+    config: FederationConfig,
+    stages: Stages,
+    unseen: Evaluation,
+    calibration: dict[Head, HeadSummary],
+    memory: dict[str, float],
+) -> DemoSummary:
     """Draw the curves and write summary.json."""
     run = RunFolder.open(folder.run)
     records, result = read_rounds(run), run.read_result()
@@ -179,6 +188,7 @@ def _summarise(folder: DemoFolder, config: FederationConfig, stages: Stages, uns
         best_round=result.best_round,
         sites=dict(result.test.sites) if result.test else {},
         unseen=unseen,
+        calibration=calibration,
         bytes_down=sum(each["down"] for each in bytes_of.values()),
         bytes_up=sum(each["up"] for each in bytes_of.values()),
         site_bytes=bytes_of,

@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gmmas_cli.calibration_report import HeadSummary, calibration_table
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import Head
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, REQUIRED_TASKS, Region, Task
@@ -35,6 +37,7 @@ class DemoSummary(FrozenModel):
         rounds: finished rounds; `best_round` is the one whose model is evaluated here, chosen on validation cases.
         sites: best model on each hospital's held-out test cases, measured at the hospital on the network's grid.
         unseen: best model on the unseen hospital, on the scans' own voxels, all sequences shown.
+        calibration: best model's temperature per head, and calibration errors before and after.
         bytes_down: sent to all hospitals over all rounds; `bytes_up` received from them.
         peak_memory_mib: largest resident memory per process.
     """
@@ -45,6 +48,7 @@ class DemoSummary(FrozenModel):
     best_round: int
     sites: dict[str, Evaluation]
     unseen: Evaluation
+    calibration: dict[Head, HeadSummary] = {}
     bytes_down: int
     bytes_up: int
     site_bytes: dict[str, dict[str, int]]
@@ -130,6 +134,8 @@ def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary) -> 
     title = f"Federated model of round {summary.best_round} of {summary.rounds}"
     console.print(accuracy_table({**summary.sites, UNSEEN: summary.unseen}, title=title))
     console.print("Hospitals measured their own patients on the network's grid; the unseen one is measured on the scans' own voxels.")
+    if summary.calibration:
+        console.print(calibration_table(summary.calibration, title="Is its confidence right? Before and after calibration"))
     mib = 2**20
     console.print(
         f"[bold]{summary.wall_seconds['total']:.0f} s[/] in all; "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gmmas_cli.calibration_report import HeadSummary, summarise_calibration
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder
 from gmmas_data.cache import SampleCache
 from gmmas_data.cases import Case
@@ -16,9 +17,11 @@ from gmmas_data.volumes import spacing_of
 from gmmas_model.batch import Batch
 from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import load_network
-from gmmas_schema.vocabulary import REGIONS, Layout
-from gmmas_workflows.evaluation import CaseScore, score_cases, threshold
+from gmmas_model.weights import load_network, load_weights
+from gmmas_schema.calibration import CalibrationQuery, Head
+from gmmas_schema.vocabulary import REGIONS, Layout, Split
+from gmmas_workflows.calibration import StatisticsCollector, reliability_of
+from gmmas_workflows.evaluation import CaseScore, Observe, score_cases, threshold
 from gmmas_workflows.figures import SheetRow, contact_sheet
 from server.checkpoint import RunFolder
 
@@ -41,10 +44,21 @@ def best_model(folder: DemoFolder) -> Path:
     return folder.run / "models" / "best"
 
 
-def score_unseen(folder: DemoFolder, network: GmmasNetwork | None = None, *, on_progress: Progress | None = None) -> list[CaseScore]:
-    """Return the scores of the best model, or of another network, on every unseen case."""
+def score_unseen(
+    folder: DemoFolder, network: GmmasNetwork | None = None, *, on_progress: Progress | None = None, observe: Observe | None = None
+) -> list[CaseScore]:
+    """Return the scores of the best model, or of another network, on every unseen case; uncalibrated, for baselines have no calibration."""
     chosen, cache = network or load_network(best_model(folder)), sample_cache(folder)
-    return score_cases(chosen, unseen_cases(folder), cache.get, patch=cache.grid.patch, on_progress=on_progress)
+    return score_cases(chosen, unseen_cases(folder), cache.get, patch=cache.grid.patch, on_progress=on_progress, observe=observe)
+
+
+def summarise_unseen(folder: DemoFolder, *, on_progress: Progress | None = None) -> tuple[list[CaseScore], dict[Head, HeadSummary]]:
+    """Return the best model's scores on every unseen case, and its calibration with the errors on them."""
+    weights = load_weights(best_model(folder))
+    query = CalibrationQuery(temperatures=weights.temperatures)
+    collector = StatisticsCollector(query, spacing_mm=weights.definition.grid.spacing_mm)
+    scores = score_unseen(folder, on_progress=on_progress, observe=collector.add)
+    return scores, summarise_calibration(weights.calibration, {UNSEEN: reliability_of(collector.statistics(split=Split.TEST))})
 
 
 def draw_contact_sheet(folder: DemoFolder, scores: Sequence[CaseScore], *, cases: int) -> Path:

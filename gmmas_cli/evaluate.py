@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from gmmas_cli.calibration_report import HeadSummary, calibration_table, summarise_calibration
 from gmmas_cli.demo_report import accuracy_table
 from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
 from gmmas_cli.progress import progress_bar
@@ -16,15 +17,17 @@ from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort
 from gmmas_data.samples import Sample
 from gmmas_runtime.files import write_atomic
+from gmmas_schema.calibration import CalibrationQuery
 from gmmas_schema.errors import ConfigError, DataError
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Region, Split, Task
 
 if TYPE_CHECKING:
     from gmmas_model.weights import Weights
-    from gmmas_workflows.evaluation import CaseScore
+    from gmmas_workflows.evaluation import CaseScore, Observe
 
 EVERYTHING = "all there are"
+COHORT = "this cohort"
 
 
 class Subsets(StrEnum):
@@ -56,28 +59,42 @@ def evaluate(
     with console.status("loading the model"):
         import torch
 
+        from gmmas_workflows.calibration import StatisticsCollector, reliability_of
         from gmmas_workflows.evaluation import summarise
         from gmmas_workflows.model_source import read_model
 
         torch.set_num_threads(threads)
         weights = read_model(model, tracking_uri=tracking_uri)
+    query = CalibrationQuery(temperatures=weights.temperatures)
+    collector = StatisticsCollector(query, spacing_mm=weights.definition.grid.spacing_mm)
     with progress_bar(console, "cases") as update:
-        scores, bad = score_subsets(cases, weights, every=subsets is Subsets.ALL, skip_bad=skip_bad, on_progress=update)
+        scores, bad = score_subsets(
+            cases, weights, every=subsets is Subsets.ALL, skip_bad=skip_bad, on_progress=update, observe=collector.add
+        )
     for case_id in bad:
         console.print(f"left out {case_id}: it fails the quality gate (`gmmas data check` says why)", style="yellow")
     rows = {name: summarise(found, split=Split.TEST, seed=0) for name, found in scores.items()}
     console.print(accuracy_table(rows, title=f"{len(cases) - len(bad)} cases, by sequences shown"))
     if subsets is Subsets.ALL:
         console.print("mean Dice over the subsets: " + "  ".join(f"{r.upper()} {v:.3f}" for r, v in mean_dice(rows).items()))
+    heads = summarise_calibration(weights.calibration, {COHORT: reliability_of(collector.statistics(split=Split.TEST))})
+    name = "the model's own confidence: it was never calibrated" if weights.calibration is None else "calibration"
+    console.print(calibration_table(heads, title=f"{name}; all sequences of a case shown"))
     if out is not None:
-        write_atomic(out, evaluation_json(weights, rows, scores).encode(), mode=0o600)
+        write_atomic(out, evaluation_json(weights, rows, scores, heads).encode(), mode=0o600)
         console.print(f"written to {out}", soft_wrap=True)
 
 
 def score_subsets(
-    cases: Sequence[Case], weights: "Weights", *, every: bool, skip_bad: bool, on_progress: Callable[[int, int], None]
+    cases: Sequence[Case],
+    weights: "Weights",
+    *,
+    every: bool,
+    skip_bad: bool,
+    on_progress: Callable[[int, int], None],
+    observe: "Observe | None" = None,
 ) -> tuple[dict[str, list["CaseScore"]], list[str]]:
-    """Return the scores by the sequences shown, and the cases that were left out.
+    """Return the scores of the model as it is used, calibrated or not, by the sequences shown, and the cases that were left out.
 
     Args:
         cases: the cohort.
@@ -85,6 +102,7 @@ def score_subsets(
         every: show every subset of a case's sequences, not just all of them.
         skip_bad: go on after a case that fails the quality gate.
         on_progress: called with (done, total) cases.
+        observe: takes each case's prediction from all its sequences, before calibration.
 
     Raises:
         DataError: a case fails the quality gate and `skip_bad` is off.
@@ -113,7 +131,15 @@ def score_subsets(
 
             for name, subset in order.items():
                 if not every or set(subset) <= set(case.modalities):
-                    scores[name] += score_cases(network, [case], prepared, modalities=subset, patch=weights.definition.grid.patch)
+                    scores[name] += score_cases(
+                        network,
+                        [case],
+                        prepared,
+                        modalities=subset,
+                        patch=weights.definition.grid.patch,
+                        temperatures=weights.temperatures,
+                        observe=observe if set(case.modalities) & set(network.modalities) <= set(subset) else None,
+                    )
         on_progress(done + 1, len(cases))
     return {name: found for name, found in scores.items() if found}, bad
 
@@ -125,14 +151,20 @@ def mean_dice(rows: Mapping[str, Evaluation]) -> dict[str, float]:
     return {region.value: sum(found) / len(found) for region, found in known.items() if found}
 
 
-def evaluation_json(weights: "Weights", rows: Mapping[str, Evaluation], scores: Mapping[str, Sequence["CaseScore"]]) -> str:
-    """Return the model's identity, the table and the rows per case as JSON. It names cases, so it stays where they are."""
+def evaluation_json(
+    weights: "Weights",
+    rows: Mapping[str, Evaluation],
+    scores: Mapping[str, Sequence["CaseScore"]],
+    heads: Mapping[Region | Task, HeadSummary],
+) -> str:
+    """Return the model's identity, the tables and the rows per case as JSON. It names cases, so it stays where they are."""
     content = {
         "model_digest": weights.definition.digest(),
         "weights_sha256": weights.sha256,
         "modalities": [str(m) for m in MODALITIES],
         "evaluation": {name: row.model_dump(mode="json") for name, row in rows.items()},
         "mean_dice": mean_dice(rows),
+        "calibration": {str(head): found.model_dump(mode="json") for head, found in heads.items()},
         "cases": [score.row() for found in scores.values() for score in found],
     }
     return json.dumps(content, indent=1) + "\n"
