@@ -22,7 +22,8 @@ data:
   root: {root}
   # auto | brats2021 | brats2023. auto infers the convention from the file names, never from voxel values.
   layout: auto
-  # CSV with columns patient_id, idh (mutant, wildtype) and codeletion (codeleted, intact); null: no molecular labels.
+  # CSV with columns patient_id, idh (mutant, wildtype) and codeletion (codeleted, intact), and where known grade (2, 3, 4, lgg, hgg),
+  # mgmt (methylated, unmethylated) and subtype (glioblastoma, astrocytoma, oligodendroglioma); null: no such labels.
   labels: {labels}
   # Sequences this site offers; files of others are not opened.
   modalities: {modalities}
