@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +49,7 @@ class DemoSummary(FrozenModel):
     best_round: int
     sites: dict[str, Evaluation]
     unseen: Evaluation
-    calibration: dict[Head, HeadSummary] = {}
+    calibration: dict[Head, HeadSummary] = Field(default_factory=dict)
     bytes_down: int
     bytes_up: int
     site_bytes: dict[str, dict[str, int]]
