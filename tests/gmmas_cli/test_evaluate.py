@@ -7,10 +7,11 @@ import pytest
 from gmmas_cli.evaluate import mean_dice
 from gmmas_cli.main import run_program
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import save_weights
+from gmmas_model.weights import load_weights, save_calibration, save_weights
+from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
-from gmmas_schema.vocabulary import Region, Split
+from gmmas_schema.vocabulary import Region, Split, Task
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
 
@@ -59,6 +60,25 @@ def test_evaluate_shows_a_table_and_writes_json(cohort, weights_folder, tmp_path
     assert content["evaluation"]["all there are"]["dice"]["wt"]["n"] == 2
     assert run_program(arguments) == 1
     assert "--force" in capsys.readouterr().err
+
+
+def test_calibration_errors_are_reported_before_and_after(cohort, weights_folder, tmp_path, capsys) -> None:
+    arguments = ["evaluate", str(cohort), "--labels", str(cohort / "labels.csv"), "--threads", "1", "--subsets", "all"]
+    assert run_program([*arguments, "--model", str(weights_folder), "--out", str(tmp_path / "raw.json")]) == 0
+    assert "never calibrated" in capsys.readouterr().out
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(weights_folder, calibrated)
+    heads = {Region.WT: HeadCalibration(temperature=4.0, fitted=True, nll_after=0.2), Task.IDH: HeadCalibration(temperature=0.5)}
+    save_calibration(calibrated, Calibration(weights_sha256=load_weights(calibrated).sha256, heads=heads))
+    assert run_program([*arguments, "--model", str(calibrated), "--out", str(tmp_path / "hot.json")]) == 0
+    raw, hot = (json.loads((tmp_path / name).read_text()) for name in ("raw.json", "hot.json"))
+    before, after = (content["calibration"]["wt"]["error"]["this cohort"] for content in (raw, hot))
+    assert before["patients"] == after["patients"] == 2
+    assert before["before"] == before["after"] == after["before"] != after["after"]
+    assert raw["calibration"]["idh"]["error"]["this cohort"]["patients"] == 1
+    # What is used is what is scored.
+    p_raw, p_hot = (content["cases"][0]["p_idh"] for content in (raw, hot))
+    assert p_hot / (1 - p_hot) == pytest.approx((p_raw / (1 - p_raw)) ** 2, rel=1e-4)
 
 
 def test_every_subset_is_scored_where_a_case_has_it(cohort, weights_folder, tmp_path, capsys) -> None:
