@@ -78,8 +78,7 @@ def evaluate(
     if subsets is Subsets.ALL:
         console.print("mean Dice over the subsets: " + "  ".join(f"{r.upper()} {v:.3f}" for r, v in mean_dice(rows).items()))
     heads = summarise_calibration(weights.calibration, {COHORT: reliability_of(collector.statistics(split=Split.TEST))})
-    name = "the model's own confidence: it was never calibrated" if weights.calibration is None else "calibration"
-    console.print(calibration_table(heads, title=f"{name}; all sequences of a case shown"))
+    console.print(calibration_table(heads, title="never calibrated" if weights.calibration is None else "calibrated"))
     if out is not None:
         write_atomic(out, evaluation_json(weights, rows, scores, heads).encode(), mode=0o600)
         console.print(f"written to {out}", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gmmas_schema.calibration import Calibration, HeadCalibration, Reliability, ReliabilityPair
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, Region, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,7 @@ HEAD_NAMES: Final[dict[Region | Task, str]] = {
     Region.WT: "whole tumour",
     Region.TC: "tumour core",
     Region.ET: "enhancing tumour",
-    Task.IDH: "IDH",
-    Task.CODELETION: "1p/19q",
-    Task.GRADE: "grade",
-    Task.MGMT: "MGMT",
+    **MARKER_NAMES,
 }
 _STYLES: Final = {"before": "#999999", "after": "#0072B2"}
 _TEXT = "#222222"

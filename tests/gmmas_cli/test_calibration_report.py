@@ -23,7 +23,13 @@ CALIBRATION = Calibration(
     weights_sha256="0" * 64,
     heads={
         Region.WT: HeadCalibration(
-            temperature=2.5, fitted=True, patients=12, nll_before=0.5, nll_after=0.3, reliability=pair(12, 0.1, 0.02), test=pair(8, 0.2, 0.03)
+            temperature=2.5,
+            fitted=True,
+            patients=12,
+            nll_before=0.5,
+            nll_after=0.3,
+            reliability=pair(12, 0.1, 0.02),
+            test=pair(8, 0.2, 0.03),
         ),
         Task.CODELETION: HeadCalibration(note="not fitted: 4 labelled patients, fewer than 10", abstention=Abstention(note="no threshold")),
     },
