@@ -7,7 +7,8 @@ The validation in the record of round k is of the model the sites received, the 
 from pathlib import Path
 
 from gmmas_schema.federation import TrackingConfig
-from gmmas_workflows.tracking import RunTracker, mean_losses, trained_metrics
+from gmmas_workflows.run_metrics import mean_losses, trained_metrics
+from gmmas_workflows.tracking import RunTracker
 from server.checkpoint import CONFIGURATION
 from server.records import Outcome, RoundRecord
 

@@ -20,7 +20,7 @@ from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_workflows.model_source import read_model
 from gmmas_workflows.scores import ModelScore
-from gmmas_workflows.tracking import evaluation_metrics, flatten, mean_losses, score_metrics
+from gmmas_workflows.tracking import flatten
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord
 from server.tracking import MlflowTracker, round_metrics
 
@@ -283,18 +283,6 @@ def test_metrics_of_a_round_leave_out_what_a_missing_site_did_not_say() -> None:
     assert metrics["train/loss_segmentation"] == 0.9
     assert metrics["site/south/accepted"] == 0
     assert "site/south/cases" not in metrics
-
-
-def test_training_losses_are_means_over_the_labelled_cases() -> None:
-    north = ({Task.SEGMENTATION: 1.0, Task.IDH: 0.5}, {Task.SEGMENTATION: 30, Task.IDH: 0})
-    south = ({Task.SEGMENTATION: 2.0}, {Task.SEGMENTATION: 10})
-    assert mean_losses([north, south]) == {"train/loss_segmentation": pytest.approx(1.25)}
-
-
-def test_metrics_without_a_value_are_left_out() -> None:
-    found = evaluation_metrics(score(1, 0.5).sites["north"])
-    assert found == {"dice_wt": 0.5, "auc_idh": 0.75, "loss_segmentation": 1.25}
-    assert score_metrics(score(1, 0.5, Split.TEST))["site/north/test/auc_idh"] == 0.75
 
 
 def test_modalities_are_not_metrics() -> None:
