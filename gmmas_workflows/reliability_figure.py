@@ -15,12 +15,7 @@ from gmmas_schema.vocabulary import MARKER_NAMES, Region, Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEAD_NAMES: Final[dict[Region | Task, str]] = {
-    Region.WT: "whole tumour",
-    Region.TC: "tumour core",
-    Region.ET: "enhancing tumour",
-    **MARKER_NAMES,
-}
+REGION_NAMES: Final = {Region.WT: "whole tumour", Region.TC: "tumour core", Region.ET: "enhancing tumour"}
 _STYLES: Final = {"before": "#999999", "after": "#0072B2"}
 _TEXT = "#222222"
 _DPI = 130
@@ -84,7 +79,7 @@ def _points(axes: "Axes", bins: Reliability, *, colour: str, line: bool) -> None
 
 def _title(head: Region | Task, found: HeadCalibration) -> str:
     fitted = f"T = {found.temperature:.2f}" if found.fitted else "not fitted"
-    return f"{HEAD_NAMES[head]}\n{fitted}"
+    return f"{REGION_NAMES[head] if isinstance(head, Region) else MARKER_NAMES[head]}\n{fitted}"
 
 
 def _threshold(found: HeadCalibration) -> float | None:

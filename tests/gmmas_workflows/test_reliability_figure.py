@@ -6,8 +6,8 @@ import pytest
 
 from gmmas_model.temperature_fit import choose_threshold
 from gmmas_schema.calibration import BINS, Abstention, Calibration, CalibrationPlan, HeadCalibration, Reliability, ReliabilityPair
-from gmmas_schema.vocabulary import Region, Task
-from gmmas_workflows.reliability_figure import HEAD_NAMES, reliability_diagram
+from gmmas_schema.vocabulary import MARKERS, REGIONS, Region, Task
+from gmmas_workflows.reliability_figure import reliability_diagram
 
 
 def reliability(patients: int, *, gap: float, seed: int = 0) -> Reliability:
@@ -38,7 +38,7 @@ def share(path: Path, colour: tuple[float, float, float]) -> float:
     return float((np.abs(picture - np.array(colour)).max(axis=-1) < 0.15).mean())
 
 
-@pytest.mark.parametrize("heads", [(), (Task.IDH,), tuple(HEAD_NAMES)])
+@pytest.mark.parametrize("heads", [(), (Task.IDH,), (*REGIONS, *MARKERS)])
 @pytest.mark.parametrize("test", [True, False])
 def test_a_column_per_head_and_a_row_per_kind_of_patients(tmp_path: Path, heads, test) -> None:
     path = tmp_path / "new" / "reliability.png"
