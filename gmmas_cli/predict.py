@@ -9,7 +9,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from gmmas_cli.progress import progress_bar
 from gmmas_schema.findings import Findings
+from gmmas_schema.inference import MONTE_CARLO_PASSES, OVERLAP, Flip, InferencePlan
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
 
 ModelOption = Annotated[
@@ -25,13 +27,21 @@ def predict(
     model: ModelOption,
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
     modalities: Annotated[str, typer.Option(help="Sequences to use, for instance flair,t2; by default all there are.")] = "",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the prediction of the mirrored case; takes twice as long.")] = False,
+    flip: Annotated[
+        Flip, typer.Option(help="Average with mirror images: lr the left-right one (twice the time), all of the eight (eight times).")
+    ] = Flip.NONE,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Repeat with dropped features and write uncertainty.nii.gz; about three times the time.")
+    ] = False,
+    overlap: Annotated[
+        float, typer.Option(help="Share of a window's side that the next one covers again, for models trained on patches.", min=0, max=0.9)
+    ] = OVERLAP,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier prediction.")] = False,
     tracking_uri: StoreOption = "",
     threads: ThreadsOption = THREADS,
 ) -> None:
     """Segment one case and tell its molecular markers. Research use only."""
-    from gmmas_workflows.inference import check_target
+    from gmmas_workflows.prediction_files import check_target
 
     wanted = parse_modalities(modalities) if modalities else None
     check_target(out, overwrite=force)
@@ -39,13 +49,15 @@ def predict(
     with console.status("loading the model"):
         import torch
 
-        from gmmas_workflows.inference import predict_case, write_prediction
+        from gmmas_workflows.inference import predict_case
         from gmmas_workflows.model_source import read_model
+        from gmmas_workflows.prediction_files import write_prediction
 
         torch.set_num_threads(threads)
         weights = read_model(model, tracking_uri=tracking_uri)
-    with console.status("predicting"):
-        prediction = predict_case(case_folder, weights, modalities=wanted, flip=flip)
+    plan = InferencePlan(flip=flip, overlap=overlap, passes=MONTE_CARLO_PASSES if uncertainty else 0)
+    with progress_bar(console, "windows") as update:
+        prediction = predict_case(case_folder, weights, modalities=wanted, plan=plan, on_progress=update)
     with console.status("writing"):
         write_prediction(prediction, out, overwrite=force)
     console.print(findings_table(prediction.findings))
@@ -76,9 +88,14 @@ def findings_table(findings: Findings) -> Table:
         table.add_row(f"{name} ({region.upper()})", f"{findings.volume_ml[region]:.1f} ml")
     table.add_section()
     for task in (task for task in MARKERS if task in findings.probability):
-        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}")
+        spread = "" if findings.uncertainty is None else f" ± {findings.uncertainty.probability_std[task]:.2f}"
+        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}{spread}")
     for subtype in SUBTYPES:
         table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}")
+    if findings.uncertainty is not None:
+        table.add_section()
+        for region, std in findings.uncertainty.region_std.items():
+            table.add_row(f"mean spread in {region.upper()}", f"{std:.2f}")
     table.add_section()
     table.add_row("sequences used", used)
     table.add_row("sequences missing", missing)

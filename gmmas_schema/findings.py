@@ -3,7 +3,20 @@
 from pydantic import Field
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.inference import InferencePlan
 from gmmas_schema.vocabulary import Modality, Region, Subtype, Task
+
+
+class UncertaintyFindings(FrozenModel):
+    """How far the answers of Monte-Carlo passes spread (gmmas_model.uncertainty); it ranks cases, and is no confidence interval.
+
+    Attributes:
+        region_std: mean over a predicted region of the standard deviation of its probability; a region that was not found is left out.
+        probability_std: standard deviation of each probability in Findings.probability.
+    """
+
+    region_std: dict[Region, float]
+    probability_std: dict[Task, float]
 
 
 class Findings(FrozenModel):
@@ -17,6 +30,8 @@ class Findings(FrozenModel):
         calibrated: the model came with a calibration and it was applied; else confidence is the network's own.
         abstained: markers that are left open, each with the reason: its confidence is below the one from which patients were right
             often enough. The probability is given all the same.
+        inference: windows, mirror images and Monte-Carlo passes behind these figures.
+        uncertainty: spread over the Monte-Carlo passes; None where none were made.
         modalities_used: sequences the prediction rests on.
         modalities_missing: sequences that were not there.
         model_digest: digest of the model definition; `weights_sha256` names the exact weights.
@@ -30,6 +45,8 @@ class Findings(FrozenModel):
     subtype: dict[Subtype, float]
     calibrated: bool = False
     abstained: dict[Task, str] = Field(default_factory=dict)
+    inference: InferencePlan = InferencePlan()
+    uncertainty: UncertaintyFindings | None = None
     model_digest: str
     weights_sha256: str
     software: str

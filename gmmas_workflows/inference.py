@@ -1,28 +1,20 @@
 """From one case on disk to its findings: segmentation and probabilities on the case's own voxels, volumes, molecular probabilities.
 
-A prediction's folder holds
+1. Read, check and preprocess the case (gmmas_data).
+2. Predict its box in one pass or by windows, averaged over mirror images; each prediction is calibrated before it is averaged.
+3. Where asked for, repeat with dropped features: how far the answers spread.
+4. Restore to the case's own voxels; threshold, measure, write down (gmmas_workflows.prediction_files).
 
-    segmentation.nii.gz                      labels in the values of the case's layout (enhancing tumour 4 in BraTS 2021, 3 in 2023)
-    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001
-    findings.json                            gmmas_schema.findings.Findings
-    overview.png                             the same at a glance
-
-and appears as a whole or not at all. Headers are those of the case's first image, without its free text, which may name a patient.
-
-Shapes: M modality, R region (WT, TC, ET), X Y Z voxels of the network's grid, I J K voxels of the case's files.
+Shapes: B batch of one, M modality, R region (WT, TC, ET), X Y Z voxels of the network's grid, I J K voxels of the case's files.
 """
 
-import gzip
-import shutil
-import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,29 +24,20 @@ from gmmas_data.layouts import read_case
 from gmmas_data.preprocessing import preprocess_case, restore_to_native
 from gmmas_data.regions import labels_of
 from gmmas_data.samples import Sample
-from gmmas_data.volumes import read_image, spacing_of
 from gmmas_model.batch import Batch
-from gmmas_model.inference import predict_probabilities
+from gmmas_model.inference import predict_mirrored, progress_of_part
 from gmmas_model.network import GmmasNetwork
+from gmmas_model.temperature_fit import reasons_to_abstain
+from gmmas_model.uncertainty import Uncertain, monte_carlo_mirrored, predictive_entropy
 from gmmas_model.weights import Weights, make_network
-from gmmas_runtime.files import write_atomic
-from gmmas_schema.errors import ConfigError, DataError, ReasonCode
-from gmmas_schema.findings import Findings
+from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_schema.findings import Findings, UncertaintyFindings
 from gmmas_schema.groups import group_of
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality, Task
+from gmmas_schema.inference import InferencePlan
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Modality
 from gmmas_workflows.evaluation import threshold
-from gmmas_workflows.figures import overview
 
-FINDINGS_FILE: Final = "findings.json"
-SEGMENTATION_FILE: Final = "segmentation.nii.gz"
-OVERVIEW_FILE: Final = "overview.png"
 PROBABILITY_DECIMALS: Final = 3
-
-_GEOMETRY: Final = (
-    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
-_ORDERS: Final[tuple[Literal["little", "big"], ...]] = ("little", "big")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +50,7 @@ class CasePrediction:
         probability_RIJK: nested region probabilities.
         findings: volumes, molecular probabilities and provenance.
         affine: 4x4, voxel to millimetres in RAS+.
+        uncertainty_IJK: entropy of the Monte-Carlo mean in [0, 1]; None where it was not asked for.
     """
 
     case: Case
@@ -74,16 +58,7 @@ class CasePrediction:
     probability_RIJK: NDArray[np.float32]
     findings: Findings
     affine: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The network's probabilities for one sample on its grid."""
-
-    regions_RXYZ: NDArray[np.float32]
-    idh: float
-    codeletion: float
-    subtype: tuple[float, ...]
+    uncertainty_IJK: NDArray[np.float32] | None = None
 
 
 def predict_case(
@@ -91,95 +66,76 @@ def predict_case(
     weights: Weights,
     *,
     modalities: Collection[Modality] | None = None,
-    flip: bool = False,
+    plan: InferencePlan | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> CasePrediction:
     """Predict one case from whichever sequences it has.
 
     Args:
         case: a folder that holds one case in a supported layout, or the case itself. A segmentation in it is not read.
-        weights: the model.
+        weights: the model; calibrated where it has temperatures.
         modalities: sequences to use; by default all that the case has and the model reads.
-        flip: average with the prediction of the case mirrored left to right.
-        device: `auto` is CUDA where present, else CPU.
+        plan: windows, mirror images, Monte-Carlo passes; by default neither mirror images nor passes.
+        device: `auto` is CUDA where present, else CPU. Volumes stay in main memory; the device holds one window at a time.
+        on_progress: called with (done, total) windows.
 
     Raises:
         DataError: the folder holds no case or several, a file does not pass the quality gate, or no usable sequence is there.
         ModelError: the weights do not fit their definition.
     """
-    start = time.perf_counter()
+    start, plan = time.perf_counter(), plan or InferencePlan()
     network = make_network(weights, modalities=readable_modalities(weights))
     whole = read_case(case) if isinstance(case, Path) else case
     used = choose_images(whole, network.modalities, wanted=modalities)
     sample = preprocess_case(used, weights.definition.grid)
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    answer = _ask(network.to(chosen), sample, flip=flip)
-    # Rounded before the threshold, so that the maps on disk (a tenth of the size) and the segmentation say the same.
-    probability_RIJK = np.clip(restore_to_native(answer.regions_RXYZ, sample, order=1).round(PROBABILITY_DECIMALS), 0, 1)
-    regions_RIJK = threshold(probability_RIJK)
+    network.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    batch, parts = Batch.collate([sample]), 2 if plan.passes else 1
+    answer = predict_mirrored(
+        network,
+        batch.image_BMXYZ,
+        batch.present_BM,
+        flip=plan.flip,
+        temperatures=weights.temperatures,
+        patch=weights.definition.grid.patch,
+        overlap=plan.overlap,
+        on_progress=progress_of_part(on_progress, 0, parts),
+    )
+    probability_RIJK = _restore_rounded(answer.regions_BRXYZ[0], sample)
+    regions_RIJK = threshold(probability_RIJK, calibrated=bool(weights.temperatures))
+    spread = _spread(network, batch, weights, plan, progress_of_part(on_progress, 1, parts)) if plan.passes else None
+    probability = {task: float(probability_B) for task, probability_B in answer.markers.items()}
     voxel_ml = abs(float(np.linalg.det(sample.native_affine[:3, :3]))) / 1000
     findings = Findings(
         case=used.case_id,
         modalities_used=used.modalities,
         modalities_missing=tuple(m for m in MODALITIES if m not in used.images),
         volume_ml={region: int(np.count_nonzero(mask)) * voxel_ml for region, mask in zip(REGIONS, regions_RIJK, strict=True)},
-        probability={Task.IDH: answer.idh, Task.CODELETION: answer.codeletion},
-        subtype=dict(zip(SUBTYPES, answer.subtype, strict=True)),
+        probability=probability,
+        subtype=dict(zip(SUBTYPES, answer.subtype_BS[0].tolist(), strict=True)),
+        calibrated=weights.calibration is not None,
+        abstained=reasons_to_abstain(weights.calibration, probability),
+        inference=plan,
+        uncertainty=None if spread is None else _summary(spread, regions_RIJK, sample),
         model_digest=weights.definition.digest(),
         weights_sha256=weights.sha256,
         software=f"gmmas-fed {version('gmmas-fed')}",
         seconds=time.perf_counter() - start,
     )
-    return CasePrediction(used, labels_of(regions_RIJK, layout=used.layout), probability_RIJK, findings, sample.native_affine)
+    return CasePrediction(
+        used,
+        labels_of(regions_RIJK, layout=used.layout),
+        probability_RIJK,
+        findings,
+        sample.native_affine,
+        uncertainty_IJK=None if spread is None else _restore_rounded(predictive_entropy(spread.region_mean_BRXYZ), sample)[0],
+    )
 
 
 def readable_modalities(weights: Weights) -> tuple[Modality, ...]:
     """Return the modalities that the weights have an encoder for."""
     groups = {group_of(name) for name in weights.tensors}
     return tuple(m for m in MODALITIES if f"encoder.{m}" in groups)
-
-
-def write_prediction(prediction: CasePrediction, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a prediction's folder as a whole.
-
-    Args:
-        prediction: what predict_case returned.
-        folder: the folder to make; its parents are made too.
-        overwrite: replace an earlier prediction.
-
-    Raises:
-        ConfigError: the folder is there and may not be replaced.
-        OSError: the disk is full or not writable; nothing is left behind.
-    """
-    check_target(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _fill(made, prediction)
-        _put_in_place(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that must not be replaced, before any work is done.
-
-    Raises:
-        ConfigError: the folder exists and `overwrite` is off, or it holds something that is not a prediction.
-    """
-    if not folder.exists():
-        return
-    empty = folder.is_dir() and not any(folder.iterdir())
-    earlier = (folder / FINDINGS_FILE).is_file()
-    if empty or (overwrite and earlier):
-        return
-    raise ConfigError(
-        "the output folder exists",
-        where=folder,
-        got="an earlier prediction" if earlier else "something that is not a prediction",
-        expected="no folder of this name, or an empty one",
-        remedy="replace it with --force" if earlier else "name another folder",
-    )
 
 
 def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collection[Modality] | None) -> Case:
@@ -207,96 +163,40 @@ def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collect
     return replace(case, images=images, segmentation=None)
 
 
-def _ask(network: GmmasNetwork, sample: Sample, *, flip: bool) -> _Answer:
-    """Return the network's probabilities, with `flip` the mean over the sample and its mirror image.
-
-    The subtypes are linear in P(mutant) and P(codeleted), so their mean agrees with the means of these.
-    """
-    batch = Batch.collate([sample]).to(next(network.parameters()).device)
-    axes: list[list[int]] = [[], [2]] if flip else [[]]
-    predictions = [predict_probabilities(network, batch.image_BMXYZ.flip(axis), batch.present_BM) for axis in axes]
-    regions = [p.region_probability().flip(axis)[0] for p, axis in zip(predictions, axes, strict=True)]
-    return _Answer(
-        regions_RXYZ=torch.stack(regions).mean(0).cpu().numpy(),
-        idh=float(torch.stack([p.idh_probability() for p in predictions]).mean()),
-        codeletion=float(torch.stack([p.codeletion_probability() for p in predictions]).mean()),
-        subtype=tuple(torch.stack([p.subtype_probability()[0] for p in predictions]).mean(0).tolist()),
+def _spread(
+    network: GmmasNetwork, batch: Batch, weights: Weights, plan: InferencePlan, on_progress: Callable[[int, int], None] | None
+) -> Uncertain:
+    """Return mean and spread over the plan's Monte-Carlo passes."""
+    return monte_carlo_mirrored(
+        network,
+        batch.image_BMXYZ,
+        batch.present_BM,
+        flip=plan.flip,
+        passes=plan.passes,
+        dropout=plan.dropout,
+        generator=torch.Generator().manual_seed(plan.seed),
+        temperatures=weights.temperatures,
+        patch=weights.definition.grid.patch,
+        overlap=plan.overlap,
+        precision="fp32",
+        on_progress=on_progress,
     )
 
 
-def _fill(folder: Path, prediction: CasePrediction) -> None:
-    """Write the files of a prediction."""
-    header = _plain_header(next(iter(prediction.case.images.values())))
-    _write_nifti(folder / SEGMENTATION_FILE, prediction.segmentation_IJK, header)
-    for region, probability_IJK in zip(REGIONS, prediction.probability_RIJK, strict=True):
-        _write_nifti(folder / f"probability_{region}.nii.gz", probability_IJK, header)
-    labels = _to_ras(_own_labels(prediction), prediction.affine)
-    spacing_mm = _spacing_in_ras(prediction.affine)
-    overview(folder / OVERVIEW_FILE, images=_pictures(prediction), labels=labels, spacing_mm=spacing_mm, findings=prediction.findings)
-    write_atomic(folder / FINDINGS_FILE, prediction.findings.model_dump_json(indent=2).encode() + b"\n")
+def _summary(spread: Uncertain, regions_RIJK: NDArray[np.bool_], sample: Sample) -> UncertaintyFindings:
+    """Return the mean spread inside each region that was found, and that of the markers."""
+    std_RIJK = restore_to_native(spread.region_std_BRXYZ[0].numpy(), sample, order=1)
+    found = zip(REGIONS, std_RIJK, regions_RIJK, strict=True)
+    return UncertaintyFindings(
+        region_std={region: float(std_IJK[mask_IJK].mean()) for region, std_IJK, mask_IJK in found if mask_IJK.any()},
+        probability_std={task: float(std_B) for task, std_B in spread.marker_std.items()},
+    )
 
 
-def _put_in_place(made: Path, folder: Path) -> None:
-    """Give a finished folder its name; what had the name before comes back if that fails."""
-    if not folder.exists():
-        made.rename(folder)
-        return
-    replaced = made.with_name(f"{made.name}-replaced")
-    folder.rename(replaced)
-    try:
-        made.rename(folder)
-    except BaseException:
-        replaced.rename(folder)
-        raise
-    shutil.rmtree(replaced)
+def _restore_rounded(volume_RXYZ: torch.Tensor, sample: Sample) -> NDArray[np.float32]:
+    """Return volumes in [0, 1] on the case's own voxels.
 
-
-def _plain_header(path: Path) -> Any:
-    """Return a header with the geometry of an image's header and nothing else: free text in it may name a patient."""
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if compressed else path.open("rb") as stream:
-        content = stream.read(nib.Nifti2Header.sizeof_hdr)
-    sizes = [int.from_bytes(content[:4], order) for order in _ORDERS]
-    kind = nib.Nifti2Header if nib.Nifti2Header.sizeof_hdr in sizes else nib.Nifti1Header
-    original = kind(content[: kind.sizeof_hdr], check=False)
-    header = nib.Nifti1Header()
-    for field in _GEOMETRY:
-        header[field] = original[field]
-    return header
-
-
-def _write_nifti(path: Path, volume_IJK: NDArray[Any], header: Any) -> None:
-    """Write a volume with its own voxel type, unscaled."""
-    own = header.copy()
-    own.set_data_dtype(volume_IJK.dtype)
-    own.set_slope_inter(1, 0)
-    # No affine is given, so that nibabel keeps qform, sform and their codes as they are.
-    nib.save(nib.Nifti1Image(volume_IJK, None, own), path)
-
-
-def _own_labels(prediction: CasePrediction) -> NDArray[np.uint8]:
-    """Return the label map in our own values."""
-    table = np.zeros(256, dtype=np.uint8)
-    for theirs, ours in SEGMENTATION_VALUES[prediction.case.layout].items():
-        table[theirs] = ours
-    own_IJK: NDArray[np.uint8] = table[prediction.segmentation_IJK]
-    return own_IJK
-
-
-def _pictures(prediction: CasePrediction) -> dict[Modality, NDArray[np.float32]]:
-    """Return the images in RAS+ order of axes."""
-    return {m: _to_ras(read_image(path).values_XYZ, prediction.affine) for m, path in prediction.case.images.items()}
-
-
-def _to_ras(volume_IJK: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """Return the volume with its axes turned to the nearest of right, anterior and superior."""
-    turned: NDArray[Any] = nib.orientations.apply_orientation(volume_IJK, nib.orientations.io_orientation(affine))
-    return turned
-
-
-def _spacing_in_ras(affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the voxel spacing in the order of axes of _to_ras."""
-    places = nib.orientations.io_orientation(affine)[:, 0].astype(int)
-    x, y, z = spacing_of(affine)[np.argsort(places)].tolist()
-    return x, y, z
+    Rounded before any threshold, so that the maps on disk (a tenth of the size) and the segmentation say the same.
+    """
+    restored_RIJK: NDArray[np.float32] = np.clip(restore_to_native(volume_RXYZ.numpy(), sample, order=1).round(PROBABILITY_DECIMALS), 0, 1)
+    return restored_RIJK

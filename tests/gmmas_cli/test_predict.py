@@ -44,8 +44,13 @@ def test_predict_writes_a_folder_and_tells_what_it_found(weights_folder, tmp_pat
     assert run_program(arguments) == 1
     assert "--force" in capsys.readouterr().err
     assert (out / "findings.json").read_bytes() == before
-    assert run_program([*arguments, "--force", "--flip"]) == 0
-    assert (out / "findings.json").read_bytes() != before
+    assert run_program([*arguments, "--force", "--flip", "lr", "--uncertainty", "--overlap", "0.25"]) == 0
+    shown = capsys.readouterr().out
+    assert "mean spread in WT" in shown
+    assert " ± " in shown
+    findings = json.loads((out / "findings.json").read_text())
+    assert findings["inference"] == {"flip": "lr", "overlap": 0.25, "passes": 8, "dropout": 0.2, "seed": 0}
+    assert (out / "uncertainty.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,8 @@ def test_predict_writes_a_folder_and_tells_what_it_found(weights_folder, tmp_pat
         ("nowhere", [], 1, "the data folder cannot be read"),
         (".", ["--modalities", "pet"], 2, "pet is none of t1, t1ce, t2, flair"),
         (".", ["--model", "nowhere"], 1, "weights cannot be read"),
+        (".", ["--flip", "up"], 2, "'up' is not one of"),
+        (".", ["--overlap", "1"], 2, "1.0 is not in the range"),
         (".", ["--model", "models:/gmmas@best"], 1, "no MLflow store"),
     ],
 )

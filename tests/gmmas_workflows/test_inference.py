@@ -1,10 +1,8 @@
-import json
 import os
 import resource
 import shutil
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -15,44 +13,24 @@ import torch
 from gmmas_data.layouts import read_case
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import Weights
-from gmmas_schema.errors import ConfigError, DataError, ReasonCode
-from gmmas_schema.findings import Findings
+from gmmas_schema.calibration import Calibration, HeadCalibration
+from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.model import GridConfig, ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Layout, Modality, Region, Subtype, Task
-from gmmas_workflows.inference import predict_case, readable_modalities, write_prediction
-
-CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
-FILES = {"segmentation.nii.gz", "probability_wt.nii.gz", "probability_tc.nii.gz", "probability_et.nii.gz", "findings.json", "overview.png"}
-
-
-def weights_of(network: GmmasNetwork, definition: ModelDefinition) -> Weights:
-    tensors = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
-    return Weights(tensors, definition, sha256="ab" * 32)
+from gmmas_workflows.inference import predict_case, readable_modalities
+from gmmas_workflows.prediction_files import write_prediction
+from tests.gmmas_workflows.predictions import CASE, random_weights, weights_of
 
 
 @pytest.fixture(scope="module")
 def weights(definition) -> Weights:
-    """Random weights with a prior that lets every region appear."""
-    grid = definition.model_copy(update={"grid": GridConfig(spacing_mm=8.0, shape=(24, 24, 24))})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(11)
-        network = GmmasNetwork(grid.network)
-    with torch.no_grad():
-        network.heads[Task.SEGMENTATION].bias.fill_(1.5)
-        network.heads[Task.SEGMENTATION].weight.mul_(3)
-    return weights_of(network, grid)
+    return random_weights(definition.model_copy(update={"grid": GridConfig(spacing_mm=8.0, shape=(24, 24, 24))}))
 
 
 @pytest.fixture(scope="module")
 def prediction(weights):
     return predict_case(CASE, weights, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def written(prediction, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("out") / "case"
-    write_prediction(prediction, folder)
-    return folder
 
 
 def _shift(file: Path) -> None:
@@ -69,37 +47,9 @@ def _set_nan(file: Path) -> None:
     nib.save(nib.Nifti1Image(values, image.affine), file)
 
 
-def test_files_lie_on_the_cases_own_grid(written) -> None:
-    assert {path.name for path in written.iterdir()} == FILES
-    source = nib.load(CASE / "BraTS2021_00006_t1.nii.gz")
-    for name in (name for name in FILES if name.endswith(".nii.gz")):
-        image = nib.load(written / name)
-        assert image.shape == source.shape
-        np.testing.assert_array_equal(image.affine, source.affine)
-        for form in ("get_sform", "get_qform"):
-            (matrix, code), (own_matrix, own_code) = (getattr(one.header, form)(coded=True) for one in (source, image))
-            assert own_code == code
-            if code:
-                np.testing.assert_array_equal(own_matrix, matrix)
-        assert image.header.get_xyzt_units() == source.header.get_xyzt_units()
-        assert image.header.get_slope_inter() in {(1.0, 0.0), (None, None)}
-
-
-def test_labels_regions_and_volumes_agree(written) -> None:
-    labels = np.asarray(nib.load(written / "segmentation.nii.gz").dataobj)
-    assert labels.dtype == np.uint8
-    assert set(np.unique(labels)) == {0, 1, 2, 4}
-    probabilities = [np.asarray(nib.load(written / f"probability_{region}.nii.gz").dataobj) for region in REGIONS]
-    assert all(p.dtype == np.float32 and p.min() >= 0 and p.max() <= 1 for p in probabilities)
-    assert all((inner <= outer).all() for outer, inner in pairwise(probabilities))
-    members = {Region.WT: (1, 2, 4), Region.TC: (1, 4), Region.ET: (4,)}
-    findings = Findings.model_validate_json((written / "findings.json").read_bytes())
-    voxel_ml = abs(np.linalg.det(nib.load(written / "segmentation.nii.gz").affine[:3, :3])) / 1000
-    for region, probability in zip(REGIONS, probabilities, strict=True):
-        mask = np.isin(labels, members[region])
-        np.testing.assert_array_equal(mask, probability > 0.5)
-        assert findings.volume_ml[region] == pytest.approx(mask.sum() * voxel_ml)
-    assert findings.volume_ml[Region.WT] > findings.volume_ml[Region.TC] > findings.volume_ml[Region.ET] > 0
+def _with_patch(weights: Weights, patch: tuple[int, int, int]) -> Weights:
+    grid = weights.definition.grid.model_copy(update={"patch": patch})
+    return replace(weights, definition=weights.definition.model_copy(update={"grid": grid}))
 
 
 def test_findings_obey_who_cns5_and_name_their_origin(prediction, weights) -> None:
@@ -125,10 +75,67 @@ def test_a_subset_of_sequences_uses_only_these(weights, tmp_path) -> None:
 
 
 def test_flip_averages_with_the_mirror_image(weights, prediction) -> None:
-    both = predict_case(CASE, weights, flip=True)
+    both = predict_case(CASE, weights, plan=InferencePlan(flip=Flip.LEFT_RIGHT))
     assert both.findings.probability[Task.IDH] != prediction.findings.probability[Task.IDH]
     assert sum(both.findings.subtype.values()) == pytest.approx(1)
     assert np.abs(both.probability_RIJK - prediction.probability_RIJK).max() > 0.01
+
+
+def test_a_patch_as_large_as_the_box_changes_nothing(weights, prediction) -> None:
+    same = predict_case(CASE, _with_patch(weights, (24, 24, 24)))
+    np.testing.assert_array_equal(same.probability_RIJK, prediction.probability_RIJK)
+    assert same.findings.probability == prediction.findings.probability
+
+
+def test_windows_say_about_the_same_as_the_whole_box(weights, prediction) -> None:
+    seen: list[tuple[int, int]] = []
+    windows = predict_case(CASE, _with_patch(weights, (16, 24, 16)), on_progress=lambda *at: seen.append(at))
+    assert seen == [(done, 4) for done in range(1, 5)]
+    assert 0 < np.abs(windows.probability_RIJK - prediction.probability_RIJK).mean() < 0.1
+    assert windows.findings.volume_ml[Region.WT] == pytest.approx(prediction.findings.volume_ml[Region.WT], rel=0.3)
+
+
+@pytest.mark.parametrize(("overlap", "windows"), [(0.0, 3), (0.5, 5), (0.75, 9)])
+def test_more_overlap_is_more_windows(overlap, windows, weights) -> None:
+    seen: list[tuple[int, int]] = []
+    predict_case(CASE, _with_patch(weights, (8, 24, 24)), plan=InferencePlan(overlap=overlap), on_progress=lambda *at: seen.append(at))
+    assert seen[-1] == (windows, windows)
+
+
+def test_temperatures_of_the_weights_go_in_before_mirror_images_are_averaged(weights) -> None:
+    heads = {Task.IDH: HeadCalibration(temperature=1e6), Region.WT: HeadCalibration(temperature=1e6)}
+    calibrated = replace(weights, calibration=Calibration(weights_sha256=weights.sha256, heads=heads))
+    hot = predict_case(CASE, calibrated, plan=InferencePlan(flip=Flip.LEFT_RIGHT, passes=2))
+    assert hot.findings.probability[Task.IDH] == pytest.approx(0.5, abs=1e-4)
+    assert hot.findings.uncertainty.probability_std[Task.IDH] < 1e-4
+    # The whole tumour is worth 0.5 wherever the grid reaches, which is nowhere above the threshold.
+    assert hot.probability_RIJK[0].max() == np.float32(0.5)
+    assert hot.findings.volume_ml[Region.WT] == 0
+    assert hot.findings.uncertainty.region_std == {}
+
+
+def test_uncertainty_comes_beside_the_prediction_and_repeats_with_the_seed(weights, prediction) -> None:
+    plan = InferencePlan(passes=4)
+    first, again = (predict_case(CASE, weights, plan=plan) for _ in range(2))
+    other = predict_case(CASE, weights, plan=InferencePlan(passes=4, seed=1))
+    np.testing.assert_array_equal(first.probability_RIJK, prediction.probability_RIJK)
+    np.testing.assert_array_equal(first.uncertainty_IJK, again.uncertainty_IJK)
+    assert first.findings.uncertainty == again.findings.uncertainty != other.findings.uncertainty
+    assert first.findings.inference == plan
+    assert prediction.findings.uncertainty is prediction.uncertainty_IJK is None
+    summary = first.findings.uncertainty
+    assert list(summary.region_std) == list(REGIONS)
+    assert all(0 < std < 0.71 for std in (*summary.region_std.values(), *summary.probability_std.values()))
+    assert summary.probability_std.keys() == first.findings.probability.keys()
+    assert 0 <= first.uncertainty_IJK.min() < first.uncertainty_IJK.max() <= 1
+
+
+def test_any_subset_of_sequences_goes_through_windows_and_passes(weights) -> None:
+    cut = _with_patch(weights, (16, 16, 16))
+    for modalities in ((Modality.T1CE,), (Modality.T1, Modality.FLAIR)):
+        found = predict_case(CASE, cut, modalities=modalities, plan=InferencePlan(passes=2, flip=Flip.LEFT_RIGHT)).findings
+        assert found.modalities_used == modalities
+        assert sum(found.subtype.values()) == pytest.approx(1)
 
 
 def test_a_segmentation_of_the_case_is_not_read(weights, prediction, tmp_path) -> None:
@@ -145,20 +152,6 @@ def test_labels_follow_the_layout(weights, tmp_path) -> None:
     prediction = predict_case(tmp_path, weights)
     assert prediction.case.layout is Layout.BRATS2023
     assert set(np.unique(prediction.segmentation_IJK)) == {0, 1, 2, 3}
-
-
-def test_free_text_of_the_header_is_not_copied(weights, tmp_path) -> None:
-    source = nib.load(CASE / "BraTS2021_00006_flair.nii.gz")
-    header = source.header.copy()
-    header["descrip"], header["intent_name"], header["aux_file"] = b"JANE DOE", b"DOE", b"doe.txt"
-    header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"born 1970"))
-    (tmp_path / "case").mkdir()
-    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), tmp_path / "case" / "X_flair.nii.gz")
-    write_prediction(predict_case(tmp_path / "case", weights), tmp_path / "out")
-    image = nib.load(tmp_path / "out" / "segmentation.nii.gz")
-    assert not image.header.extensions
-    assert b"DOE" not in image.header.binaryblock.upper()
-    np.testing.assert_array_equal(image.affine, source.affine)
 
 
 def test_weights_of_a_site_read_only_its_sequences(definition, weights) -> None:
@@ -193,40 +186,6 @@ def test_bad_scans_are_refused(spoil, code, weights, tmp_path) -> None:
     with pytest.raises(DataError) as caught:
         predict_case(tmp_path, weights)
     assert caught.value.code is code
-
-
-def test_nothing_is_replaced_without_leave(prediction, written, tmp_path) -> None:
-    before = (written / "findings.json").read_bytes()
-    with pytest.raises(ConfigError, match="--force"):
-        write_prediction(prediction, written)
-    assert (written / "findings.json").read_bytes() == before
-    other = tmp_path / "thesis"
-    other.mkdir()
-    (other / "chapter.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="something that is not a prediction"):
-        write_prediction(prediction, other, overwrite=True)
-    assert (other / "chapter.txt").exists()
-
-
-def test_an_earlier_prediction_is_replaced_as_a_whole(prediction, tmp_path) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    write_prediction(prediction, folder)
-    (folder / "stale.nii.gz").write_bytes(b"")
-    write_prediction(replace(prediction, findings=prediction.findings.model_copy(update={"case": "again"})), folder, overwrite=True)
-    assert {path.name for path in folder.iterdir()} == FILES
-    assert json.loads((folder / "findings.json").read_text())["case"] == "again"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_failure_leaves_nothing_behind(prediction, tmp_path, monkeypatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("gmmas_workflows.inference.overview", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_prediction(prediction, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.real_data
