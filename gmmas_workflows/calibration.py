@@ -28,6 +28,9 @@ from gmmas_schema.vocabulary import MUTANT_ONLY, REGIONS, Region, Split, Task
 
 Array = NDArray[np.float64]
 
+FEWEST_TOLD = 2
+"""Patients behind any sum that leaves a site."""
+
 
 @dataclass
 class _HeadRows:
@@ -62,10 +65,20 @@ class StatisticsCollector:
             self._add_regions(sample, sample.regions_RXYZ, prediction)
         self._add_markers(sample, prediction)
 
-    def statistics(self, *, split: Split) -> CalibrationStatistics:
-        """Return the sums; `split` is where the cases come from."""
-        heads = {head: self._sum(self._rows[head]) for head in (*REGIONS, *Task) if head in self._rows}
+    def statistics(self, *, split: Split, fewest: int = 1) -> CalibrationStatistics:
+        """Return the sums.
+
+        Args:
+            split: where the cases come from.
+            fewest: patients below which a head is left out: the curve of one patient tells the label.
+        """
+        heads = {head: self._sum(self._rows[head]) for head in (*REGIONS, *Task) if head in self._rows and self._told(head, fewest)}
         return CalibrationStatistics(split=split, patients=len(self._patients), heads=heads)
+
+    def _told(self, head: Region | Task, fewest: int) -> bool:
+        """Return whether every kind of sum that a head has rests on enough patients."""
+        rows = self._rows[head]
+        return all(len({patient for patient, _ in kind}) >= fewest for kind in (rows.curves, rows.reliability) if kind)
 
     def _add_regions(self, sample: Sample, regions_RXYZ: NDArray[np.uint8], prediction: Prediction) -> None:
         before_RXYZ = prediction.region_probability()[0]

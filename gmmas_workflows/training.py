@@ -31,7 +31,7 @@ from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskR
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
 from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
-from gmmas_workflows.calibration import StatisticsCollector
+from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
 from gmmas_workflows.objective import Objective
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
@@ -147,7 +147,7 @@ class LocalTrainer:
             return self._evaluate(network, request, on_progress), None
         collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
         evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
-        return evaluation, collector.statistics(split=self._source(request.evaluate))
+        return evaluation, collector.statistics(split=self._source(request.evaluate), fewest=FEWEST_TOLD)
 
     @_memory_errors()
     def train(

@@ -130,6 +130,15 @@ def test_a_site_answers_from_its_calibration_split_or_else_from_validation(defin
     assert trainer.measure(start, request.model_copy(update={"calibrate": None}))[1] is None
 
 
+def test_a_site_does_not_answer_for_a_single_patient(definition, make_sample, make_request, start) -> None:
+    alone = [make_sample(2), make_sample(3, segmentation=False, idh=NAN), replace(make_sample(4, idh=NAN), patient_id="patient-2")]
+    trainer = LocalTrainer(definition, {Split.TRAIN: [make_sample(1)], Split.TEST: alone}, modalities=MODALITIES, site="north", threads=1)
+    query = CalibrationQuery(temperatures={})
+    request = make_request(evaluate=Split.TEST).model_copy(update={"action": Action.EVALUATE, "calibrate": query})
+    _, statistics = trainer.measure(start, request)
+    assert (statistics.patients, statistics.heads) == (2, {})
+
+
 def test_a_site_without_such_cases_answers_with_nobody(definition, make_sample, make_request, start) -> None:
     trainer = LocalTrainer(definition, {Split.TRAIN: [make_sample(1)]}, modalities=MODALITIES, site="north", threads=1)
     request = make_request(evaluate=Split.CALIBRATION).model_copy(update={"action": Action.EVALUATE, "calibrate": CURVES})
