@@ -6,13 +6,17 @@ Intensities change per modality and only inside the brain, so that outside stays
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_data.normalisation import CLIP
 from gmmas_data.samples import Sample
+
+VoxelT = TypeVar("VoxelT", bound=np.generic)
 
 FLIP_PROBABILITY = (0.5, 0.1, 0.1)
 """Left-right is nearly a symmetry of the brain; the other axes are not."""
@@ -72,11 +76,16 @@ def apply(sample: Sample, augmentation: Augmentation) -> Sample:
         image_MXYZ[place] = _change_intensity(image_MXYZ[place], augmentation, int(place), noise_rng)
     axes = tuple(axis for axis, flip in enumerate(augmentation.flip) if flip)
     affine = sample.affine @ _mirror(axes, sample.image_MXYZ.shape[1:])
-    regions_RXYZ = sample.regions_RXYZ
-    if axes:
-        image_MXYZ = np.ascontiguousarray(np.flip(image_MXYZ, tuple(1 + axis for axis in axes)))
-        regions_RXYZ = None if regions_RXYZ is None else np.ascontiguousarray(np.flip(regions_RXYZ, tuple(1 + axis for axis in axes)))
-    return replace(sample, image_MXYZ=image_MXYZ, regions_RXYZ=regions_RXYZ, affine=affine)
+    if not axes:
+        return replace(sample, image_MXYZ=image_MXYZ, affine=affine)
+    regions_RXYZ = None if sample.regions_RXYZ is None else _flip(sample.regions_RXYZ, axes)
+    weight_RXYZ = None if sample.weight_RXYZ is None else _flip(sample.weight_RXYZ, axes)
+    return replace(sample, image_MXYZ=_flip(image_MXYZ, axes), regions_RXYZ=regions_RXYZ, weight_RXYZ=weight_RXYZ, affine=affine)
+
+
+def _flip(volume_CXYZ: NDArray[VoxelT], axes: Sequence[int]) -> NDArray[VoxelT]:
+    """Return a copy of a volume, mirrored along some of X, Y, Z."""
+    return np.ascontiguousarray(np.flip(volume_CXYZ, tuple(1 + axis for axis in axes)))
 
 
 def _change_intensity(

@@ -57,6 +57,7 @@ def crop(sample: Sample, corner: tuple[int, int, int], patch: tuple[int, int, in
         sample,
         image_MXYZ=sample.image_MXYZ[box],
         regions_RXYZ=None if sample.regions_RXYZ is None else sample.regions_RXYZ[box],
+        weight_RXYZ=None if sample.weight_RXYZ is None else sample.weight_RXYZ[box],
         affine=sample.affine @ shift,
     )
 

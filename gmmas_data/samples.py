@@ -4,7 +4,8 @@ Shapes: M modalities (order of MODALITIES), R regions (order of REGIONS), X, Y, 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class Sample:
         native_shape: voxels of the original files along each axis.
         grade: 1 high-grade, 0 low-grade, nan unknown.
         mgmt: 1 MGMT promoter methylated, 0 unmethylated, nan unknown.
+        weight_RXYZ: float32 in [0, 1], what each voxel of `regions_RXYZ` counts in training; None for 1 everywhere.
+        marker_weight: what the label of a marker counts in training; 1 for those not named.
     """
 
     case_id: str
@@ -43,6 +46,8 @@ class Sample:
     native_shape: tuple[int, int, int]
     grade: float = math.nan
     mgmt: float = math.nan
+    weight_RXYZ: NDArray[np.float32] | None = None
+    marker_weight: Mapping[Task, float] = field(default_factory=dict)
 
     def marker(self, task: Task) -> float:
         """Return the label of one of MARKERS: 1, 0, or nan for unknown."""

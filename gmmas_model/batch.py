@@ -3,7 +3,7 @@
 Shape suffixes: B batch, M modality (order of MODALITIES), R region (order of REGIONS), XYZ voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gmmas_schema.vocabulary import MARKERS, Task
 
 
 class LabelledSample(Protocol):
@@ -54,6 +56,14 @@ class LabelledSample(Protocol):
     def mgmt(self) -> float:
         """Return the MGMT label."""
 
+    @property
+    def weight_RXYZ(self) -> npt.NDArray[np.float32] | None:  # noqa: N802
+        """Return what each voxel of the masks counts; None for 1 everywhere."""
+
+    @property
+    def marker_weight(self) -> Mapping[Task, float]:
+        """Return what a marker's label counts; 1 for those not named."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -69,6 +79,8 @@ class Batch:
         codeletion_B: 1 codeleted, 0 intact, nan unknown.
         grade_B: 1 high-grade, 0 low-grade, nan unknown.
         mgmt_B: 1 MGMT promoter methylated, 0 unmethylated, nan unknown.
+        region_weight_BRXYZ: what each voxel's labels count; None for 1 everywhere.
+        marker_weight_BK: what the label of each of MARKERS counts; None for 1.
     """
 
     image_BMXYZ: Tensor
@@ -80,27 +92,41 @@ class Batch:
     codeletion_B: Tensor
     grade_B: Tensor
     mgmt_B: Tensor
+    region_weight_BRXYZ: Tensor | None = None
+    marker_weight_BK: Tensor | None = None
 
     @classmethod
     def collate(cls, samples: Sequence[LabelledSample]) -> Self:
         """Stack cases of one shape; a case without segmentation gets empty masks that count as unknown."""
         shape = samples[0].image_MXYZ.shape[1:]
+        weighted = any(s.weight_RXYZ is not None for s in samples)
+        weights = [np.ones((3, *shape), np.float32) if s.weight_RXYZ is None else s.weight_RXYZ for s in samples] if weighted else []
         regions = [np.zeros((3, *shape), np.uint8) if s.regions_RXYZ is None else s.regions_RXYZ for s in samples]
         return cls(
             image_BMXYZ=torch.from_numpy(np.stack([s.image_MXYZ for s in samples])),
             present_BM=torch.from_numpy(np.stack([s.present_M for s in samples])),
             shown_BM=torch.from_numpy(np.stack([s.present_M for s in samples])),
             regions_BRXYZ=torch.from_numpy(np.stack(regions)).float(),
-            region_known_BR=torch.tensor([[s.regions_RXYZ is not None] * 3 for s in samples]),
+            region_known_BR=torch.tensor([_known_regions(s) for s in samples]),
             idh_B=torch.tensor([float(s.idh) for s in samples]),
             codeletion_B=torch.tensor([float(s.codeletion) for s in samples]),
             grade_B=torch.tensor([float(s.grade) for s in samples]),
             mgmt_B=torch.tensor([float(s.mgmt) for s in samples]),
+            region_weight_BRXYZ=torch.from_numpy(np.stack(weights)) if weighted else None,
+            marker_weight_BK=torch.tensor([[float(s.marker_weight.get(task, 1.0)) for task in MARKERS] for s in samples]),
         )
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device."""
-        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        there: dict[str, Tensor] = {f.name: tensor.to(device) for f in fields(self) if (tensor := getattr(self, f.name)) is not None}
+        return type(self)(**there)
+
+
+def _known_regions(sample: LabelledSample) -> list[bool]:
+    """Return for each region whether any voxel's label counts."""
+    if sample.regions_RXYZ is None:
+        return [False] * 3
+    return [True] * 3 if sample.weight_RXYZ is None else [bool(weight_XYZ.any()) for weight_XYZ in sample.weight_RXYZ]
 
 
 def drop_modalities(

@@ -4,7 +4,8 @@ Regions, per known region r with probability p and mask y, sums over the voxels 
 
     L_r = 1 - (2 sum p y + c) / (sum p + sum y + c) + mean BCE(p, y)
 
-The Dice sums run over the batch and c is a voxel count, so an empty mask still has a gradient (towards no tumour).
+The Dice sums run over the batch and c is a voxel count, so an empty mask still has a gradient (towards no tumour). Where voxels have
+weights w (pseudo-labels), every sum is one of w times its terms, and the cross-entropy is still divided by the number of voxels.
 
 Molecular labels, with a = P(IDH mutant) and b = P(codeleted given mutant), follow the likelihood of the factorised model: an IDH label
 trains a. A 1p/19q label trains b where the patient is known to be mutant and the marginal a b where IDH is unknown. A wildtype
@@ -30,7 +31,7 @@ from gmmas_model.batch import Batch
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction, chain_log_probability
 from gmmas_schema.federation import LOSS_FLOOR
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.vocabulary import MARKERS, Task
 
 DICE_SMOOTHING_VOXELS: Final = 10.0
 LABEL_SMOOTHING: Final = 0.05
@@ -100,22 +101,28 @@ def segmentation_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int
         if bool(known_K.any()):
             log_p_KXYZ, log_not_p_KXYZ = log_p_KRXYZ[known_K, region], log_not_p_KRXYZ[known_K, region]
             truth_KXYZ = truth_KRXYZ[known_K, region].float()
-            p_KXYZ = log_p_KXYZ.exp()
-            overlap, size = (p_KXYZ * truth_KXYZ).sum(), p_KXYZ.sum() + truth_KXYZ.sum()
+            p_KXYZ, log_likelihood_KXYZ = log_p_KXYZ.exp(), torch.lerp(log_not_p_KXYZ, log_p_KXYZ, truth_KXYZ)
+            weighted_KXYZ = truth_KXYZ
+            if batch.region_weight_BRXYZ is not None:
+                weight_KXYZ = batch.region_weight_BRXYZ[rows_K][known_K, region]
+                p_KXYZ, weighted_KXYZ = weight_KXYZ * p_KXYZ, weight_KXYZ * truth_KXYZ
+                log_likelihood_KXYZ = weight_KXYZ * log_likelihood_KXYZ
+            overlap, size = (p_KXYZ * truth_KXYZ).sum(), p_KXYZ.sum() + weighted_KXYZ.sum()
             dice = (2 * overlap + DICE_SMOOTHING_VOXELS) / (size + DICE_SMOOTHING_VOXELS)
-            losses.append(1 - dice - torch.lerp(log_not_p_KXYZ, log_p_KXYZ, truth_KXYZ).mean())
+            losses.append(1 - dice - log_likelihood_KXYZ.mean())
     return (torch.stack(losses).mean() if losses else logits_KRXYZ.new_zeros(())), len(rows_K)
 
 
 def idh_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """Return the focal loss of P(IDH mutant) and the number of labels."""
-    return _plain_loss(prediction.idh_logit_B, batch.idh_B, positive_share=POSITIVE_SHARE[Task.IDH])
+    return _plain_loss(prediction.idh_logit_B, batch.idh_B, _weight(batch, Task.IDH), positive_share=POSITIVE_SHARE[Task.IDH])
 
 
 def codeletion_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """Return the focal loss of 1p/19q (see the module docstring) and the number of labels that carry information."""
     share = POSITIVE_SHARE[Task.CODELETION]
-    return _mutant_only_loss(prediction, prediction.codeletion_logit_B, batch.codeletion_B, batch.idh_B, positive_share=share)
+    weight_B = _weight(batch, Task.CODELETION)
+    return _mutant_only_loss(prediction, prediction.codeletion_logit_B, batch.codeletion_B, batch.idh_B, weight_B, positive_share=share)
 
 
 def grade_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
@@ -125,24 +132,30 @@ def grade_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """
     assert prediction.grade_logit_B is not None, "the network has no grade head"
     share = 1 - POSITIVE_SHARE[Task.GRADE]
-    return _mutant_only_loss(prediction, -prediction.grade_logit_B, 1 - batch.grade_B, batch.idh_B, positive_share=share)
+    weight_B = _weight(batch, Task.GRADE)
+    return _mutant_only_loss(prediction, -prediction.grade_logit_B, 1 - batch.grade_B, batch.idh_B, weight_B, positive_share=share)
 
 
 def mgmt_loss(prediction: Prediction, batch: Batch) -> tuple[Tensor, int]:
     """Return the focal loss of P(MGMT promoter methylated) and the number of labels."""
     assert prediction.mgmt_logit_B is not None, "the network has no MGMT head"
-    return _plain_loss(prediction.mgmt_logit_B, batch.mgmt_B, positive_share=POSITIVE_SHARE[Task.MGMT])
+    return _plain_loss(prediction.mgmt_logit_B, batch.mgmt_B, _weight(batch, Task.MGMT), positive_share=POSITIVE_SHARE[Task.MGMT])
 
 
-def _plain_loss(logit_B: Tensor, truth_B: Tensor, *, positive_share: float) -> tuple[Tensor, int]:
+def _weight(batch: Batch, task: Task) -> Tensor:
+    """Return weight_B, what each case's label of a marker counts."""
+    return torch.ones_like(batch.idh_B) if batch.marker_weight_BK is None else batch.marker_weight_BK[:, MARKERS.index(task)]
+
+
+def _plain_loss(logit_B: Tensor, truth_B: Tensor, weight_B: Tensor, *, positive_share: float) -> tuple[Tensor, int]:
     """Return the focal loss of a marker that stands by itself, and the number of labels."""
     rows_K = (~truth_B.isnan()).nonzero().squeeze(1)
     log_p_K1, log_not_p_K1 = chain_log_probability(logit_B[rows_K, None].float(), dim=1)
-    return focal_loss(log_p_K1[:, 0], log_not_p_K1[:, 0], truth_B[rows_K], positive_share=positive_share), len(rows_K)
+    return focal_loss(log_p_K1[:, 0], log_not_p_K1[:, 0], truth_B[rows_K], weight_B[rows_K], positive_share=positive_share), len(rows_K)
 
 
 def _mutant_only_loss(
-    prediction: Prediction, logit_B: Tensor, truth_B: Tensor, idh_B: Tensor, *, positive_share: float
+    prediction: Prediction, logit_B: Tensor, truth_B: Tensor, idh_B: Tensor, weight_B: Tensor, *, positive_share: float
 ) -> tuple[Tensor, int]:
     """Return the focal loss of a marker whose positive class only a mutant has, and the number of labels of patients not known wildtype.
 
@@ -151,6 +164,7 @@ def _mutant_only_loss(
         logit_B: logit of P(positive given mutant).
         truth_B: 1 positive, 0 negative, nan unknown.
         idh_B: 1 mutant, 0 wildtype, nan unknown.
+        weight_B: what each label counts.
         positive_share: expected share of positives among mutants.
     """
     rows_K = (~truth_B.isnan() & (idh_B != 0)).nonzero().squeeze(1)
@@ -160,19 +174,24 @@ def _mutant_only_loss(
     mutant_K = idh_B[rows_K] == 1
     log_p_K = torch.where(mutant_K, log_b_K1[:, 0], log_ab_K2[:, 1])
     log_not_p_K = torch.where(mutant_K, log_not_b_K1[:, 0], log_not_ab_K2[:, 1])
-    return focal_loss(log_p_K, log_not_p_K, truth_B[rows_K], positive_share=positive_share), len(rows_K)
+    return focal_loss(log_p_K, log_not_p_K, truth_B[rows_K], weight_B[rows_K], positive_share=positive_share), len(rows_K)
 
 
-def focal_loss(log_p_K: Tensor, log_not_p_K: Tensor, truth_K: Tensor, *, positive_share: float) -> Tensor:
+def focal_loss(
+    log_p_K: Tensor, log_not_p_K: Tensor, truth_K: Tensor, label_weight_K: Tensor | None = None, *, positive_share: float
+) -> Tensor:
     """Return the mean class-balanced focal cross-entropy with label smoothing; 0 without labels.
 
     Args:
         log_p_K: log probability of the positive class.
         log_not_p_K: log probability of the negative class.
         truth_K: 1 positive, 0 negative.
+        label_weight_K: what each label counts, 1 by default; the sum is divided by the number of labels all the same.
         positive_share: expected share of positives; the classes weigh 1/2 over their share.
     """
     weight_K = torch.where(truth_K == 1, 0.5 / positive_share, 0.5 / (1 - positive_share))
+    if label_weight_K is not None:
+        weight_K = label_weight_K * weight_K
     smooth_K = truth_K * (1 - LABEL_SMOOTHING) + LABEL_SMOOTHING / 2
     positive_K = smooth_K * (FOCAL_EXPONENT * log_not_p_K).exp() * log_p_K
     negative_K = (1 - smooth_K) * (FOCAL_EXPONENT * log_p_K).exp() * log_not_p_K

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from gmmas_data.augmentation import augment
+from gmmas_data.cutmix import draw_box, exchange
 from gmmas_data.patches import random_patch
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
-from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, Modality, Region, Task
 
 
@@ -52,22 +53,36 @@ def generators(*parts: object) -> tuple[np.random.Generator, torch.Generator]:
 
 
 def draw_batches(
-    samples: Sequence[Sample], plan: TrainingPlan, *, seed: Sequence[object], patch: tuple[int, int, int] | None = None
+    samples: Sequence[Sample],
+    plan: TrainingPlan,
+    *,
+    seed: Sequence[object],
+    patch: tuple[int, int, int] | None = None,
+    pseudo: Sequence[Sample] = (),
 ) -> Iterator[Batch]:
     """Yield the batches of `plan.local_steps` steps, the same ones for the same `seed`.
 
     The samples are gone through in shuffled epochs that run on from batch to batch. Of each, the whole box or one random patch of `patch`
     voxels is augmented, and shows all of its sequences or, in a share `plan.modality_dropout` of the draws, a random non-empty subset.
+
+    Args:
+        samples: cases with labels of their own.
+        plan: steps, batch size and randomness.
+        seed: what the draws depend on.
+        patch: voxels of a patch; None for the whole box.
+        pseudo: cases with pseudo-labels. Where there are both, they take turns, and a share of the pairs exchanges a box (CutMix).
     """
     rng, dropout = generators(*seed)
+    every = [*samples, *pseudo]
     # N / n_m: a sequence that few of the site's cases have is shown alone as often as the others, over a round.
-    rarity_M = (len(samples) / np.sum([s.present_M for s in samples], axis=0).clip(1)).tolist() if samples else []
-    order: list[int] = []
-    for _ in range(plan.local_steps):
-        while len(order) < plan.batch_size:
-            order.extend(rng.permutation(len(samples)).tolist())
-        drawn, order = [samples[place] for place in order[: plan.batch_size]], order[plan.batch_size :]
+    rarity_M = (len(every) / np.sum([s.present_M for s in every], axis=0).clip(1)).tolist() if every else []
+    pools = [_Shuffled(pool, rng) for pool in (samples, pseudo) if pool]
+    for step in range(plan.local_steps):
+        # One odd place, as in a batch of one, goes to either pool in turn.
+        drawn = [pools[(step * plan.batch_size + place) % len(pools)].draw() for place in range(plan.batch_size)]
         seen = drawn if patch is None else [random_patch(sample, patch, rng) for sample in drawn]
+        if samples and pseudo:
+            seen = _mix_pairs(seen, plan.semi_supervised, rng)
         batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in seen])
         shown_BM = drop_modalities(
             batch.present_BM,
@@ -77,6 +92,35 @@ def draw_batches(
             single_weight_M=rarity_M,
         )
         yield replace(batch, shown_BM=shown_BM)
+
+
+class _Shuffled:
+    """Endless draws from a pool, in shuffled epochs."""
+
+    def __init__(self, pool: Sequence[Sample], rng: np.random.Generator) -> None:
+        self._pool, self._rng = pool, rng
+        self._order: list[int] = []
+
+    def draw(self) -> Sample:
+        """Return the next sample."""
+        if not self._order:
+            self._order = self._rng.permutation(len(self._pool)).tolist()
+        return self._pool[self._order.pop(0)]
+
+
+def _mix_pairs(samples: Sequence[Sample], config: SemiSupervisedConfig | None, rng: np.random.Generator) -> list[Sample]:
+    """Return the samples with a box exchanged in a share of the neighbours, of which one has pseudo-labels."""
+    mixed = list(samples)
+    if config is None or config.cutmix == "none":
+        return mixed
+    for place in range(0, len(mixed) - 1, 2):
+        if rng.random() >= config.cutmix_share:
+            continue
+        first, second = sorted(mixed[place : place + 2], key=lambda sample: sample.weight_RXYZ is not None)
+        pair = exchange(first, second, draw_box(first, config.cutmix, rng))
+        if pair is not None:
+            mixed[place : place + 2] = pair
+    return mixed
 
 
 def leave_out_enhancing(batch: Batch, rule: Literal["never", "site", "sample"], *, modalities: Collection[Modality]) -> Batch:

@@ -27,14 +27,15 @@ from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.messages import Evaluation, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.messages import Evaluation, PseudoLabels, SiteDescription, SiteReport, Target, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
-from gmmas_workflows.batches import count_labels, draw_batches, has_label, restrict
+from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
 from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
 from gmmas_workflows.objective import Objective
 from gmmas_workflows.optimisation import learning_rate, make_optimizer
+from gmmas_workflows.pseudo_labels import make_pseudo_labels
 from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
@@ -188,15 +189,22 @@ class LocalTrainer:
                     network, request, lambda done, _: _check_stop(should_stop, f"round {request.round}, case {done}")
                 )
 
-        # 3. Freeze what this site must not change.
+        # 3. Let the model as it came label what nobody labelled, for the targets that the coordinator says are ready.
+        pseudo: list[Sample] = []
+        ledger: dict[Target, PseudoLabels] = {}
+        if request.ready:
+            with watch.stage("pseudo_label"):
+                pseudo, ledger = self._pseudo_label(network, request, plan, should_stop)
+
+        # 4. Freeze what this site must not change, and train the rest for the plan's steps.
         labelled = count_labels(self._samples[Split.TRAIN], self.definition.network.tasks)
-        sent = frozenset(names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, backbone=plan.backbone))
+        learned = tuple(target for target, counts in ledger.items() if counts.accepted)
+        names = names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, pseudo=learned, backbone=plan.backbone)
+        sent = frozenset(names)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in sent)
-
-        # 4. Train the rest for the plan's steps.
         with watch.stage("train"):
-            losses, steps = self._train(network, request, plan, on_progress, should_stop) if sent else ({}, 0)
+            losses, steps = self._train(network, request, plan, pseudo, on_progress, should_stop) if sent else ({}, 0)
 
         # 5. Return new values of the groups that were trained, and counts; never anything per patient.
         changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if n in sent}
@@ -206,8 +214,9 @@ class LocalTrainer:
             round=request.round,
             model_digest=self._digest,
             modalities=self.modalities,
-            cases=len(self._trainable_cases()),
+            cases=len(self._trainable_cases(pseudo)) + len(pseudo),
             labelled=labelled,
+            pseudo_labels=ledger,
             losses=losses,
             steps=steps,
             evaluation=evaluation,
@@ -216,11 +225,26 @@ class LocalTrainer:
         )
         return TrainOutcome(changed, report)
 
+    def _pseudo_label(
+        self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None
+    ) -> tuple[list[Sample], dict[Target, PseudoLabels]]:
+        """Return the training cases that got pseudo-labels, and the ledger."""
+        return make_pseudo_labels(
+            network,
+            self._samples[Split.TRAIN],
+            plan,
+            ready=request.ready,
+            generator=generators(request.seed, request.run, self.site, request.round, "pseudo-labels")[1],
+            patch=self.definition.grid.patch,
+            on_case=lambda case: _check_stop(should_stop, f"round {request.round}, pseudo-labels of case {case}"),
+        )
+
     def _train(
         self,
         network: GmmasNetwork,
         request: TaskRequest,
         plan: TrainingPlan,
+        pseudo: Sequence[Sample],
         on_progress: Progress | None,
         should_stop: ShouldStop | None,
     ) -> tuple[dict[Task, float], int]:
@@ -230,7 +254,7 @@ class LocalTrainer:
         total = dict.fromkeys(TASKS, 0.0)
         counted = dict.fromkeys(TASKS, 0)
         seed = (request.seed, request.run, self.site, request.round)
-        batches = draw_batches(self._trainable_cases(), plan, seed=seed, patch=self.definition.grid.patch)
+        batches = draw_batches(self._trainable_cases(pseudo), plan, seed=seed, patch=self.definition.grid.patch, pseudo=pseudo)
         network.train()
         objective = Objective(network, plan, modalities=self.modalities)
         for step, batch in enumerate(batches):
@@ -266,9 +290,10 @@ class LocalTrainer:
         objective.after_step()
         return terms
 
-    def _trainable_cases(self) -> tuple[Sample, ...]:
-        """Return the training cases with at least one label."""
-        return tuple(s for s in self._samples[Split.TRAIN] if any(has_label(s, task) for task in self.definition.network.tasks))
+    def _trainable_cases(self, pseudo: Sequence[Sample] = ()) -> tuple[Sample, ...]:
+        """Return the training cases with at least one label that are not among those with pseudo-labels."""
+        others, tasks = {sample.case_id for sample in pseudo}, self.definition.network.tasks
+        return tuple(s for s in self._samples[Split.TRAIN] if s.case_id not in others and any(has_label(s, task) for task in tasks))
 
     def _source(self, split: Split) -> Split:
         """Return the split whose cases stand for `split`: those of validation where no calibration patients are set aside."""

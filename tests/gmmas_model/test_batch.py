@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmas_model.batch import Batch, drop_modalities
+from gmmas_schema.vocabulary import Task
 
 ROWS = st.lists(st.lists(st.booleans(), min_size=4, max_size=4).filter(any), min_size=1, max_size=4)
 
@@ -21,6 +22,8 @@ class Case:
     codeletion: float
     grade: float
     mgmt: float
+    weight_RXYZ: np.ndarray | None = None
+    marker_weight: dict[Task, float] = field(default_factory=dict)
 
 
 def make_case(*, labelled: bool) -> Case:
@@ -51,7 +54,7 @@ def test_collate_copies() -> None:
 
 def test_to_moves_every_field() -> None:
     batch = Batch.collate([make_case(labelled=True)]).to("meta")
-    assert {value.device.type for value in vars(batch).values()} == {"meta"}
+    assert {value.device.type for value in vars(batch).values() if value is not None} == {"meta"}
 
 
 @given(ROWS, st.floats(0, 1), st.integers(0, 2**31))
@@ -87,3 +90,14 @@ def test_single_modalities_are_drawn_by_their_odds() -> None:
     shown_BM = drop_modalities(present_BM, share=1.0, generator=generator, single_share=1.0, single_weight_M=[1.0, 5.0, 1.0, 2.0])
     assert shown_BM.sum(1).unique().tolist() == [1]
     assert torch.allclose(shown_BM.float().mean(0), torch.tensor([0.25, 0.0, 0.25, 0.5]), atol=0.02)
+
+
+def test_collate_stacks_what_labels_count() -> None:
+    weight = np.zeros((3, 2, 3, 4), np.float32)
+    weight[0] = 0.25
+    pseudo = replace(make_case(labelled=True), weight_RXYZ=weight, marker_weight={Task.CODELETION: 0.5})
+    batch = Batch.collate([pseudo, make_case(labelled=True)])
+    assert batch.region_known_BR.tolist() == [[True, False, False], [True] * 3]
+    assert batch.region_weight_BRXYZ is not None
+    assert batch.region_weight_BRXYZ.mean((2, 3, 4)).tolist() == [[0.25, 0, 0], [1, 1, 1]]
+    assert batch.marker_weight_BK.tolist() == [[1, 0.5, 1, 1], [1, 1, 1, 1]]

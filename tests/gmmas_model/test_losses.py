@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -129,7 +130,11 @@ def test_uncertainty_settles_at_the_log_of_the_loss_and_never_runs_away(network:
     optimiser = torch.optim.Adam([parameter], 0.1)
     prediction = logits(torch.tensor([-40.0]))
     batch = Batch(
-        torch.zeros(1, 4, 4, 4, 4), torch.ones(1, 4).bool(), torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3).bool(), *[torch.tensor([NAN])] * 4
+        torch.zeros(1, 4, 4, 4, 4),
+        *[torch.ones(1, 4).bool()] * 2,
+        torch.zeros(1, 3, 4, 4, 4),
+        torch.ones(1, 3).bool(),
+        *[torch.tensor([NAN])] * 4,
     )
     for _ in range(150):
         optimiser.zero_grad()
@@ -163,7 +168,8 @@ def test_every_task_starts_with_about_the_same_weighed_loss(network: GmmasNetwor
 def seg_batch(regions_BRXYZ: Tensor, known: list[list[bool]]) -> Batch:
     size, _, *grid = regions_BRXYZ.shape
     unknown_B = torch.full((size,), NAN)
-    return Batch(torch.zeros(size, 4, *grid), torch.ones(size, 4).bool(), regions_BRXYZ, torch.tensor(known), *[unknown_B] * 4)
+    all_BM = torch.ones(size, 4).bool()
+    return Batch(torch.zeros(size, 4, *grid), all_BM, all_BM, regions_BRXYZ, torch.tensor(known), *[unknown_B] * 4)
 
 
 def test_perfect_segmentation_costs_nothing() -> None:
@@ -235,7 +241,7 @@ def molecular(
     prediction = Prediction(torch.zeros(1, 3, 1, 1, 1), *(torch.tensor([logit], requires_grad=True) for logit in logits))
     batch = Batch(
         torch.zeros(1, 4, 1, 1, 1),
-        torch.ones(1, 4).bool(),
+        *[torch.ones(1, 4).bool()] * 2,
         torch.zeros(1, 3, 1, 1, 1),
         torch.zeros(1, 3).bool(),
         *(torch.tensor([label]) for label in (idh, codeletion, grade, mgmt)),
@@ -348,3 +354,36 @@ def test_focal_loss_is_the_formula() -> None:
     easy = -(0.975 * 0.1**2 * math.log(0.9) + 0.025 * 0.9**2 * math.log(0.1))
     other = -(0.025 * 0.8**2 * math.log(0.2) + 0.975 * 0.2**2 * math.log(0.8))
     assert loss.item() == pytest.approx((easy + other) / 2, rel=1e-4)
+
+
+def weighted(batch: Batch, weight_BRXYZ: Tensor | None = None, marker_weight_BK: Tensor | None = None) -> Batch:
+    return replace(batch, region_weight_BRXYZ=weight_BRXYZ, marker_weight_BK=marker_weight_BK)
+
+
+def test_voxels_without_weight_teach_nothing() -> None:
+    truth = torch.zeros(1, 3, 4, 4, 4)
+    truth[:, :, :2] = 1
+    all_BM = torch.ones(1, 4).bool()
+    batch = Batch(torch.zeros(1, 4, 4, 4, 4), all_BM, all_BM, truth, torch.ones(1, 3).bool(), *[torch.tensor([NAN])] * 4)
+    weight = torch.ones(1, 3, 4, 4, 4)
+    weight[..., 2:] = 0
+    values = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)
+    nothing = torch.zeros(1)
+    loss, counted = segmentation_loss(Prediction(values, nothing, nothing), weighted(batch, weight))
+    loss.backward()
+    assert counted == 1
+    assert values.grad[..., 2:].abs().max() == 0
+    assert values.grad[..., :2].abs().min() > 0
+
+
+def test_a_weight_of_one_changes_nothing() -> None:
+    truth = torch.zeros(1, 3, 4, 4, 4)
+    truth[:, :, :2] = 1
+    all_BM = torch.ones(1, 4).bool()
+    batch = Batch(torch.zeros(1, 4, 4, 4, 4), all_BM, all_BM, truth, torch.ones(1, 3).bool(), *[torch.tensor([1.0])] * 4)
+    prediction = Prediction(torch.randn(1, 3, 4, 4, 4), torch.tensor([0.3]), torch.tensor([-0.4]))
+    ones = weighted(batch, torch.ones_like(truth), torch.ones(1, 4))
+    assert segmentation_loss(prediction, ones)[0] == segmentation_loss(prediction, batch)[0]
+    assert idh_loss(prediction, ones)[0] == idh_loss(prediction, batch)[0]
+    half = weighted(batch, None, torch.full((1, 4), 0.5))
+    assert codeletion_loss(prediction, half)[0].item() == pytest.approx(codeletion_loss(prediction, batch)[0].item() / 2)
