@@ -1,0 +1,196 @@
+"""Thresholds on made-up Monte-Carlo results, then the real thing with a network that has learned the easy task."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmmas_model.network import GmmasNetwork
+from gmmas_model.prediction import Prediction
+from gmmas_model.uncertainty import Uncertain
+from gmmas_model.weights import load_tensors
+from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
+from gmmas_schema.groups import group_of
+from gmmas_schema.vocabulary import Modality, Region, Split, Task
+from gmmas_workflows import pseudo_labels
+from gmmas_workflows.pseudo_labels import _balanced, make_pseudo_labels
+from gmmas_workflows.training import LocalTrainer
+
+SIDE = 16
+CONFIG = SemiSupervisedConfig(weight=0.5, voxel_confidence=0.8, voxel_spread=0.1, case_confidence=0.9, case_spread=0.05)
+PLAN = TrainingPlan(semi_supervised=CONFIG, precision="fp32")
+READY = {Region.WT: 1.0, Region.TC: 0.5, Region.ET: 1.0}
+NO_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Let the network say the same of every case: probabilities, spreads, and a single pass that agrees."""
+
+    def say(mean_RXYZ, std_RXYZ, idh=(0.5, 0.0)):
+        mean, std = torch.as_tensor(mean_RXYZ)[None].float(), torch.as_tensor(std_RXYZ)[None].float()
+        markers = {Task.IDH: torch.tensor([idh[0]]), Task.CODELETION: torch.tensor([0.2])}
+        spreads = {Task.IDH: torch.tensor([idh[1]]), Task.CODELETION: torch.tensor([0.0])}
+        logits = torch.where(mean > 0.5, 9.0, -9.0)
+        once = Prediction(logits, torch.tensor([idh[0]]).logit(), torch.tensor([0.0]))
+        monkeypatch.setattr(pseudo_labels, "monte_carlo", lambda *_, **__: Uncertain(mean, std, markers, spreads))
+        monkeypatch.setattr(pseudo_labels, "predict_volume", lambda *_, **__: once)
+
+    return say
+
+
+def volumes(tumour=0.95, std=0.01):
+    """Return probabilities of a tumour that fills the first half, and their spreads."""
+    mean = np.full((3, SIDE, SIDE, SIDE), 0.02)
+    mean[:, : SIDE // 2] = tumour
+    return mean, np.full_like(mean, std)
+
+
+def label(samples, ready=READY, plan=PLAN):
+    return make_pseudo_labels(None, samples, plan, ready=ready, generator=torch.Generator().manual_seed(0))
+
+
+def test_sure_voxels_are_labelled_and_count_their_ramp(says, make_sample) -> None:
+    mean, std = volumes()
+    std[0, 0] = 0.3
+    mean[0, -1] = 0.4
+    says(mean, std)
+    (case,), ledger = label([make_sample(1, segmentation=False)])
+    assert (case.regions_RXYZ[:, : SIDE // 2] == 1).all()
+    assert not case.regions_RXYZ[:, SIDE // 2 :].any()
+    assert not case.weight_RXYZ[0, 0].any()
+    assert not case.weight_RXYZ[0, -1].any()
+    assert (case.weight_RXYZ[0, 1:-1] == 0.5).all()
+    assert (case.weight_RXYZ[1] == 0.25).all()
+    wt = ledger[Region.WT]
+    assert (wt.offered, wt.accepted) == (1, 1)
+    assert wt.positive == (SIDE // 2 - 1) * SIDE**2
+    assert wt.negative == (SIDE // 2 - 1) * SIDE**2
+    assert wt.share == pytest.approx((SIDE - 2) / SIDE)
+    assert wt.agreement == 1
+
+
+def test_a_target_that_is_not_ready_is_left_alone(says, make_sample) -> None:
+    says(*volumes(), idh=(0.99, 0.0))
+    (case,), ledger = label([make_sample(1, segmentation=False, idh=math.nan)], ready={Region.WT: 1.0})
+    assert set(ledger) == {Region.WT}
+    assert not case.weight_RXYZ[1:].any()
+    assert math.isnan(case.idh)
+    assert label([make_sample(1, segmentation=False)], ready={}) == ([], {})
+
+
+def test_labels_of_the_site_stay(says, make_sample) -> None:
+    says(*volumes(), idh=(0.99, 0.0))
+    cases, ledger = label([make_sample(1), make_sample(2, idh=0.0)], ready=READY | {Task.IDH: 1.0})
+    assert cases == []
+    assert all(counts.offered == 0 for counts in ledger.values())
+
+
+def test_core_and_enhancement_are_not_believed_without_t1ce(says, make_sample) -> None:
+    says(*volumes())
+    blind = make_sample(1, segmentation=False, modalities=NO_T1CE)
+    (case,), ledger = label([blind])
+    assert case.weight_RXYZ[0].any()
+    assert not case.weight_RXYZ[1:].any()
+    assert ledger[Region.ET].accepted == 0
+    open_gate = PLAN.model_copy(update={"semi_supervised": CONFIG.model_copy(update={"enhancing_gate": False})})
+    (case,), _ = label([blind], plan=open_gate)
+    assert case.weight_RXYZ[2].any()
+
+
+def test_a_case_without_any_sure_tumour_is_not_taken_for_healthy(says, make_sample) -> None:
+    says(*volumes(tumour=0.02))
+    cases, ledger = label([make_sample(1, segmentation=False)])
+    assert cases == []
+    assert ledger[Region.WT].accepted == 0
+    assert ledger[Region.WT].offered == 1
+
+
+@pytest.mark.parametrize(("idh", "accepted"), [((0.95, 0.02), 1), ((0.85, 0.02), 0), ((0.95, 0.2), 0), ((0.03, 0.01), 1)])
+def test_a_marker_needs_confidence_and_agreement_of_the_passes(says, make_sample, idh, accepted) -> None:
+    says(*volumes(), idh=idh)
+    cases, ledger = label([make_sample(1, idh=math.nan)], ready={Task.IDH: 0.5})
+    assert ledger[Task.IDH].accepted == len(cases) == accepted
+    if accepted:
+        assert cases[0].idh == float(idh[0] > 0.5)
+        assert cases[0].marker_weight == {Task.IDH: 0.25}
+        assert cases[0].weight_RXYZ is None
+
+
+@given(st.lists(st.floats(0, 1), max_size=30), st.floats(0.2, 0.8))
+def test_balance_keeps_the_surest_and_the_odds(probabilities, share) -> None:
+    kept = _balanced(dict(enumerate(probabilities)), positive_share=share)
+    positive = [p for place, p in enumerate(probabilities) if p > 0.5 and place in kept]
+    negative = [p for place, p in enumerate(probabilities) if p <= 0.5 and place in kept]
+    odds = share / (1 - share)
+    assert len(positive) <= max(1, 2 * odds * max(len(negative), 1))
+    assert len(negative) <= max(1, 2 / odds * max(len(positive), 1))
+    left_out = [p for place, p in enumerate(probabilities) if p > 0.5 and place not in kept]
+    assert not left_out or not positive or max(left_out) <= min(positive)
+
+
+@pytest.fixture(scope="module")
+def taught(make_sample, make_request, start, definition):
+    """The tensors of a network that segments the easy cases."""
+    trainer = LocalTrainer(
+        definition,
+        {Split.TRAIN: [make_sample(n) for n in range(8)]},
+        modalities=tuple(Modality),
+        site="teacher",
+        device="cpu",
+        threads=1,
+    )
+    plan = {"local_steps": 60, "warmup_steps": 5, "learning_rate": 2e-2, "modality_dropout": 0, "augmentation": False}
+    return start | trainer.train(start, make_request(rounds=1, **plan)).tensors
+
+
+def test_a_site_without_any_label_takes_part_once_the_others_are_ready(taught, make_sample, make_request, definition) -> None:
+    samples = [make_sample(n, segmentation=False, idh=math.nan) for n in range(20, 24)]
+    site = LocalTrainer(definition, {Split.TRAIN: samples}, modalities=tuple(Modality), site="west", device="cpu", threads=1)
+    early = make_request(semi_supervised=CONFIG)
+    assert site.train(taught, early).tensors == {}
+    ready = early.model_copy(update={"ready": {Region.WT: 1.0}})
+    outcome = site.train(taught, ready)
+    ledger = outcome.report.pseudo_labels[Region.WT]
+    assert ledger.accepted == 4
+    assert ledger.agreement > 0.9
+    assert {"encoder.t1ce", "decoder", "fusion"} <= {group_of(name) for name in outcome.tensors}
+    assert "head.segmentation" not in {group_of(name) for name in outcome.tensors}
+    assert outcome.report.cases == 4
+    again = site.train(taught, ready)
+    assert all(value.tobytes() == again.tensors[name].tobytes() for name, value in outcome.tensors.items())
+
+
+def test_pseudo_labels_are_mostly_right(taught, make_sample, definition) -> None:
+    network = GmmasNetwork(definition.network)
+    load_tensors(network, taught)
+    hidden = [make_sample(n) for n in range(30, 34)]
+    cases, _ = make_pseudo_labels(
+        network,
+        [replace(case, regions_RXYZ=None) for case in hidden],
+        PLAN,
+        ready={Region.WT: 1.0},
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert len(cases) == 4
+    for case, truth in zip(cases, hidden, strict=True):
+        counted = case.weight_RXYZ[0] > 0
+        assert (case.regions_RXYZ[0] == truth.regions_RXYZ[0])[counted].mean() > 0.95
+
+
+def test_labelled_and_pseudo_labelled_cases_take_turns_and_mix(taught, make_sample, make_request, definition) -> None:
+    samples = [make_sample(n, segmentation=n % 2 == 0) for n in range(8)]
+    site = LocalTrainer(definition, {Split.TRAIN: samples}, modalities=tuple(Modality), site="east", device="cpu", threads=1)
+    outcomes = {}
+    for cutmix in ("none", "tumour", "random"):
+        config = CONFIG.model_copy(update={"cutmix": cutmix, "cutmix_share": 1.0})
+        request = make_request(semi_supervised=config, backbone="regions").model_copy(update={"ready": {Region.WT: 1.0, Region.TC: 1.0}})
+        outcomes[cutmix] = site.train(taught, request)
+        assert outcomes[cutmix].report.pseudo_labels[Region.WT].offered == 4
+        assert math.isfinite(outcomes[cutmix].report.losses[Task.SEGMENTATION])
+    weights = [outcome.tensors["heads.segmentation.weight"].tobytes() for outcome in outcomes.values()]
+    assert len(set(weights)) == 3
