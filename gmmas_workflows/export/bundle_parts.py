@@ -146,7 +146,14 @@ class RestoreRegions(Transform):  # type: ignore[misc]
 
 
 class LabelRegions(Transform):  # type: ignore[misc]
-    """From region probabilities to the label values of the case's layout."""
+    """From region probabilities to the label values of the case's layout.
+
+    Args:
+        calibrated: whether temperatures went into the probabilities; as in gmmas_workflows.evaluation.threshold.
+    """
+
+    def __init__(self, *, calibrated: bool = False) -> None:
+        self.calibrated = calibrated
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the data with `segmentation`, a MetaTensor of uint8 (1, I, J, K).
@@ -155,7 +162,8 @@ class LabelRegions(Transform):  # type: ignore[misc]
             data: what RestoreRegions returned.
         """
         regions = data["regions"]
-        labels_IJK = labels_of(threshold(regions.numpy()), layout=Layout(regions.meta["layout"]))
+        regions_RIJK = threshold(regions.numpy(), calibrated=self.calibrated)
+        labels_IJK = labels_of(regions_RIJK, layout=Layout(regions.meta["layout"]))
         meta = {"filename_or_obj": regions.meta["filename_or_obj"]}
         return {**data, "segmentation": MetaTensor(torch.from_numpy(labels_IJK)[None], affine=regions.affine, meta=meta)}
 
