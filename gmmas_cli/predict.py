@@ -12,7 +12,7 @@ from rich.table import Table
 from gmmas_cli.progress import progress_bar
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import MONTE_CARLO_PASSES, OVERLAP, Flip, InferencePlan
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
+from gmmas_schema.vocabulary import MARKER_NAMES, MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of weights, or models:/<name>@best, models:/<name>/<version>.", show_default=False)
@@ -61,6 +61,8 @@ def predict(
     with console.status("writing"):
         write_prediction(prediction, out, overwrite=force)
     console.print(findings_table(prediction.findings))
+    for task, reason in prediction.findings.abstained.items():
+        console.print(f"{MARKER_NAMES[task]} is left open: {reason}", highlight=False)
     console.print(prediction.findings.notice, style="yellow")
     console.print(f"written to {out}", soft_wrap=True)
 
@@ -89,7 +91,8 @@ def findings_table(findings: Findings) -> Table:
     table.add_section()
     for task in (task for task in MARKERS if task in findings.probability):
         spread = "" if findings.uncertainty is None else f" ± {findings.uncertainty.probability_std[task]:.2f}"
-        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}{spread}")
+        left_open = " left open" if task in findings.abstained else ""
+        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}{spread}{left_open}")
     for subtype in SUBTYPES:
         table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}")
     if findings.uncertainty is not None:
@@ -97,6 +100,7 @@ def findings_table(findings: Findings) -> Table:
         for region, std in findings.uncertainty.region_std.items():
             table.add_row(f"mean spread in {region.upper()}", f"{std:.2f}")
     table.add_section()
+    table.add_row("calibrated", "yes" if findings.calibrated else "no")
     table.add_row("sequences used", used)
     table.add_row("sequences missing", missing)
     table.add_row("weights", findings.weights_sha256[:12])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import ENHANCING, MARKERS, MODALITIES, NECROSIS, OEDEMA, POSITIVE, REGIONS, SUBTYPES, Modality, Region, Task
+from gmmas_schema.vocabulary import ENHANCING, MARKER_NAMES, MARKERS, MODALITIES, NECROSIS, OEDEMA, POSITIVE, REGIONS, SUBTYPES, Modality, Region, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -270,6 +270,8 @@ def _findings_text(findings: Findings) -> str:
         "",
         *(f"{f'P({POSITIVE[task]})':<19} {_with_spread(findings, task)}" for task in MARKERS if task in findings.probability),
     ]
+    if findings.abstained:
+        lines.append("left open: " + ", ".join(MARKER_NAMES[task] for task in findings.abstained))
     lines += ["", *(f"{subtype:<19} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES)]
     if findings.uncertainty is not None:
         spreads = findings.uncertainty.region_std.items()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -7,7 +8,8 @@ import torch
 
 from gmmas_cli.main import run_program
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import save_weights
+from gmmas_model.weights import load_weights, save_calibration, save_weights
+from gmmas_schema.calibration import Abstention, Calibration, HeadCalibration
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Modality, Task
 
@@ -51,6 +53,31 @@ def test_predict_writes_a_folder_and_tells_what_it_found(weights_folder, tmp_pat
     findings = json.loads((out / "findings.json").read_text())
     assert findings["inference"] == {"flip": "lr", "overlap": 0.25, "passes": 8, "dropout": 0.2, "seed": 0}
     assert (out / "uncertainty.nii.gz").is_file()
+
+
+def test_a_marker_is_left_open_with_its_reason(weights_folder, tmp_path, capsys) -> None:
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(weights_folder, calibrated)
+    doubtful = Abstention(rule="below", threshold=1.0, note="only certainty will do")
+    heads = {Task.IDH: HeadCalibration(temperature=2.0, abstention=doubtful), Task.CODELETION: HeadCalibration(abstention=Abstention())}
+    save_calibration(calibrated, Calibration(weights_sha256=load_weights(calibrated).sha256, heads=heads))
+    options = ["--modalities", "flair", "--threads", "1"]
+    found = {}
+    for model in (weights_folder, calibrated):
+        assert run_program(["predict", str(CASE), "--model", str(model), "--out", str(tmp_path / model.name / "out"), *options]) == 0
+        found[model] = json.loads((tmp_path / model.name / "out" / "findings.json").read_text()), capsys.readouterr().out
+    raw, words = found[weights_folder]
+    assert (raw["calibrated"], raw["abstained"]) == (False, {})
+    assert "left open" not in words
+    hot, words = found[calibrated]
+    assert hot["calibrated"]
+    assert list(hot["abstained"]) == ["idh"]
+    assert "is below 1.00; only certainty will do" in " ".join(words.split())
+    assert "IDH is left open" in words
+    odds = [content["probability"]["idh"] / (1 - content["probability"]["idh"]) for content in (raw, hot)]
+    assert odds[1] ** 2 == pytest.approx(odds[0], rel=1e-4)
+    # Confidence changed, the outline did not.
+    assert hot["volume_ml"]["wt"] == pytest.approx(raw["volume_ml"]["wt"], rel=1e-6)
 
 
 @pytest.mark.parametrize(
