@@ -159,9 +159,15 @@ def test_two_runs_agree_to_the_bit(make_batch: Callable[..., Batch]) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_few_steps_fit_one_small_volume(make_batch: Callable[..., Batch], precision: str) -> None:
     torch.manual_seed(0)
-    network = GmmasNetwork(NetworkConfig(channels=(8, 16, 32), blocks=(1, 1, 1)))
+    network = GmmasNetwork(NetworkConfig(channels=(8, 16, 32), blocks=(1, 1, 1), tasks=TASKS))
     batch = make_batch(
-        present=[[True] * 4, [False, False, True, True]], known=[[True] * 3] * 2, idh=[0.0, 1.0], codeletion=[0.0, 1.0], side=16
+        present=[[True] * 4, [False, False, True, True]],
+        known=[[True] * 3] * 2,
+        idh=[0.0, 1.0],
+        codeletion=[0.0, 1.0],
+        grade=[1.0, 0.0],
+        mgmt=[1.0, 0.0],
+        side=16,
     )
     optimiser = torch.optim.AdamW(network.parameters(), 5e-3)
     history = []
@@ -174,7 +180,8 @@ def test_a_few_steps_fit_one_small_volume(make_batch: Callable[..., Batch], prec
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         history.append({task: float(loss) for task, loss in terms.per_task.items()})
-    assert all(history[-1][task] < 0.4 * history[0][task] for task in history[0]), (history[0], history[-1])
+    assert tuple(history[0]) == TASKS
+    assert all(history[-1][task] < 0.4 * history[0][task] for task in TASKS), (history[0], history[-1])
 
 
 def test_odd_grids_and_more_levels() -> None:
