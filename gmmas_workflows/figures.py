@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import ENHANCING, MARKER_NAMES, MARKERS, MODALITIES, NECROSIS, OEDEMA, POSITIVE, REGIONS, SUBTYPES, Modality, Region, Task
+from gmmas_schema.vocabulary import (
+    ENHANCING,
+    MARKER_NAMES,
+    MARKERS,
+    MODALITIES,
+    NECROSIS,
+    OEDEMA,
+    POSITIVE,
+    REGIONS,
+    SUBTYPES,
+    Modality,
+    Region,
+    Task,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
