@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
+from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.coordinator import SITE_NAME
 from gmmas_schema.federation import TrackingConfig, TrainingPlan
@@ -50,6 +51,7 @@ class TrainConfig(FrozenModel):
         rounds: blocks of `training.local_steps` steps; the step size falls over all of them.
         validate_every: rounds from one validation to the next; the last model is always validated.
         early_stop: None trains all rounds.
+        calibration: of the finished models; None leaves them uncalibrated.
         device: `auto` is CUDA where present, else CPU.
         threads: CPU threads; by default all that this process may use.
         tracking: None writes nothing to MLflow.
@@ -63,6 +65,7 @@ class TrainConfig(FrozenModel):
     training: TrainingPlan = TrainingPlan()
     validate_every: PositiveInt = 1
     early_stop: EarlyStop | None = EarlyStop()
+    calibration: CalibrationPlan | None = CalibrationPlan()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
     tracking: TrainTracking | None = TrainTracking()

@@ -20,7 +20,10 @@ import torch
 
 from gmmas_model.determinism import deterministic
 from gmmas_model.initialisation import initial_tensors
+from gmmas_model.temperature_fit import calibrate_weights, merge_statistics, with_test
+from gmmas_model.weights import Weights
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_schema.calibration import Calibration, CalibrationQuery, CalibrationStatistics
 from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import MODALITIES, Split
 from gmmas_workflows.cohorts import Cohort
@@ -174,10 +177,14 @@ class _Run:
         scores, last = self._scores(), self._records[-1]
         best_round = choose_best(scores, fallback=last.round)
         best = self._folder.load_round(best_round)
-        test = self._score(best.tensors, best_round, Split.TEST)
+        calibration = self._calibrate(best, best_round)
+        query = None if calibration is None else CalibrationQuery(temperatures=calibration.temperatures)
+        test, sums = self._measure(best.tensors, best_round, Split.TEST, query)
+        calibration = None if calibration is None else with_test(calibration, merge_statistics(sums)[0])
+        of_last = calibration if best_round == last.round else self._calibrate(self._folder.load_round(last.round), last.round)
         of_round = {score.model_round: score for score in scores}
-        self._publish("best", best_round, of_round.get(best_round))
-        self._publish("last", last.round, of_round.get(last.round))
+        self._publish("best", best_round, of_round.get(best_round), calibration)
+        self._publish("last", last.round, of_round.get(last.round), of_last)
         return TrainResult(
             run=self._folder.run,
             rounds=last.round,
@@ -196,8 +203,19 @@ class _Run:
             software=version("gmmas-fed"),
         )
 
-    def _publish(self, kind: Literal["best", "last"], number: int, score: ModelScore | None) -> None:
-        weights_folder = self._folder.publish_model(kind, round=number)
+    def _calibrate(self, weights: Weights, number: int) -> Calibration | None:
+        """Return the calibration of model `number`, or None where none is planned."""
+        plan = self._config.calibration
+        if plan is None:
+            return None
+
+        def ask(split: Split, query: CalibrationQuery) -> list[CalibrationStatistics]:
+            return self._measure(weights.tensors, number, split, query)[1]
+
+        return calibrate_weights(ask, weights_sha256=weights.sha256, plan=plan)
+
+    def _publish(self, kind: Literal["best", "last"], number: int, score: ModelScore | None, calibration: Calibration | None) -> None:
+        weights_folder = self._folder.publish_model(kind, round=number, calibration=calibration)
         if self._tracker is not None:
             self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
 
@@ -208,7 +226,13 @@ class _Run:
         return self._score(tensors, number, Split.VALIDATION)
 
     def _score(self, tensors: Tensors, number: int, split: Split) -> ModelScore | None:
-        """Return a model's accuracy on the cohorts that have cases in the split, each measured as at its hospital."""
+        """Return a model's accuracy on the cohorts that have cases in the split."""
+        return self._measure(tensors, number, split, None)[0]
+
+    def _measure(
+        self, tensors: Tensors, number: int, split: Split, query: CalibrationQuery | None
+    ) -> tuple[ModelScore | None, list[CalibrationStatistics]]:
+        """Return a model's accuracy, and the sums a query asks for, on the cohorts with such cases, each measured as at its hospital."""
         request = TaskRequest(
             action=Action.EVALUATE,
             run=self._folder.run,
@@ -218,18 +242,22 @@ class _Run:
             model=self._config.model,
             plan=self._config.training,
             evaluate=split,
+            calibrate=query,
         )
-        asked = {name: pair for name, pair in self._judges.items() if pair[1].samples[split]}
-        total, before, evaluations = sum(len(cohort.samples[split]) for _, cohort in asked.values()), 0, {}
-        for name, (judge, cohort) in asked.items():
+        counts = {name: len(cohort.samples[judge.source_of(split)]) for name, (judge, cohort) in self._judges.items()}
+        total, before, evaluations, sums = sum(counts.values()), 0, {}, []
+        for name, (judge, _) in self._judges.items():
+            if not counts[name]:
+                continue
 
             def report(done: int, _: int, before: int = before) -> None:
                 self._watch.evaluate(split, before + done, total)
 
             received = tensors_down(tensors, modalities=judge.modalities)
-            evaluations[name] = judge.evaluate(received, request, on_progress=report)
-            before += len(cohort.samples[split])
-        return score_model(evaluations, model_round=number, split=split) if evaluations else None
+            evaluations[name], own = judge.measure(received, request, on_progress=report)
+            sums += [own] if own is not None else []
+            before += counts[name]
+        return score_model(evaluations, model_round=number, split=split) if evaluations else None, sums
 
     def _scores(self) -> list[ModelScore]:
         return [record.validation for record in self._records if record.validation is not None]

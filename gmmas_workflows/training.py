@@ -148,7 +148,7 @@ class LocalTrainer:
             return self._evaluate(network, request, on_progress), None
         collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
         evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
-        return evaluation, collector.statistics(split=self._source(request.evaluate), fewest=FEWEST_TOLD)
+        return evaluation, collector.statistics(split=self.source_of(request.evaluate), fewest=FEWEST_TOLD)
 
     @_memory_errors()
     def train(
@@ -295,7 +295,7 @@ class LocalTrainer:
         others, tasks = {sample.case_id for sample in pseudo}, self.definition.network.tasks
         return tuple(s for s in self._samples[Split.TRAIN] if s.case_id not in others and any(has_label(s, task) for task in tasks))
 
-    def _source(self, split: Split) -> Split:
+    def source_of(self, split: Split) -> Split:
         """Return the split whose cases stand for `split`: those of validation where no calibration patients are set aside."""
         return Split.VALIDATION if split is Split.CALIBRATION and not self._samples[split] else split
 
@@ -309,7 +309,7 @@ class LocalTrainer:
         precision = request.plan.precision if request.plan is not None else "auto"
         return evaluate_network(
             network,
-            self._samples[self._source(request.evaluate)],
+            self._samples[self.source_of(request.evaluate)],
             split=request.evaluate,
             seed=request.seed,
             patch=self.definition.grid.patch,
