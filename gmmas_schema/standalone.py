@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.coordinator import SITE_NAME
 from gmmas_schema.federation import TrackingConfig, TrainingPlan
 from gmmas_schema.model import ModelDefinition
