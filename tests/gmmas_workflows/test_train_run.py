@@ -84,7 +84,8 @@ class Recorder(TrainWatch):
 
 def outcome(folder: TrainFolder) -> tuple[object, ...]:
     """Return everything of a training that must not depend on interruptions."""
-    models = {kind: (folder.model_path(kind) / "model.safetensors").read_bytes() for kind in ("best", "last")}
+    files = ("model.safetensors", "calibration.json")
+    models = {(kind, name): (folder.model_path(kind) / name).read_bytes() for kind in ("best", "last") for name in files}
     records = [(record.model_sha256, record.training.losses, record.validation) for record in folder.read_records()]
     result = folder.read_result()
     assert result is not None
@@ -116,8 +117,22 @@ def test_a_watcher_hears_every_step_round_and_case(make_config, cohorts, tmp_pat
     assert watch.steps == [(done, 6) for done in range(1, 7)]
     assert watch.rounds == [1, 2, 3]
     validations = [(Split.VALIDATION, done, 3) for done in (1, 2, 3)]
-    assert watch.evaluated == 3 * validations + [(Split.TEST, 1, 2), (Split.TEST, 2, 2)]
+    models = 1 if result.best_round == 3 else 2
+    calibrations = [entry for entry in watch.evaluated if entry[0] is Split.CALIBRATION]
+    # Two questions a model, on the validation cases, for nobody has set calibration cases aside.
+    assert calibrations == 2 * models * [(Split.CALIBRATION, done, 3) for done in (1, 2, 3)]
+    rest = [entry for entry in watch.evaluated if entry[0] is not Split.CALIBRATION]
+    assert rest == 3 * validations + [(Split.TEST, 1, 2), (Split.TEST, 2, 2)]
     assert (result.rounds, result.steps, result.stopped_early, result.device) == (3, 6, False, "cpu")
+
+
+def test_models_are_published_with_what_their_calibration_rests_on(unbroken) -> None:
+    for kind in ("best", "last"):
+        weights = load_weights(unbroken.model_path(kind))
+        assert weights.calibration is not None
+        assert weights.calibration.patients == {Split.VALIDATION: 3}
+        assert set(weights.temperatures.values()) == {1.0}
+        assert {found.note for found in weights.calibration.heads.values()} == {"not fitted: 2 labelled patients, fewer than 10"}
 
 
 def test_a_round_learns_from_all_cohorts_and_reports_what_it_did(unbroken) -> None:
@@ -207,7 +222,7 @@ def test_training_stops_when_the_validation_score_has_stalled_and_the_test_is_lo
     config = make_config(rounds=9, early_stop=EarlyStop(patience=2, min_delta=0.0))
     result = run_training(TrainFolder.prepare(tmp_path / "run", config, resume=False), lambda: cohorts)
     assert (result.rounds, result.planned_rounds, result.stopped_early, result.best_round) == (4, 9, True, 2)
-    assert asked == [Split.VALIDATION] * 4 + [Split.TEST]
+    assert [split for split in asked if split is not Split.CALIBRATION] == [Split.VALIDATION] * 4 + [Split.TEST]
 
 
 def test_without_validation_cases_nothing_stops_early_and_the_last_model_is_the_best(make_config, cohorts, tmp_path) -> None:
