@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gmmas_model.weights import load_weights
 from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Action, Evaluation, SiteDescription, TaskRequest
