@@ -6,12 +6,15 @@ from flwr.app import Message
 
 from client.in_process import InProcessSite
 from gmmas_data.samples import Sample
+from gmmas_model.temperature_fit import calibrate_weights
+from gmmas_model.weights import load_weights
+from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import FedAvgStrategy, FederationConfig, QuorumConfig, TrainingPlan
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, Modality, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, REQUIRED_TASKS, Modality, Split, Task
 from gmmas_workflows.local_rounds import run_local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
@@ -50,10 +53,39 @@ def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0, model: Mod
     return LocalTrainer(model, samples, modalities=modalities, site=site, device="cpu", threads=1)
 
 
+def calibrating_trainer(site: str, numbers) -> LocalTrainer:
+    """A trainer whose calibration patients have these numbers."""
+    samples = {Split.TRAIN: [make_sample(0)], Split.VALIDATION: [make_sample(1)], Split.TEST: [make_sample(n + 50) for n in (2, 3)]}
+    samples[Split.CALIBRATION] = [make_sample(n) for n in numbers]
+    return LocalTrainer(TINY, samples, modalities=MODALITIES, site=site, device="cpu", threads=1)
+
+
 def make_config(sites: int, model: ModelDefinition = TINY) -> FederationConfig:
     quorum = QuorumConfig(sites=sites, replies=sites, round_attempts=1)
     plan = TrainingPlan(local_steps=2, warmup_steps=1, precision="fp32")
     return FederationConfig(name="t", seed=3, rounds=2, model=model, training=plan, strategy=FedAvgStrategy(), quorum=quorum)
+
+
+def test_two_hospitals_calibrate_as_one_place_with_all_their_patients(tmp_path) -> None:
+    north, south = calibrating_trainer("north", range(100, 107)), calibrating_trainer("south", range(200, 205))
+    folder = RunFolder.create(tmp_path / "run", make_config(2))
+    run([north, south], folder)
+    best = load_weights(folder.model_path("best"))
+    pooled = calibrating_trainer("pooled", [*range(100, 107), *range(200, 205)])
+
+    def ask(split, query):
+        request = TaskRequest(action=Action.EVALUATE, run="r", round=1, rounds=1, seed=0, model=TINY, evaluate=split, calibrate=query)
+        return [pooled.measure(best.tensors, request)[1]]
+
+    expected = calibrate_weights(ask, weights_sha256=best.sha256, plan=CalibrationPlan())
+    assert best.calibration.patients == expected.patients == {Split.CALIBRATION: 12}
+    assert set(best.calibration.heads) == set(expected.heads) == {*REGIONS, Task.IDH}
+    for head, found in best.calibration.heads.items():
+        assert found.fitted
+        assert found.temperature == pytest.approx(expected.heads[head].temperature, rel=1e-6)
+        assert found.reliability.after.ece == pytest.approx(expected.heads[head].reliability.after.ece, rel=1e-6)
+        assert found.abstention == pytest.approx(expected.heads[head].abstention)
+        assert found.test.before.total == pytest.approx(4)
 
 
 def run(trainers, folder: RunFolder):
