@@ -180,7 +180,10 @@ def test_tensors_travel_with_training_alone_and_only_those_of_its_groups(tmp_pat
     run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path))
     replies = [m for m in seen if m.metadata.reply_to_message_id and m.metadata.message_type == Action.EVALUATE.value]
     reports = [read_report(m.content) for m in replies]
-    assert [report.evaluation.split for report, _ in reports] == [Split.VALIDATION, Split.TEST]
+    splits = [report.evaluation.split for report, _ in reports]
+    assert splits[0] is Split.VALIDATION
+    assert splits.count(Split.TEST) == 1
+    assert set(splits) == {Split.VALIDATION, Split.CALIBRATION, Split.TEST}
     assert all(report.seconds["evaluate"] > 0 and not tensors for report, tensors in reports)
     trained = [m for m in seen if m.metadata.reply_to_message_id and "arrays" in m.content]
     assert trained

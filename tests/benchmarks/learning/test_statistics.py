@@ -110,4 +110,5 @@ def test_exchanging_the_arms_turns_the_difference_round(name, skills) -> None:
     first, second = ({seed: make_table(skill, seed=seed) for seed in (4, 5)} for skill in skills)
     there, back = compare(FIGURES[name], first, second), compare(FIGURES[name], second, first)
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low), abs=1e-9)
-    assert there.low - 1e-9 <= there.value <= there.high + 1e-9
+    # A resample's ECE is larger than the cohort's own (repeated patients, emptier bins), so its interval need not hold the value.
+    assert name == "ece" or there.low - 1e-9 <= there.value <= there.high + 1e-9
