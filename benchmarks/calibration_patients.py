@@ -26,7 +26,8 @@ PATIENTS = (5, 10, 15, 20, 40)
 def nats(logit_N: np.ndarray, truth_N: np.ndarray, temperatures_T: np.ndarray) -> np.ndarray:
     """Return the negative log-likelihood nll_NT."""
     wrong_N = np.where(truth_N, -logit_N, logit_N)
-    return np.logaddexp(0, wrong_N[:, None] / temperatures_T)
+    nll_NT: np.ndarray = np.logaddexp(0, wrong_N[:, None] / temperatures_T)
+    return nll_NT
 
 
 def measure(spread: float, true_temperature: float, patients: int, *, draws: int, seed: int) -> dict[str, float]:
@@ -36,7 +37,7 @@ def measure(spread: float, true_temperature: float, patients: int, *, draws: int
     truth_N = rng.random(POPULATION) < 1 / (1 + np.exp(-right_N))
     nll_NT = nats(right_N * true_temperature, truth_N, np.array(TEMPERATURES))
     risk_T, log_T = nll_NT.mean(0), np.log(TEMPERATURES)
-    excess = {}
+    excess: dict[str, float] = {}
     for name, prior in (("fitted", 0.0), ("fitted_with_prior", PRIOR)):
         chosen = rng.integers(0, POPULATION, (draws, patients))
         found = [fit_temperature(nll_NT[rows].sum(0).tolist(), TEMPERATURES, prior=prior) for rows in chosen]
