@@ -253,9 +253,10 @@ def _overlay_uncertainty(axes: "Axes", uncertainty: np.ndarray, *, axis: int, pl
         interpolation="nearest",
         aspect=spacing_mm[up] / spacing_mm[across],
     )
-    drawn.set_clim(0, 1)
-    bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.02, ticks=(0, 0.5, 1))
-    bar.ax.tick_params(colors=_TEXT, labelsize=7)
+    # Inside the panel, which keeps its place among the others.
+    bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0.93, 0.06, 0.025, 0.3)), ticks=(0, 0.5, 1))
+    bar.ax.yaxis.set_ticks_position("left")
+    bar.ax.tick_params(colors=_TEXT, labelsize=7, length=2)
     bar.outline.set_visible(False)
 
 

@@ -4,8 +4,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import ENHANCING, MODALITIES, NECROSIS, OEDEMA, REGIONS, SUBTYPES, Modality, Task
+from gmmas_schema.findings import Findings, UncertaintyFindings
+from gmmas_schema.vocabulary import ENHANCING, MODALITIES, NECROSIS, OEDEMA, REGIONS, SUBTYPES, Modality, Region, Task
 from gmmas_workflows.figures import SheetRow, background_of, brain_box, contact_sheet, largest_slice, learning_curves, overview
 
 SHAPE = (20, 24, 16)
@@ -71,9 +71,8 @@ def test_the_patients_right_is_on_the_left(images, tmp_path) -> None:
     assert flair[:, :half].mean() > 1.5 * flair[:, half:].mean()
 
 
-@pytest.mark.parametrize("held", [MODALITIES, (Modality.T1,)])
-def test_overview_draws_any_subset(held, images, labels, tmp_path) -> None:
-    findings = Findings(
+def findings_of(held: tuple[Modality, ...], **changes: object) -> Findings:
+    return Findings(
         case="case-1",
         modalities_used=held,
         modalities_missing=tuple(m for m in MODALITIES if m not in held),
@@ -84,9 +83,27 @@ def test_overview_draws_any_subset(held, images, labels, tmp_path) -> None:
         weights_sha256="0" * 64,
         software="gmmas-fed",
         seconds=1.0,
+        **changes,
     )
-    overview(tmp_path / "overview.png", images={m: images[m] for m in held}, labels=labels, spacing_mm=(1.0, 1.0, 3.0), findings=findings)
+
+
+@pytest.mark.parametrize("held", [MODALITIES, (Modality.T1,)])
+def test_overview_draws_any_subset(held, images, labels, tmp_path) -> None:
+    shown = {m: images[m] for m in held}
+    overview(tmp_path / "overview.png", images=shown, labels=labels, spacing_mm=(1.0, 1.0, 3.0), findings=findings_of(held))
     assert share(colours(tmp_path / "overview.png"), red=0.6, green=0.6, blue=0.3) > 0.0005
+
+
+def test_overview_shows_uncertainty_where_there_is_some(images, labels, tmp_path) -> None:
+    spread = UncertaintyFindings(region_std={Region.WT: 0.1}, probability_std={Task.IDH: 0.05, Task.CODELETION: 0.02})
+    common = {"images": images, "labels": np.zeros_like(labels), "spacing_mm": (1.0, 1.0, 3.0)}
+    orange = {"red": 0.9, "green": 0.5, "blue": 0.1}
+    found = []
+    for uncertainty in (np.zeros(SHAPE, np.float32), np.full(SHAPE, 0.7, np.float32)):
+        findings = findings_of(MODALITIES, uncertainty=spread)
+        overview(tmp_path / "overview.png", findings=findings, uncertainty=uncertainty, **common)
+        found.append(share(colours(tmp_path / "overview.png"), **orange))
+    assert found[1] > found[0] + 0.005
 
 
 def test_learning_curves_draw_one_panel_each(tmp_path) -> None:
