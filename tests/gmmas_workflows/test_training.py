@@ -57,6 +57,21 @@ def test_the_same_request_gives_the_same_bits_whatever_ran_before(make_trainer, 
     assert first.report.losses == again.report.losses
 
 
+def test_a_network_learns_whole_volumes_from_patches(definition, make_sample, make_request, start) -> None:
+    cut = definition.model_copy(update={"grid": definition.grid.model_copy(update={"patch": (8, 12, 8)})})
+    samples = {Split.TRAIN: [make_sample(n) for n in range(8)], Split.VALIDATION: [make_sample(n) for n in range(100, 104)]}
+    trainer = LocalTrainer(cut, samples, modalities=MODALITIES, site="north", device="cpu", threads=1)
+    plan = {"local_steps": 80, "warmup_steps": 5, "learning_rate": 2e-2, "modality_dropout": 0, "augmentation": False}
+    request = make_request(rounds=1, evaluate=Split.VALIDATION, **plan).model_copy(update={"model": cut})
+    outcome = trainer.train(start, request)
+    after = trainer.evaluate(start | outcome.tensors, request)
+    assert after.dice[Region.WT].value > max(0.6, 2 * outcome.report.evaluation.dice[Region.WT].value)
+    assert after.auc[Task.IDH].value == 1
+    short = make_request(rounds=1).model_copy(update={"model": cut})
+    first, again = (trainer.train(start, short) for _ in range(2))
+    assert all(value.tobytes() == again.tensors[name].tobytes() for name, value in first.tensors.items())
+
+
 @pytest.mark.parametrize("change", [{"number": 3}, {"seed": 1}])
 def test_another_round_or_seed_draws_other_batches(change, make_trainer, make_request, start) -> None:
     trainer = make_trainer()
