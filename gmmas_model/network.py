@@ -4,7 +4,7 @@
                               '----------------'---- pooled over the predicted tumour -> IDH, 1p/19q, and grade and MGMT where asked for
 
 After GMMAS (arXiv 2501.17758), with a whole encoder per modality so that any subset of the four sequences will do. Tensor names
-follow gmmas_schema.groups; there are no buffers.
+follow gmmas_schema.groups; the only buffers are the adapter's anchors.
 
 Shape suffixes: B batch, M modality (order of MODALITIES), R region, C channel, F pooled feature, XYZ voxels.
 """
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from gmmas_model.adapter import AnchorAdapter, Anchors
 from gmmas_model.blocks import Bottleneck, Encoder, ResidualBlock
 from gmmas_model.fusion import GateBias, MaskedFusion
 from gmmas_model.pooling import PooledSums, pool_sums
@@ -93,6 +94,9 @@ class GmmasNetwork(nn.Module):
             cast(Tensor, segmentation.bias).copy_(torch.tensor(_PRIOR_LOGIT))
         self.heads = nn.ModuleDict({task: segmentation if task is Task.SEGMENTATION else MolecularHead(pooled) for task in config.tasks})
         self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(_CHANCE_LOG_LOSS[task])) for task in config.tasks})
+        if config.prototypes:
+            self.adapter = AnchorAdapter(channels[-1], heads=config.transformer_heads)
+            self.anchors = Anchors(channels[-1], prototypes=config.prototypes)
         # Channels-last convolutions take a third to a half of the time of channels-first ones on CPUs.
         for parameter in self.parameters():
             if parameter.dim() == 5:
@@ -134,7 +138,8 @@ class GmmasNetwork(nn.Module):
             fusion([features[m][level] for m in features], bias_ML[:, level], present_BM[:, columns])
             for level, fusion in enumerate(self.fusion)
         ]
-        return [*fused[:-1], self.bottleneck(fused[-1])]
+        coarsest = self.bottleneck(fused[-1])
+        return [*fused[:-1], self.adapter(coarsest, present_BM, self.anchors) if self.config.prototypes else coarsest]
 
     def weigh(self, features: dict[Modality, list[Tensor]], present_BM: Tensor) -> list[Tensor]:
         """Return what the gates give each modality of `features`, in their order: weight_BMXYZ per level, finest first."""

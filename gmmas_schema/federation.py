@@ -85,6 +85,7 @@ class TrainingPlan(FrozenModel):
         backbone: who trains encoders, fusion and bottleneck: sites with `any` label, or only those that learn `regions`, by segmentations
             or pseudo-labels; a site with molecular labels alone then trains its heads on the features as they come.
         more_fewer_weight: penalty where all sequences predict worse than a subset of them (Li et al., ECCV 2024, "SimMLM").
+        anchor_weight: on the contrast of a segmented case's features to the anchors; without effect where the network has no adapter.
         augmentation: random flips and intensity changes.
         precision: `auto` is bf16 where the device multiplies bf16 natively, else fp32.
         gradient_clip_norm: largest L2 norm of a step's gradient.
@@ -106,6 +107,7 @@ class TrainingPlan(FrozenModel):
     enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never"
     backbone: Literal["any", "regions"] = "any"
     more_fewer_weight: float = Field(default=0.0, ge=0)
+    anchor_weight: float = Field(default=0.1, ge=0)
     augmentation: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_clip_norm: PositiveFloat = 5.0

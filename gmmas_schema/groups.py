@@ -18,6 +18,10 @@ from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Task
 
 SHARED = ("fusion", "bottleneck", "decoder")
 COMPLETION = ("adapter", "anchors")
+
+MIN_ANCHOR_PATIENTS = 5
+"""Fewest patients behind a prototype that is sent or used."""
+
 _PREFIX = {"encoders": "encoder", "gates": "gate", "heads": "head", "uncertainty": "uncertainty"}
 
 GROUPS = (

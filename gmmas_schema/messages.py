@@ -127,7 +127,7 @@ class SiteReport(FrozenModel):
         losses: mean training loss per task over the round.
         steps: optimiser steps made.
         calibration: sums over patients, where the request asked for them.
-        seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `train`).
+        seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `anchors`, `train`).
         peak_memory_mib: largest resident memory of the trainer so far.
     """
 

@@ -24,6 +24,7 @@ class NetworkConfig(FrozenModel):
         blocks: residual blocks per level.
         transformer_layers: layers of the bottleneck transformer over the fused coarsest features.
         transformer_heads: attention heads per layer; must divide the coarsest channel count.
+        prototypes: anchors of each tissue class for the distillation adapter (gmmas_model.adapter); 0 leaves the adapter out.
         tasks: what the network has a head for; all of REQUIRED_TASKS, and any others of TASKS.
     """
 
@@ -31,6 +32,7 @@ class NetworkConfig(FrozenModel):
     blocks: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=2, max_length=6)
     transformer_layers: int = Field(default=1, ge=0, le=8)
     transformer_heads: PositiveInt = 4
+    prototypes: int = Field(default=0, ge=0, le=8)
     tasks: tuple[Task, ...] = REQUIRED_TASKS
 
     @model_validator(mode="before")

@@ -5,7 +5,7 @@
 
 The pair shares one pass through the encoders. The second term is SimMLM's "more versus fewer" (Li et al., ECCV 2024): all sequences must
 not predict worse than a part of them. It moves only the prediction from all (sg: no gradient), for it could also be met by spoiling
-the other.
+the other. Where the network has an adapter, segmented cases are drawn to its anchors besides (gmmas_model.adapter).
 """
 
 from collections.abc import Collection
@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gmmas_model.adapter import class_means, contrast_to_anchors
 from gmmas_model.batch import Batch
 from gmmas_model.distillation import distillation_loss, follow
 from gmmas_model.losses import LossTerms, multi_task_loss
@@ -47,8 +48,10 @@ class Objective:
         device = batch.image_BMXYZ.device
         if not self._pairs:
             with autocast(device, self._plan.precision):
-                prediction = self._network(batch.image_BMXYZ, batch.shown_BM)
-            return self._supervise(prediction, batch, batch.shown_BM)
+                fused = self._network.fuse(self._network.encode(batch.image_BMXYZ, batch.shown_BM), batch.shown_BM)
+                prediction = self._network.decode(fused)
+            terms = self._supervise(prediction, batch, batch.shown_BM)
+            return replace(terms, total=terms.total + self._contrast(batch, fused[-1]))
         with autocast(device, self._plan.precision):
             features = self._network.encode(batch.image_BMXYZ, batch.present_BM)
             fused_all = self._network.fuse(features, batch.present_BM)
@@ -59,6 +62,7 @@ class Objective:
         total = total + self._plan.more_fewer_weight * torch.relu(more.total - fewer.total.detach())
         if self._distillation is not None:
             total = total + self._distil(batch, from_all, from_shown, fused_all[-1], fused_shown[-1])
+        total = total + self._contrast(batch, fused_shown[-1])
         tasks = {task: (more.per_task[task] + fewer.per_task[task]) / 2 for task in more.per_task if task in fewer.per_task}
         return LossTerms(total, tasks, fewer.counted)
 
@@ -77,6 +81,15 @@ class Objective:
             task_weights=self._plan.task_weights,
             uncertainty_weighting=self._plan.uncertainty_weighting,
         )
+
+    def _contrast(self, batch: Batch, features_BCXYZ: Tensor) -> Tensor | float:
+        """Return the contrast of the segmented cases' features to the anchors; 0 where there are none."""
+        rows_K = (batch.region_known_BR.all(1) & (batch.region_weight_BRXYZ is None)).nonzero().squeeze(1)
+        if not self._network.config.prototypes or self._plan.anchor_weight == 0 or len(rows_K) == 0:
+            return 0.0
+        brain_KXYZ = batch.image_BMXYZ[rows_K].nan_to_num().ne(0).any(1)
+        means = class_means(features_BCXYZ[rows_K], batch.regions_BRXYZ[rows_K], brain_KXYZ)
+        return self._plan.anchor_weight * contrast_to_anchors(*means, self._network.anchors)
 
     def _distil(self, batch: Batch, from_all: Prediction, from_shown: Prediction, all_BCXYZ: Tensor, shown_BCXYZ: Tensor) -> Tensor:
         """Return the distillation of the cases that were not shown whole."""

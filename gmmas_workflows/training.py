@@ -27,9 +27,11 @@ from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Evaluation, PseudoLabels, SiteDescription, SiteReport, Target, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
+from gmmas_workflows.anchors import measure_anchors
 from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
 from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
@@ -196,18 +198,25 @@ class LocalTrainer:
             with watch.stage("pseudo_label"):
                 pseudo, ledger = self._pseudo_label(network, request, plan, should_stop)
 
-        # 4. Freeze what this site must not change, and train the rest for the plan's steps.
+        # 4. Freeze what this site must not change.
         labelled = count_labels(self._samples[Split.TRAIN], self.definition.network.tasks)
         learned = tuple(target for target, counts in ledger.items() if counts.accepted)
         names = names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, pseudo=learned, backbone=plan.backbone)
         sent = frozenset(names)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in sent)
+
+        # 5. Add up the features of complete cases, by which sites that lack a sequence complete theirs; then train.
+        anchors: Tensors = {}
+        if any(group_of(name) == "anchors" for name in sent):
+            with watch.stage("anchors"):
+                anchors = self._measure_anchors(network, request, plan, should_stop)
         with watch.stage("train"):
             losses, steps = self._train(network, request, plan, pseudo, on_progress, should_stop) if sent else ({}, 0)
 
-        # 5. Return new values of the groups that were trained, and counts; never anything per patient.
+        # 6. Return new values of the groups that were trained, and counts; never anything per patient.
         changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if n in sent}
+        changed |= anchors
         report = SiteReport(
             site=self.site,
             run=request.run,
@@ -237,6 +246,17 @@ class LocalTrainer:
             generator=generators(request.seed, request.run, self.site, request.round, "pseudo-labels")[1],
             patch=self.definition.grid.patch,
             on_case=lambda case: _check_stop(should_stop, f"round {request.round}, pseudo-labels of case {case}"),
+        )
+
+    def _measure_anchors(self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None) -> Tensors:
+        """Return the site's sums and counts for the adapter's anchors."""
+        return measure_anchors(
+            network,
+            self._samples[Split.TRAIN],
+            plan,
+            rng=generators(request.seed, request.run, self.site, request.round, "anchors")[0],
+            patch=self.definition.grid.patch,
+            on_case=lambda case: _check_stop(should_stop, f"round {request.round}, anchors of case {case}"),
         )
 
     def _train(

@@ -32,6 +32,7 @@ from server.membership import Member, Roster
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
 from server.replies import Enquiry
 from strategies.aggregation import RunningMean
+from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
 from strategies.server_step import make_step
 from strategies.uncertainty import closed_form
@@ -146,8 +147,10 @@ class _Run:
 
     def _step(self, mean: RunningMean, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> dict[str, Float32]:
         """Return the next global model from the mean of the replies."""
-        moved = {group for shares in mean.shares().values() for group in shares}
-        following = make_step(self._config.server_step, mean=mean.result(), current=tensors, previous=previous, moved=moved)
+        shares, averaged = mean.shares(), mean.result()
+        moved = {group for own in shares.values() for group in own}
+        following = make_step(self._config.server_step, mean=averaged, current=tensors, previous=previous, moved=moved)
+        following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
         if self._config.training.uncertainty_weighting == "closed_form":
             good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
             following |= {f"uncertainty.{task}": np.array(value, np.float32) for task, value in closed_form(good).items()}

@@ -12,6 +12,6 @@ from strategies.holders import accepted_targets
 
 
 def weigh_cases(report: SiteReport) -> dict[str, float]:
-    """Return the site's number of training cases for every group it may send."""
+    """Return the site's number of training cases for every group it may send; anchors carry their own counts."""
     groups = groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
-    return dict.fromkeys(groups, float(report.cases)) if report.cases > 0 else {}
+    return {group: 1.0 if group == "anchors" else float(report.cases) for group in groups} if report.cases > 0 else {}

@@ -53,8 +53,10 @@ def effective_cases(report: SiteReport, pseudo: Mapping[Target, float]) -> dict[
 
 
 def _count(group: str, report: SiteReport, effective: Mapping[Task, float]) -> float:
-    """Return the effective cases behind a group."""
+    """Return the effective cases behind a group; anchors carry their own counts."""
     kind, _, name = group.partition(".")
+    if kind == "anchors":
+        return 1.0
     if kind in {"head", "uncertainty"}:
         return report.labelled.get(Task(name), 0)
     return effective.get(Task.SEGMENTATION, 0.0) if kind == "decoder" else max(effective.values(), default=0.0)

@@ -78,3 +78,16 @@ def test_enhancing_tumour_is_taught_by_what_shows_it(definition, batch) -> None:
     no_t1ce = torch.tensor([[True, False, True, True]] * 2)
     Objective(network, plan, modalities=MODALITIES)(shown(batch, no_t1ce)).total.backward()
     assert network.encoders[Modality.T1CE].stages[0][0].conv1.weight.grad.abs().sum() > 0
+
+
+def test_segmented_cases_are_drawn_to_known_anchors(definition, batch) -> None:
+    config = definition.network.model_copy(update={"prototypes": 1})
+    torch.manual_seed(0)
+    network = GmmasNetwork(config)
+    plain, weighed = (Objective(network, PLAN.model_copy(update={"anchor_weight": w}), modalities=MODALITIES) for w in (0.0, 2.0))
+    assert torch.equal(weighed(batch).total, plain(batch).total)
+    network.anchors.counts_KP.fill_(9.0)
+    network.anchors.sums_KPC.normal_(generator=torch.Generator().manual_seed(0))
+    assert weighed(batch).total > plain(batch).total
+    unlabelled = Batch(**{**vars(batch), "region_known_BR": torch.zeros_like(batch.region_known_BR)})
+    assert torch.equal(weighed(unlabelled).total, plain(unlabelled).total)

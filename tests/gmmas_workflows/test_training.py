@@ -11,6 +11,7 @@ from gmmas_schema.groups import COMPLETION, group_of, groups_received, groups_se
 from gmmas_schema.model import ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.training import LocalTrainer
+from strategies.exchange import tensors_down
 
 WITHOUT_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
 
@@ -225,7 +226,7 @@ def test_another_runtime_error_is_left_as_it_is(make_trainer, make_request, star
     def fail(*_: object) -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(GmmasNetwork, "forward", fail)
+    monkeypatch.setattr(GmmasNetwork, "encode", fail)
     with pytest.raises(RuntimeError, match="a fault of ours") as caught:
         make_trainer().train(start, make_request())
     assert not isinstance(caught.value, GmmasError)
@@ -241,3 +242,35 @@ def test_fixed_weighting_leaves_the_uncertainties_alone(make_trainer, make_reque
     tensors = make_trainer().train(start, make_request(uncertainty_weighting="fixed")).tensors
     for task in (t for t in TASKS if f"uncertainty.{t}" in tensors):
         np.testing.assert_array_equal(tensors[f"uncertainty.{task}"], start[f"uncertainty.{task}"])
+
+
+@pytest.fixture
+def with_anchors(definition):
+    """A definition with an adapter, and its start."""
+    wider = definition.model_copy(update={"network": definition.network.model_copy(update={"prototypes": 1})})
+    torch.manual_seed(0)
+    tensors = {name: tensor.detach().numpy().copy() for name, tensor in GmmasNetwork(wider.network).state_dict().items()}
+    return wider, tensors
+
+
+def test_complete_sites_send_what_their_cases_look_like(with_anchors, make_sample, make_request) -> None:
+    definition, tensors = with_anchors
+    request = make_request().model_copy(update={"model": definition})
+
+    def send(cases, modalities=MODALITIES):
+        samples = {Split.TRAIN: [make_sample(n, modalities=modalities) for n in range(cases)]}
+        trainer = LocalTrainer(definition, samples, modalities=modalities, site="s", device="cpu", threads=1)
+        received = tensors_down(tensors, modalities=trainer.modalities)
+        return trainer.train(received, request).tensors
+
+    enough = send(6)
+    assert enough["anchors.counts_KP"].tolist() == [[6.0]] * 4
+    assert np.abs(enough["anchors.sums_KPC"]).sum() > 0
+    assert send(6)["anchors.sums_KPC"].tobytes() == enough["anchors.sums_KPC"].tobytes()
+    few = send(4)
+    assert not few["anchors.counts_KP"].any()
+    assert not few["anchors.sums_KPC"].any()
+    incomplete = send(6, WITHOUT_T1CE)
+    assert not [name for name in incomplete if name.startswith("anchors")]
+    assert "adapter.gamma" in incomplete
+    assert not [name for name in send(6, (Modality.T2,)) if name.startswith("adapter")]
