@@ -38,6 +38,7 @@ from server.checkpoint import RunFolder
 from server.events import EventLog
 from server.local_grid import LocalGrid
 from server.rounds import run_federation
+from strategies.anchors import SUMS
 from strategies.exchange import tensors_down
 
 FIRST_NODE = 100
@@ -209,12 +210,27 @@ def make_trainers(job: Job) -> list[LocalTrainer]:
         samples[name] = _zero_filled_splits(job, name, split) if experiment.zero_fill else split
     if experiment.kind == "pooled":
         samples = {"pooled": {part: tuple(s for split in samples.values() for s in split[part]) for part in Split}}
-    return [LocalTrainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1) for name, split in samples.items()]
+    trainer = ScrambledTrainer if experiment.scramble_anchors else LocalTrainer
+    return [trainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1) for name, split in samples.items()]
+
+
+class ScrambledTrainer(LocalTrainer):
+    """A site that receives the anchors with their channels mixed up (Arm.scramble_anchors)."""
+
+    def _load(self, tensors: Mapping[str, np.ndarray]) -> GmmasNetwork:
+        return super()._load(scramble_anchors(tensors))
+
+
+def scramble_anchors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors with the channels of the anchors' sums in another order, the same every time."""
+    sums = tensors[SUMS]
+    return {**tensors, SUMS: np.ascontiguousarray(sums[..., np.random.default_rng(0).permutation(sums.shape[-1])])}
 
 
 def make_network(tensors: Mapping[str, np.ndarray], experiment: Experiment, modalities: tuple[Modality, ...]) -> GmmasNetwork:
     """Return the network of the sequences that somebody trained; an encoder nobody trained would only add noise."""
     network = GmmasNetwork(experiment.federation.model.network, modalities=modalities)
+    tensors = scramble_anchors(tensors) if experiment.scramble_anchors else tensors
     load_tensors(network, tensors_down(tensors, modalities=modalities))
     return network
 

@@ -30,6 +30,8 @@ class Arm(FrozenModel):
             steps a round as they make together. One participant alone is `pooled` with that one.
         participants: training hospitals that take part: all, those with any label, or by name.
         zero_fill: absent sequences are shown to the network as present and zero, in training and in testing.
+        scramble_anchors: every site receives the anchors with their channels mixed up: as many, as large, and without meaning. If the
+            adapter's gain stays, it is not due to what the anchors say.
         changes: to the common federation; nested, or with dotted keys (`training.learning_rate`). A part with another `kind` replaces
             the common one as a whole.
     """
@@ -40,6 +42,7 @@ class Arm(FrozenModel):
     kind: Literal["federated", "pooled"] = "federated"
     participants: Literal["all", "labelled"] | tuple[str, ...] = "all"
     zero_fill: bool = False
+    scramble_anchors: bool = False
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -56,6 +59,7 @@ class Experiment(FrozenModel):
     kind: Literal["federated", "pooled"]
     participants: tuple[str, ...]
     zero_fill: bool
+    scramble_anchors: bool
     split: SplitConfig
     cohorts: str
     federation: FederationConfig
@@ -182,6 +186,7 @@ class LearningPlan(FrozenModel):
             kind=arm.kind,
             participants=participants,
             zero_fill=arm.zero_fill,
+            scramble_anchors=arm.scramble_anchors,
             split=self.split,
             cohorts=self.phantoms_of(seed).digest(),
             federation=FederationConfig.parse(raw, where=f"arm {arm.name}"),
