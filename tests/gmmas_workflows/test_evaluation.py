@@ -8,11 +8,14 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gmmas_data.cases import Case
 from gmmas_data.layouts import read_case
 from gmmas_data.preprocessing import preprocess_case
+from gmmas_data.samples import Sample
+from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Layout, Modality, Region, Split, Task
 from gmmas_workflows.evaluation import CaseScore, evaluate_network, score_cases, score_samples, subsets, summarise, threshold
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
@@ -28,6 +31,11 @@ def case_score(number: int, *, dice=None, truth=None, probability: float = 0.5, 
         dice=dice or {},
         loss=loss or {},
     )
+
+
+def _case_of(sample: Sample) -> Case:
+    """Return a case without files for a sample that is there already."""
+    return Case(case_id=sample.case_id, patient_id=sample.patient_id, layout=Layout.BRATS2021, images={}, segmentation=None)
 
 
 @pytest.fixture
@@ -90,6 +98,20 @@ def test_optional_markers_are_judged_where_the_network_has_a_head(definition, ne
     assert set(plain.auc) == {Task.IDH}
     assert set(plain.loss) == {Task.SEGMENTATION, Task.IDH}
     assert "p_grade" not in score_samples(network, samples[:1])[0].row()
+
+
+def test_a_network_of_patches_is_scored_by_windows(network, make_sample) -> None:
+    sample = make_sample(1)
+    prediction = predict_volume(
+        network, torch.from_numpy(sample.image_MXYZ)[None], torch.from_numpy(sample.present_M)[None], patch=(8, 8, 8)
+    )
+    (score,) = score_samples(network, [sample], patch=(8, 8, 8), precision="fp32")
+    (plain,) = score_samples(network, [sample], precision="fp32")
+    assert score.probability[Task.IDH] == float(prediction.idh_probability())
+    assert score.probability[Task.IDH] != plain.probability[Task.IDH]
+    assert all(math.isfinite(loss) for loss in score.loss.values())
+    (native,) = score_cases(network, [_case_of(sample)], lambda _: sample, patch=(8, 8, 8))
+    assert native.probability == score.probability
 
 
 def test_no_case_gives_an_empty_evaluation(network) -> None:
