@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     result: dict[str, Any] = {
+        "command": " ".join(("python benchmarks/whole_volume.py", *(sys.argv[1:] if arguments is None else arguments))),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         **{name: value for name, value in vars(options).items() if name not in {"out", "patches"}},
         "windows": {},
