@@ -9,7 +9,6 @@ reaches nothing, as in GmmasNetwork; a sample without any modality, which GmmasN
 Shape suffixes: B batch, M modality (order of MODALITIES), XYZ voxels.
 """
 
-
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
