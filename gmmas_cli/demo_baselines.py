@@ -32,7 +32,7 @@ from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.site import DataConfig, SiteConfig
 from gmmas_schema.vocabulary import Modality, Split
 from gmmas_workflows.evaluation import summarise
-from gmmas_workflows.local_rounds import run_local_rounds
+from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.initial_model import make_initial_model
 
@@ -76,9 +76,9 @@ def _train_and_test(folder: DemoFolder, config: FederationConfig, baseline: Base
     trainer = LocalTrainer(config.model, {Split.TRAIN: samples}, modalities=tuple(offered), site=baseline.name, threads=1)
     start, run = make_initial_model(config), f"baseline-{baseline.name}"
     plan = config.training.model_copy(update={"backbone": "any", "enhancing_needs_t1ce": "never"})
-    tensors = run_local_rounds(trainer, start, plan, rounds=baseline.rounds, seed=config.seed, run=run)
+    *_, last = local_rounds(trainer, start, plan, rounds=baseline.rounds, seed=config.seed, run=run)
     network = GmmasNetwork(config.model.network, modalities=trainer.modalities)
-    load_tensors(network, tensors)
+    load_tensors(network, last.tensors)
     return summarise(score_unseen(folder, network), split=Split.TEST, seed=0)
 
 

@@ -27,8 +27,40 @@ SHORT_NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2
 _REPLIES = (EventKind.REPLY_REFUSED, EventKind.REPLY_MISSING, EventKind.SITE_REFUSED, EventKind.ROUND_FAILED, EventKind.RUN_FAILED)
 
 
-class LiveRun:
-    """Shows a run's events. Use as a context: `with LiveRun(console, run_dir=folder) as live: live.update(event)`.
+class Redrawn:
+    """What is redrawn in place while it goes on, on a terminal; elsewhere nothing is drawn, and lines are printed instead. A context.
+
+    Args:
+        console: where to.
+        transient: take the picture away at the end.
+    """
+
+    def __init__(self, console: Console, *, transient: bool) -> None:
+        self._console = console
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_S, transient=transient)
+
+    def render(self) -> RenderableType:
+        """Return the picture of this moment."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Begin to redraw."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Draw for the last time."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class LiveRun(Redrawn):
+    """Shows a run's events; its last picture stays on the terminal.
+
+    Use as a context: `with LiveRun(console, run_dir=folder) as live: live.update(event)`.
 
     Args:
         console: where to.
@@ -37,10 +69,7 @@ class LiveRun:
 
     def __init__(self, console: Console, *, run_dir: Path | None = None) -> None:
         self.view = RunView(RoundReader(run_dir) if run_dir else None)
-        self._console = console
-        self._live: Live | None = None
-        if console.is_terminal:
-            self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_S)
+        super().__init__(console, transient=False)
 
     def update(self, event: Event) -> None:
         """Show one event."""
@@ -59,17 +88,6 @@ class LiveRun:
     def render(self) -> RenderableType:
         """Return the picture of this moment."""
         return draw_run(self.view, now=None if self.view.ended else time.time())
-
-    def __enter__(self) -> Self:
-        """Begin to redraw."""
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Leave the last picture on the terminal."""
-        if self._live is not None:
-            self._live.stop()
 
 
 def draw_run(view: RunView, *, now: float | None = None) -> Group:

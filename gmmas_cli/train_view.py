@@ -6,16 +6,14 @@ On a terminal the picture is redrawn in place; into a file or pipe one line per 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gmmas_cli.live import REFRESH_PER_S
+from gmmas_cli.live import Redrawn
 from gmmas_cli.run_view import RECENT_ROUNDS
 from gmmas_cli.screens import format_metrics, format_seconds
 from gmmas_schema.messages import SiteDescription
@@ -29,8 +27,8 @@ RECENT_STEPS: Final = 20
 """The speed shown within a round rests on the last steps."""
 
 
-class LiveTraining(TrainWatch):
-    """Shows a training. Use as a context, and give it to run_training as `watch`.
+class LiveTraining(Redrawn, TrainWatch):
+    """Shows a training; what came of it is told by others. Use as a context, and give it to run_training as `watch`.
 
     Args:
         console: where to.
@@ -39,17 +37,13 @@ class LiveTraining(TrainWatch):
     """
 
     def __init__(self, console: Console, config: TrainConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._config, self._clock = console, config, clock
+        self._config, self._clock = config, clock
         self._stage = "reading the cohorts"
         self._bar = (0, 1)
         self._records: list[TrainRound] = []
         self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS + 1)
         self._round_began: float | None = None
-        self._live = (
-            Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_S, transient=True)
-            if console.is_terminal
-            else None
-        )
+        super().__init__(console, transient=True)
 
     def prepare(self, done: int, total: int) -> None:
         """`done` of `total` cases are ready for training."""
@@ -90,17 +84,6 @@ class LiveTraining(TrainWatch):
         """Return the picture of this moment."""
         head = Text.assemble((self._config.name, "bold"), "  ", (self._stage, "cyan"))
         return Group(head, self._progress(), *self._losses(), *self._validation())
-
-    def __enter__(self) -> Self:
-        """Begin to redraw."""
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Take the picture away; what came of the training is told by others."""
-        if self._live is not None:
-            self._live.stop()
 
     @property
     def samples_per_s(self) -> float | None:

@@ -14,7 +14,7 @@ from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.training import LocalTrainer, Progress, ShouldStop, Tensors
 from strategies.exchange import tensors_down
-from strategies.uncertainty import closed_form
+from strategies.uncertainty import closed_form_tensors
 
 
 @dataclass(frozen=True)
@@ -78,35 +78,5 @@ def local_rounds(
         outcome = trainer.train(current, request, on_progress=report_step, should_stop=should_stop)
         current = current | outcome.tensors
         if plan.uncertainty_weighting == "closed_form":
-            weights = closed_form([(outcome.report.losses, outcome.report.labelled)])
-            current |= {f"uncertainty.{task}": np.array(value, np.float32) for task, value in weights.items()}
+            current |= closed_form_tensors([(outcome.report.losses, outcome.report.labelled)])
         yield LocalRound(current, outcome.report)
-
-
-def run_local_rounds(
-    trainer: LocalTrainer,
-    tensors: Mapping[str, np.ndarray],
-    plan: TrainingPlan,
-    *,
-    rounds: int,
-    seed: int,
-    run: str = "local",
-    evaluate: Split | None = None,
-    on_progress: Progress | None = None,
-    on_round: Callable[[SiteReport], None] | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Tensors:
-    """Train for `rounds` rounds, with arguments and errors as local_rounds; `on_round` is called with each round's report.
-
-    Returns:
-        The trained tensors, those of a network with `trainer.modalities`.
-    """
-    final: Tensors = {}
-    made = local_rounds(
-        trainer, tensors, plan, rounds=rounds, seed=seed, run=run, evaluate=evaluate, on_progress=on_progress, should_stop=should_stop
-    )
-    for each in made:
-        final = each.tensors
-        if on_round is not None:
-            on_round(each.report)
-    return final

@@ -35,7 +35,7 @@ from strategies.aggregation import RunningMean
 from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
 from strategies.server_step import make_step
-from strategies.uncertainty import closed_form
+from strategies.uncertainty import closed_form_tensors
 from strategies.weighting import choose_weighting
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class _Run:
             sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
             if not self._enough(sites, number, attempt):
                 continue
-            following = self._step(mean, tensors, previous, sites)
+            following, shares = self._step(mean, tensors, previous, sites), mean.shares()
             record = RoundRecord(
                 run=self._folder.run,
                 round=number,
@@ -135,7 +135,7 @@ class _Run:
                 attempt=attempt,
                 started_at=started_at,
                 seconds=self._timing.clock() - start,
-                sites=tuple(site.model_copy(update={"shares": mean.shares().get(site.site, {})}) for site in sites),
+                sites=tuple(site.model_copy(update={"shares": shares.get(site.site, {})}) for site in sites),
                 ready=ready,
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 model_sha256="",
@@ -153,7 +153,7 @@ class _Run:
         following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
         if self._config.training.uncertainty_weighting == "closed_form":
             good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
-            following |= {f"uncertainty.{task}": np.array(value, np.float32) for task, value in closed_form(good).items()}
+            following |= closed_form_tensors(good)
         return following
 
     def _keep(self, tensors: Tensors, record: RoundRecord) -> None:

@@ -9,6 +9,8 @@ no site's optimiser moves a number that means something for all. d is the floor 
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from gmmas_schema.federation import LOSS_FLOOR
 from gmmas_schema.vocabulary import TASKS, Task
 
@@ -27,3 +29,8 @@ def closed_form(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]
         if total:
             found[task] = math.log(math.fsum(loss * count for loss, count in pairs) / total + LOSS_FLOOR)
     return found
+
+
+def closed_form_tensors(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]]) -> dict[str, np.ndarray]:
+    """Return the model's tensors `uncertainty.<task>`, set to closed_form."""
+    return {f"uncertainty.{task}": np.array(value, np.float32) for task, value in closed_form(losses).items()}

@@ -75,11 +75,10 @@ class Experiment(FrozenModel):
         return self.model_copy(update={"arm": ""}) == other.model_copy(update={"arm": ""})
 
 
-class LearningPlan(FrozenModel):
-    """The benchmark (arms.yaml and phantoms.yaml).
+class ArmsFile(FrozenModel):
+    """Contents of arms.yaml.
 
     Attributes:
-        phantoms: the hospitals; their seed is that of the experiment.
         seeds: each has its own patients and its own initialisation.
         reference: arm that the others are compared with.
         upper_bound: arm that the ratio is taken to.
@@ -90,7 +89,6 @@ class LearningPlan(FrozenModel):
         arms: the rows.
     """
 
-    phantoms: PhantomSpec
     seeds: tuple[PositiveInt, ...] = Field(min_length=1)
     reference: str
     upper_bound: str
@@ -99,6 +97,16 @@ class LearningPlan(FrozenModel):
     split: SplitConfig
     federation: FederationConfig
     arms: tuple[Arm, ...] = Field(min_length=1)
+
+
+class LearningPlan(ArmsFile):
+    """The benchmark: arms.yaml and phantoms.yaml.
+
+    Attributes:
+        phantoms: the hospitals; their seed is that of the experiment.
+    """
+
+    phantoms: PhantomSpec
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "LearningPlan":
@@ -120,7 +128,7 @@ class LearningPlan(FrozenModel):
             ConfigError: one is missing or wrong; an arm does not fit the federation; or two arms are the same experiment.
         """
         phantoms = PhantomSpec.from_yaml(folder / "phantoms.yaml")
-        arms = _ArmsFile.from_yaml(folder / "arms.yaml")
+        arms = ArmsFile.from_yaml(folder / "arms.yaml")
         values = {name: getattr(arms, name) for name in type(arms).model_fields}
         plan = cls.parse(values | {"phantoms": phantoms}, where=folder / "arms.yaml")
         plan.check()
@@ -204,19 +212,6 @@ class LearningPlan(FrozenModel):
         if arm.participants == "labelled":
             return tuple(site.name for site in sites if any(share > 0 for share in site.labelled.values()))
         return tuple(site.name for site in sites if site.name in arm.participants)
-
-
-class _ArmsFile(FrozenModel):
-    """Contents of arms.yaml, before the hospitals are known."""
-
-    seeds: tuple[PositiveInt, ...]
-    reference: str
-    upper_bound: str
-    development: str
-    test: str
-    split: SplitConfig
-    federation: FederationConfig
-    arms: tuple[Arm, ...]
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:

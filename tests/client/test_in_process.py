@@ -15,7 +15,7 @@ from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, REQUIRED_TASKS, Modality, Split, Task
-from gmmas_workflows.local_rounds import run_local_rounds
+from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
 from server.events import EventLog
@@ -97,10 +97,10 @@ def test_a_federation_of_one_site_is_training_without_a_federation(tmp_path) -> 
     trainer, config = make_trainer("north"), make_config(1)
     folder = RunFolder.create(tmp_path / "run", config, run="r")
     result = run([trainer], folder)
-    alone = run_local_rounds(trainer, make_initial_model(config), config.training, rounds=2, seed=3, run="r")
+    *_, alone = local_rounds(trainer, make_initial_model(config), config.training, rounds=2, seed=3, run="r")
     federated = folder.load_round(2).tensors
-    assert set(federated) == set(alone)
-    for name, value in alone.items():
+    assert set(federated) == set(alone.tensors)
+    for name, value in alone.tensors.items():
         np.testing.assert_array_equal(federated[name], value)
     assert result.test is not None
     assert result.test.sites["north"].dice

@@ -6,24 +6,12 @@ import pytest
 
 from gmmas_cli.evaluate import mean_dice
 from gmmas_cli.main import run_program
-from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import load_weights, save_calibration, save_weights
+from gmmas_model.weights import load_weights, save_calibration
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.messages import Evaluation, Interval
-from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import Region, Split, Task
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
-
-
-@pytest.fixture(scope="module")
-def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network_config = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2)
-    definition = ModelDefinition(network=network_config, grid=GridConfig(spacing_mm=8.0, shape=(24, 24, 24)))
-    folder = tmp_path_factory.mktemp("weights")
-    tensors = {name: tensor.numpy().copy() for name, tensor in GmmasNetwork(definition.network).state_dict().items()}
-    save_weights(folder, tensors, definition)
-    return folder
 
 
 @pytest.fixture

@@ -5,22 +5,9 @@ from pathlib import Path
 import pytest
 
 from gmmas_cli.main import run_program
-from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import save_weights
-from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
 NAMES = ("t1", "t1ce", "t2", "flair", "seg")
-
-
-@pytest.fixture(scope="module")
-def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network_config = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2)
-    definition = ModelDefinition(network=network_config, grid=GridConfig(spacing_mm=8.0, shape=(24, 24, 24)))
-    folder = tmp_path_factory.mktemp("weights")
-    tensors = {name: tensor.numpy().copy() for name, tensor in GmmasNetwork(definition.network).state_dict().items()}
-    save_weights(folder, tensors, definition)
-    return folder
 
 
 @pytest.fixture

@@ -9,10 +9,13 @@ import torch
 
 from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
+from gmmas_model.weights import Weights
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split
+from gmmas_workflows.inference import CasePrediction, predict_case
+from tests.gmmas_workflows.predictions import CASE, random_weights
 
 SIDE = 16
 
@@ -32,6 +35,17 @@ def _one_thread() -> None:
 def definition() -> ModelDefinition:
     network = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_layers=1, transformer_heads=2)
     return ModelDefinition(network=network, grid=GridConfig(spacing_mm=8.0, shape=(SIDE, SIDE, SIDE)))
+
+
+@pytest.fixture(scope="module")
+def weights(definition: ModelDefinition) -> Weights:
+    """Random weights for the small real case."""
+    return random_weights(definition.model_copy(update={"grid": GridConfig(spacing_mm=8.0, shape=(24, 24, 24))}))
+
+
+@pytest.fixture(scope="module")
+def prediction(weights: Weights) -> CasePrediction:
+    return predict_case(CASE, weights, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -16,21 +16,11 @@ from gmmas_model.weights import Weights
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.inference import Flip, InferencePlan
-from gmmas_schema.model import GridConfig, ModelDefinition
+from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Layout, Modality, Region, Subtype, Task
 from gmmas_workflows.inference import predict_case, readable_modalities
 from gmmas_workflows.prediction_files import write_prediction
-from tests.gmmas_workflows.predictions import CASE, random_weights, weights_of
-
-
-@pytest.fixture(scope="module")
-def weights(definition) -> Weights:
-    return random_weights(definition.model_copy(update={"grid": GridConfig(spacing_mm=8.0, shape=(24, 24, 24))}))
-
-
-@pytest.fixture(scope="module")
-def prediction(weights):
-    return predict_case(CASE, weights, device="cpu")
+from tests.gmmas_workflows.predictions import CASE, weights_of
 
 
 def _shift(file: Path) -> None:

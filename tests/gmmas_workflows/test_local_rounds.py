@@ -3,9 +3,9 @@ import pytest
 
 from gmmas_schema.federation import LOSS_FLOOR, TrainingPlan
 from gmmas_schema.groups import group_of, groups_received
-from gmmas_schema.messages import Action, SiteReport, TaskRequest
+from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.vocabulary import Modality, Split, Task
-from gmmas_workflows.local_rounds import local_rounds, run_local_rounds
+from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
 
 PLAN = TrainingPlan(local_steps=2, batch_size=2, warmup_steps=1, precision="fp32")
@@ -20,18 +20,19 @@ def trainer(definition, make_sample) -> LocalTrainer:
 
 def test_rounds_chain_like_those_of_a_federation_of_one_site(trainer, definition, start) -> None:
     steps: list[tuple[int, int]] = []
-    reports: list[SiteReport] = []
-    final = run_local_rounds(
-        trainer,
-        start,
-        PLAN,
-        rounds=2,
-        seed=5,
-        run="alone",
-        evaluate=Split.VALIDATION,
-        on_progress=lambda *at: steps.append(at),
-        on_round=reports.append,
+    made = list(
+        local_rounds(
+            trainer,
+            start,
+            PLAN,
+            rounds=2,
+            seed=5,
+            run="alone",
+            evaluate=Split.VALIDATION,
+            on_progress=lambda *at: steps.append(at),
+        )
     )
+    final, reports = made[-1].tensors, [each.report for each in made]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [report.round for report in reports] == [1, 2]
     assert all(report.evaluation is not None for report in reports)
@@ -47,8 +48,8 @@ def test_rounds_chain_like_those_of_a_federation_of_one_site(trainer, definition
 
 def test_the_start_is_left_as_it_was(trainer, start) -> None:
     before = {name: value.copy() for name, value in start.items()}
-    final = run_local_rounds(trainer, start, PLAN, rounds=1, seed=0)
-    assert not any("t1" in name.split(".")[1] for name in final if name.startswith("encoders."))
+    (made,) = local_rounds(trainer, start, PLAN, rounds=1, seed=0)
+    assert not any("t1" in name.split(".")[1] for name in made.tensors if name.startswith("encoders."))
     for name, value in before.items():
         np.testing.assert_array_equal(start[name], value)
 

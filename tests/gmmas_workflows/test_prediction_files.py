@@ -7,27 +7,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gmmas_model.weights import Weights
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import InferencePlan
-from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import REGIONS, Region
 from gmmas_workflows.inference import predict_case
 from gmmas_workflows.prediction_files import write_prediction
-from tests.gmmas_workflows.predictions import CASE, random_weights
+from tests.gmmas_workflows.predictions import CASE
 
 FILES = {"segmentation.nii.gz", "probability_wt.nii.gz", "probability_tc.nii.gz", "probability_et.nii.gz", "findings.json", "overview.png"}
-
-
-@pytest.fixture(scope="module")
-def weights(definition) -> Weights:
-    return random_weights(definition.model_copy(update={"grid": GridConfig(spacing_mm=8.0, shape=(24, 24, 24))}))
-
-
-@pytest.fixture(scope="module")
-def prediction(weights):
-    return predict_case(CASE, weights, device="cpu")
 
 
 @pytest.fixture(scope="module")
