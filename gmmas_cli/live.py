@@ -116,6 +116,8 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         shown = format_metrics(view.validation.get(view.finished - 1, {}))
         took = format_seconds(event.detail.get("seconds", 0))
         return Text.assemble(clock, f"round {event.round} of {view.rounds} in {took}{left}  {shown}")
+    if event.kind is EventKind.ROUND_STARTED and view.readiness_change:
+        return Text.assemble(clock, f"round {event.round}: {view.readiness_change}")
     if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
         return None
     return Text.assemble(clock, view.stage)

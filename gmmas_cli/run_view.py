@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import REGIONS, TASKS, Region, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, TASKS, Region, Task
 from server.records import RoundRecord
 
 RECENT_ROUNDS: Final = 5
@@ -54,6 +54,8 @@ class RunView:
         self.name = ""
         self.run = ""
         self.stage = "waiting for the coordinator"
+        self.ready: frozenset[str] = frozenset()
+        self.readiness_change = ""
         self.rounds = 0
         self.finished = 0
         self.round: int | None = None
@@ -128,7 +130,11 @@ class RunView:
     def _start_round(self, event: Event) -> None:
         self.round = event.round
         attempt = int(event.detail.get("attempt", 1))
-        self.stage = f"round {event.round}: hospitals train" + (f" (attempt {attempt})" if attempt > 1 else "")
+        ready = frozenset(event.detail.get("ready", ()))
+        self.readiness_change = _describe_readiness(self.ready, ready)
+        self.ready = ready
+        unlabelled = ", unlabelled scans too" if ready else ""
+        self.stage = f"round {event.round}: hospitals train{unlabelled}" + (f" (attempt {attempt})" if attempt > 1 else "")
         asked = set(event.detail.get("sites", ()))
         for name in asked:
             self._row(name)
@@ -176,6 +182,14 @@ class RunView:
         message = event.message.partition("\n")[0].removesuffix(f" [{event.code}]")
         reason = " ".join(filter(None, [event.code, message]))
         self.faults.append(Fault(event.time, f"{what}: {reason}" if reason else what))
+
+
+def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
+    """Return what changed in what unlabelled scans teach; empty where nothing did."""
+    names = {region: region.upper() for region in REGIONS} | MARKER_NAMES
+    gained, lost = (", ".join(name for target, name in names.items() if target in targets) for targets in (after - before, before - after))
+    parts = [f"unlabelled scans now teach {gained}"] if gained else []
+    return "; ".join(parts + ([f"unlabelled scans no longer teach {lost}, which fell below the threshold"] if lost else []))
 
 
 def _set_accuracy(row: SiteRow, evaluation: Evaluation) -> None:

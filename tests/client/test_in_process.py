@@ -1,20 +1,16 @@
-import math
-
 import numpy as np
 import pytest
 from flwr.app import Message
 
 from client.in_process import InProcessSite
-from gmmas_data.samples import Sample
 from gmmas_model.temperature_fit import calibrate_weights
 from gmmas_model.weights import load_weights
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.errors import ReasonCode
-from gmmas_schema.federation import FedAvgStrategy, FederationConfig, QuorumConfig, TrainingPlan
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Action, TaskRequest
-from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, REQUIRED_TASKS, Modality, Split, Task
+from gmmas_schema.model import ModelDefinition
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, REQUIRED_TASKS, Split, Task
 from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
@@ -23,34 +19,8 @@ from server.initial_model import make_initial_model
 from server.local_grid import LocalGrid
 from server.rounds import run_federation
 from strategies.codec import Parcel, read_report, unpack_tensors, write_request
+from tests.client.tiny_sites import FLAIR_ONLY, TINY, make_config, make_sample, make_trainer, run
 from tests.server.simulated_sites import RecordingTracker
-
-SIDE = 8
-TINY = ModelDefinition(
-    network=NetworkConfig(channels=(2, 4), blocks=(1, 1), transformer_layers=1, transformer_heads=2),
-    grid=GridConfig(spacing_mm=8.0, shape=(SIDE, SIDE, SIDE)),
-)
-FLAIR_ONLY = (Modality.FLAIR,)
-
-
-def make_sample(number: int, modalities=MODALITIES, **labels: float) -> Sample:
-    rng = np.random.default_rng(number)
-    regions_RXYZ = np.zeros((3, SIDE, SIDE, SIDE), np.uint8)
-    regions_RXYZ[:, 2:6, 2:6, 2:6] = 1
-    present_M = np.array([m in modalities for m in MODALITIES])
-    image_MXYZ = rng.normal(size=(4, SIDE, SIDE, SIDE)).astype(np.float32) * present_M[:, None, None, None]
-    affine = np.diag([8.0, 8, 8, 1])
-    idh, codeletion = float(number % 2), math.nan
-    return Sample(f"c{number}", f"p{number}", image_MXYZ, present_M, regions_RXYZ, idh, codeletion, affine, affine, (8, 8, 8), **labels)
-
-
-def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0, model: ModelDefinition = TINY, **labels: float) -> LocalTrainer:
-    samples = {
-        Split.TRAIN: [make_sample(first + n, modalities, **labels) for n in range(3)],
-        Split.VALIDATION: [make_sample(first + 3, modalities, **labels)],
-        Split.TEST: [make_sample(first + 4, modalities, **labels)],
-    }
-    return LocalTrainer(model, samples, modalities=modalities, site=site, device="cpu", threads=1)
 
 
 def calibrating_trainer(site: str, numbers) -> LocalTrainer:
@@ -58,12 +28,6 @@ def calibrating_trainer(site: str, numbers) -> LocalTrainer:
     samples = {Split.TRAIN: [make_sample(0)], Split.VALIDATION: [make_sample(1)], Split.TEST: [make_sample(n + 50) for n in (2, 3)]}
     samples[Split.CALIBRATION] = [make_sample(n) for n in numbers]
     return LocalTrainer(TINY, samples, modalities=MODALITIES, site=site, device="cpu", threads=1)
-
-
-def make_config(sites: int, model: ModelDefinition = TINY) -> FederationConfig:
-    quorum = QuorumConfig(sites=sites, replies=sites, round_attempts=1)
-    plan = TrainingPlan(local_steps=2, warmup_steps=1, precision="fp32")
-    return FederationConfig(name="t", seed=3, rounds=2, model=model, training=plan, strategy=FedAvgStrategy(), quorum=quorum)
 
 
 def test_two_hospitals_calibrate_as_one_place_with_all_their_patients(tmp_path) -> None:
@@ -86,11 +50,6 @@ def test_two_hospitals_calibrate_as_one_place_with_all_their_patients(tmp_path) 
         assert found.reliability.after.ece == pytest.approx(expected.heads[head].reliability.after.ece, rel=1e-6)
         assert found.abstention == pytest.approx(expected.heads[head].abstention)
         assert found.test.before.total == pytest.approx(4)
-
-
-def run(trainers, folder: RunFolder):
-    grid = LocalGrid({node: InProcessSite(trainer) for node, trainer in enumerate(trainers, start=10)})
-    return run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path))
 
 
 def test_a_federation_of_one_site_is_training_without_a_federation(tmp_path) -> None:

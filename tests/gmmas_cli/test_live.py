@@ -3,7 +3,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gmmas_cli.live import LiveRun, RoundReader, draw_run
+from gmmas_cli.live import LiveRun, RoundReader, describe_event, draw_run
 from gmmas_cli.run_view import RunView
 from gmmas_cli.screens import format_bytes, format_clock, format_metrics, format_seconds
 from gmmas_schema.events import EventKind
@@ -27,6 +27,22 @@ def test_a_pipe_gets_one_line_per_event_that_matters() -> None:
         "round 2 of 3 in 25 s, about 20 s left  Dice WT 0.600 TC 0.300  AUC IDH 0.800",
     ]
     assert out.getvalue().splitlines()[-1] == "the demo tests the model"
+
+
+def test_what_unlabelled_scans_teach_is_told_where_it_changes() -> None:
+    view, lines = RunView(), []
+    for number, ready in enumerate([(), ("wt",), ("wt",), ("wt", "tc", "idh"), ("idh",)], start=1):
+        each = event(EventKind.ROUND_STARTED, number, number=number, attempt=1, sites=["north"], ready=dict.fromkeys(ready, 0.5))
+        view.update(each)
+        lines.append(describe_event(each, view))
+        assert ("unlabelled scans too" in view.stage) == bool(ready)
+    assert [line and line.plain.split(" ", 1)[1] for line in lines] == [
+        None,
+        "round 2: unlabelled scans now teach WT",
+        None,
+        "round 4: unlabelled scans now teach TC, IDH",
+        "round 5: unlabelled scans no longer teach WT, TC, which fell below the threshold",
+    ]
 
 
 def test_a_terminal_keeps_the_last_picture() -> None:
