@@ -28,6 +28,7 @@ def test_every_command_has_its_module_and_its_help() -> None:
     lines = [line for line in done.stderr.splitlines() if line.split(" ")[0] in COMMANDS]
     assert lines == [f"{name} 0" for name in COMMANDS]
     assert done.stdout.count("Usage: gmmas ") == len(COMMANDS)
+    assert "Folder of one case, with any of its sequences." in done.stdout  # positional arguments are explained too
     assert "--install-completion" not in done.stdout
 
 
