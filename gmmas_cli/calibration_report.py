@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from pydantic import Field
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from gmmas_schema.base import FrozenModel
-from gmmas_schema.calibration import Calibration, Head, ReliabilityPair
+from gmmas_schema.calibration import Abstention, Calibration, Head, ReliabilityPair
 from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, Region, Task
 
 FIT, TEST = "hospitals, fit", "hospitals, test"
@@ -64,30 +66,39 @@ def summarise_calibration(
             nll_before=known.nll_before,
             nll_after=known.nll_after,
             error=_errors(own | pairs),
-            abstention=known.abstention.note if known.abstention is not None else "",
+            abstention=_when_open(known.abstention) if known.abstention is not None else "",
         )
     return summaries
 
 
-def calibration_table(heads: Mapping[Region | Task, HeadSummary], *, title: str) -> Table:
-    """Return a table with one row per head."""
+def calibration_table(heads: Mapping[Region | Task, HeadSummary], *, title: str) -> Group:
+    """Return a table that fits 80 columns, one row per head, and below it when the markers are left open."""
     table = Table(
         title=title,
-        caption="ECE: mean gap between confidence and share of right answers, in 15 bins; of a marker with few patients it says little",
+        caption="ECE: mean gap between confidence and share of right answers, in 15 bins;\n"
+        "in brackets the patients: of a marker with few of them it says little",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("head")
     table.add_column("temperature", justify="right")
     sources = list(dict.fromkeys(source for found in heads.values() for source in found.error))
     for source in sources:
         table.add_column(f"ECE {source}", justify="right")
-    abstentions = any(found.abstention for found in heads.values())
-    if abstentions:
-        table.add_column("left open")
     for head, found in heads.items():
-        name = head.upper() if isinstance(head, Region) else MARKER_NAMES[head]
-        cells = [_temperature(found), *(_error(found.error.get(source)) for source in sources)]
-        table.add_row(name, *cells, *([found.abstention or "–"] if abstentions else []))
-    return table
+        table.add_row(_name(head), _temperature(found), *(_error(found.error.get(source)) for source in sources))
+    return Group(table, *(f"{_name(head)} is {found.abstention}" for head, found in heads.items() if found.abstention))
+
+
+def _when_open(abstention: Abstention) -> str:
+    """Return when a marker is left open, and why."""
+    below = f"left open below a confidence of {abstention.threshold:.2f}" if abstention.threshold is not None else ""
+    rule = {"always": "always left open", "never": "never left open", "below": below}[abstention.rule]
+    return f"{rule}: {abstention.note}" if abstention.note else rule
+
+
+def _name(head: Region | Task) -> str:
+    return head.upper() if isinstance(head, Region) else MARKER_NAMES[head]
 
 
 def _errors(pairs: Mapping[str, ReliabilityPair]) -> dict[str, CalibrationError]:
@@ -106,5 +117,5 @@ def _temperature(found: HeadSummary) -> str:
 def _error(error: CalibrationError | None) -> str:
     if error is None or error.before is None:
         return "–"
-    moved = f" → {error.after:.3f}" if error.after is not None and error.after != error.before else ""
-    return f"{error.before:.3f}{moved} (n {error.patients:.0f})"
+    moved = f"→{error.after:.3f}" if error.after is not None and error.after != error.before else ""
+    return f"{error.before:.3f}{moved} ({error.patients:.0f})"

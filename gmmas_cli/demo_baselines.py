@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from rich.console import Console
 
+from gmmas_cli.accuracy_report import accuracy_table, markdown_table
 from gmmas_cli.demo_deployment import DemoFolder, training_sites
-from gmmas_cli.demo_report import accuracy_table, markdown_table
 from gmmas_cli.demo_unseen import sample_cache, score_unseen
 from gmmas_cli.progress import progress_bar
 from gmmas_data.layouts import read_cohort
@@ -58,7 +58,7 @@ def run_baselines(console: Console, folder: DemoFolder, spec: PhantomSpec, confi
         processes = len(os.sched_getaffinity(0))
         measured = map_in_processes(partial(_train_and_test, folder, config), baselines, processes=processes, on_progress=update)
     rows = {"federated": federated} | {baseline.name: result for baseline, result in zip(baselines, measured, strict=True)}
-    console.print(accuracy_table(rows, title="unseen hospital: federated against pooled and alone"))
+    console.print(accuracy_table(rows, title="unseen hospital: federated against pooled and alone", first="model"))
     write_atomic(folder.path / "baselines.md", markdown_table(rows).encode(), mode=0o644)
     content = {name: evaluation.model_dump(mode="json") for name, evaluation in rows.items()}
     write_atomic(folder.path / "baselines.json", json.dumps(content, indent=1).encode() + b"\n", mode=0o644)

@@ -1,30 +1,23 @@
 """What the demo shows at its end: the table, summary.json, the contact sheet, the learning curves."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
 
+from gmmas_cli.accuracy_report import accuracy_table
 from gmmas_cli.calibration_report import HeadSummary, calibration_table
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Head
 from gmmas_schema.federation import FederationConfig
-from gmmas_schema.messages import Evaluation, Interval
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, REQUIRED_TASKS, Region, Task
+from gmmas_schema.messages import Evaluation
+from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, REQUIRED_TASKS, Task
 from server.checkpoint import RunFolder
 from server.records import RoundRecord
-
-COLUMNS: dict[str, tuple[str, Region | Task]] = {
-    **{f"Dice {region.upper()}": ("dice", region) for region in REGIONS},
-    **{f"AUC {name}": ("auc", task) for task, name in MARKER_NAMES.items()},
-}
-
 
 PROGRAMS = Path(sys.executable).parent
 """Where this environment's commands are."""
@@ -73,29 +66,6 @@ def traffic(records: Sequence[RoundRecord]) -> dict[str, dict[str, int]]:
     return total
 
 
-def accuracy_table(rows: Mapping[str, Evaluation], *, title: str) -> Table:
-    """Return a table with one row per cohort: means or AUCs with their 95 % bootstrap intervals."""
-    table = Table(title=title, caption="95 % bootstrap intervals over patients; a dash: no such label, or one class only")
-    table.add_column("held-out patients")
-    table.add_column("n", justify="right")
-    columns = _columns(rows)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, evaluation in rows.items():
-        table.add_row(name, str(evaluation.cases), *(interval_text(_interval(evaluation, key)) for key in columns.values()))
-    return table
-
-
-def markdown_table(rows: Mapping[str, Evaluation]) -> str:
-    """Return the same table as Markdown."""
-    columns = _columns(rows)
-    lines = ["| model or cohort | n | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
-    for name, evaluation in rows.items():
-        cells = [interval_text(_interval(evaluation, key)) for key in columns.values()]
-        lines.append(f"| {name} | {evaluation.cases} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def write_summary(folder: DemoFolder, summary: DemoSummary) -> None:
     """Write summary.json."""
     write_atomic(folder.path / "summary.json", summary.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
@@ -124,7 +94,7 @@ def write_curves(folder: DemoFolder, records: Sequence[RoundRecord]) -> Path:
                 if task in site.losses:
                     lines.setdefault(site.site, []).append((record.round, site.losses[task]))
         if lines or task in REQUIRED_TASKS:
-            panels[f"training loss: {task}"] = lines
+            panels[f"training loss: {MARKER_NAMES.get(task, task)}"] = lines
     path = folder.path / "learning-curves.png"
     learning_curves(panels, path)
     return path
@@ -156,24 +126,3 @@ def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary) -> 
     }
     for name, place in places.items():
         console.print(f"{name:<15}{place}", soft_wrap=True, highlight=False)
-
-
-def _columns(rows: Mapping[str, Evaluation]) -> dict[str, tuple[str, Region | Task]]:
-    """Return the columns to show: an optional marker only where a row has it."""
-    found = {task for evaluation in rows.values() for task in evaluation.auc}
-    return {column: key for column, key in COLUMNS.items() if key[0] == "dice" or key[1] in REQUIRED_TASKS or key[1] in found}
-
-
-def _interval(evaluation: Evaluation, key: tuple[str, Region | Task]) -> Interval | None:
-    kind, name = key
-    found: Mapping[Any, Interval] = evaluation.dice if kind == "dice" else evaluation.auc
-    return found.get(name)
-
-
-def interval_text(interval: Interval | None) -> str:
-    """Return a value with its interval, or a dash."""
-    if interval is None or interval.value is None:
-        return "–"
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.2f}"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

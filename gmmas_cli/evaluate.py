@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from gmmas_cli.accuracy_report import accuracy_table
 from gmmas_cli.calibration_report import HeadSummary, calibration_table, summarise_calibration
-from gmmas_cli.demo_report import accuracy_table
 from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
 from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
@@ -74,7 +74,7 @@ def evaluate(
     for case_id in bad:
         console.print(f"left out {case_id}: it fails the quality gate (`gmmas data check` says why)", style="yellow")
     rows = {name: summarise(found, split=Split.TEST, seed=0) for name, found in scores.items()}
-    console.print(accuracy_table(rows, title=f"{len(cases) - len(bad)} cases, by sequences shown"))
+    console.print(accuracy_table(rows, title=f"{len(cases) - len(bad)} cases, by sequences shown", first="sequences"))
     if subsets is Subsets.ALL:
         console.print("mean Dice over the subsets: " + "  ".join(f"{r.upper()} {v:.3f}" for r, v in mean_dice(rows).items()))
     heads = summarise_calibration(weights.calibration, {COHORT: reliability_of(collector.statistics(split=Split.TEST))})

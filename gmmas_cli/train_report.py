@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gmmas_cli.demo_report import PROGRAMS, accuracy_table
+from gmmas_cli.accuracy_report import accuracy_table
+from gmmas_cli.demo_report import PROGRAMS
 from gmmas_cli.screens import METRICS, format_metrics, format_seconds
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.standalone import POOLED

@@ -51,11 +51,11 @@ def test_errors_stand_by_whose_patients_they_are() -> None:
     assert heads[Task.CODELETION].note.startswith("not fitted: 4")
     assert heads[Task.MGMT].temperature is None
     text = shown(heads)
-    assert "0.200 → 0.030 (n 8)" in text
-    assert "0.400 (n 5)" in text
+    assert "0.200→0.030 (8)" in text
+    assert "0.400 (5)" in text
     row = next(line for line in text.splitlines() if "1p/19q" in line)
     assert "not fitted" in row
-    assert "no threshold" in row
+    assert "1p/19q is never left open: no threshold" in text
 
 
 def test_an_uncalibrated_model_has_errors_and_no_temperature() -> None:

@@ -1,51 +1,23 @@
 """What the demo shows and what it may delete; the demo itself runs in tests/integration, in small."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from gmmas_cli.demo import delete_demo, demo
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder, prepare_deployment, public_key, training_sites
-from gmmas_cli.demo_report import DemoSummary, accuracy_table, markdown_table, write_summary
+from gmmas_cli.demo_report import DemoSummary, write_summary
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import Modality, Region, Split, Task
+from gmmas_schema.vocabulary import Modality, Region, Split
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
 
-EVALUATION = Evaluation(
-    split=Split.TEST,
-    cases=16,
-    dice={Region.WT: Interval(value=0.81, low=0.7, high=0.9, n=16)},
-    auc={Task.IDH: Interval(value=None, n=3)},
-)
-
-
-def test_table_shows_values_with_intervals_and_a_dash_for_what_is_not_defined() -> None:
-    text = markdown_table({"unseen": EVALUATION})
-    assert "| unseen | 16 | 0.81 [0.70, 0.90] | – | – | – | – |" in text
-
-
-def test_terminal_and_markdown_tables_have_the_same_cells() -> None:
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(accuracy_table({"unseen": EVALUATION}, title="t"))
-    shown = console.export_text()
-    assert "0.81 [0.70, 0.90]" in shown
-    assert shown.count("–") == 4
-
-
-def test_an_optional_marker_has_a_column_where_it_was_judged() -> None:
-    judged = EVALUATION.model_copy(update={"auc": {Task.GRADE: Interval(value=0.75, n=9)}})
-    text = markdown_table({"unseen": EVALUATION, "north": judged})
-    assert "| AUC 1p/19q | AUC grade |" in text
-    assert text.splitlines()[-1].endswith("| – | – | 0.75 |")
-    assert "MGMT" not in text
+EVALUATION = Evaluation(split=Split.TEST, cases=16, dice={Region.WT: Interval(value=0.81, low=0.7, high=0.9, n=16)})
 
 
 def test_fresh_deletes_a_demo(tmp_path: Path) -> None:
