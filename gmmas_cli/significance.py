@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmmas_cli.demo_report import COLUMNS, interval_text
+from gmmas_cli.accuracy_report import COLUMNS, interval_text
 from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
 from gmmas_cli.progress import progress_bar
 from gmmas_data.layouts import read_cohort
