@@ -169,7 +169,7 @@ def score_cases(
                 observe(sample, raw)
             prediction = calibrate_prediction(raw, temperatures) if temperatures else raw
             restored_RXYZ = restore_to_native(prediction.region_probability()[0].cpu().numpy(), sample, order=1)
-            predicted_RXYZ = threshold(restored_RXYZ, calibrated=bool(temperatures))
+            predicted_RXYZ = threshold(restored_RXYZ)
             scores.append(_score(sample, prediction, predicted_RXYZ, native_regions(case)))
         if on_progress is not None:
             on_progress(done + 1, len(cases))
@@ -197,15 +197,16 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evalua
     )
 
 
-def threshold(probability_RXYZ: NDArray[np.float32], *, calibrated: bool = False) -> NDArray[np.bool_]:
-    """Return binary regions; a voxel outside a region's parent is left out of it.
+def threshold(probability_RXYZ: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return binary regions, decided by the probability given the parent: p_WT, p_TC / p_WT and p_ET / p_TC above 1/2.
+
+    No temperature changes the side of 1/2 a conditional probability is on. The probability itself falls below 1/2 where a head is worth
+    little, and its region would vanish from the segmentation (docs/decisions/0006). A voxel outside a region's parent is left out of it.
 
     Args:
         probability_RXYZ: nested.
-        calibrated: decide by the probability given the parent, p_TC / p_WT and p_ET / p_TC, whose side of 1/2 no temperature changes. The
-            probability itself falls below 1/2 where a head is worth little, and its region would vanish from the segmentation.
     """
-    parent_RXYZ = np.concatenate([np.ones_like(probability_RXYZ[:1]), probability_RXYZ[:-1]]) if calibrated else 1.0
+    parent_RXYZ = np.concatenate([np.ones_like(probability_RXYZ[:1]), probability_RXYZ[:-1]])
     regions_RXYZ: NDArray[np.bool_] = np.logical_and.accumulate(probability_RXYZ > THRESHOLD * parent_RXYZ, axis=0)
     return regions_RXYZ
 

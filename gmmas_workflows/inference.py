@@ -102,7 +102,7 @@ def predict_case(
         on_progress=progress_of_part(on_progress, 0, parts),
     )
     probability_RIJK = _restore_rounded(answer.regions_BRXYZ[0], sample)
-    regions_RIJK = threshold(probability_RIJK, calibrated=bool(weights.temperatures))
+    regions_RIJK = threshold(probability_RIJK)
     spread = _spread(network, batch, weights, plan, progress_of_part(on_progress, 1, parts)) if plan.passes else None
     probability = {task: float(probability_B) for task, probability_B in answer.markers.items()}
     voxel_ml = abs(float(np.linalg.det(sample.native_affine[:3, :3]))) / 1000

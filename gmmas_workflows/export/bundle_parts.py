@@ -146,14 +146,7 @@ class RestoreRegions(Transform):  # type: ignore[misc]
 
 
 class LabelRegions(Transform):  # type: ignore[misc]
-    """From region probabilities to the label values of the case's layout.
-
-    Args:
-        calibrated: whether temperatures went into the probabilities; as in gmmas_workflows.evaluation.threshold.
-    """
-
-    def __init__(self, *, calibrated: bool = False) -> None:
-        self.calibrated = calibrated
+    """From region probabilities to the label values of the case's layout."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the data with `segmentation`, a MetaTensor of uint8 (1, I, J, K).
@@ -162,7 +155,7 @@ class LabelRegions(Transform):  # type: ignore[misc]
             data: what RestoreRegions returned.
         """
         regions = data["regions"]
-        regions_RIJK = threshold(regions.numpy(), calibrated=self.calibrated)
+        regions_RIJK = threshold(regions.numpy())
         labels_IJK = labels_of(regions_RIJK, layout=Layout(regions.meta["layout"]))
         meta = {"filename_or_obj": regions.meta["filename_or_obj"]}
         return {**data, "segmentation": MetaTensor(torch.from_numpy(labels_IJK)[None], affine=regions.affine, meta=meta)}

@@ -199,8 +199,8 @@ def test_no_temperature_moves_an_outline(logits, temperatures) -> None:
     assume(all(abs(logit) > 1e-3 for logit in logits))
     hot = torch.tensor(logits).div(torch.tensor(temperatures)).sigmoid().cumprod(0).reshape(3, 1, 1, 1).numpy()
     plain = torch.tensor(logits).sigmoid().cumprod(0).reshape(3, 1, 1, 1).numpy()
-    np.testing.assert_array_equal(threshold(hot, calibrated=True), threshold(plain, calibrated=True))
-    assert threshold(plain, calibrated=True).ravel().tolist() == np.logical_and.accumulate(np.array(logits) > 0).tolist()
+    np.testing.assert_array_equal(threshold(hot), threshold(plain))
+    assert threshold(plain).ravel().tolist() == np.logical_and.accumulate(np.array(logits) > 0).tolist()
 
 
 def test_subsets_are_all_fifteen_largest_first() -> None:

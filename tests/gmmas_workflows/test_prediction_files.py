@@ -11,6 +11,7 @@ from gmmas_schema.errors import ConfigError
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import InferencePlan
 from gmmas_schema.vocabulary import REGIONS, Region
+from gmmas_workflows.evaluation import threshold
 from gmmas_workflows.inference import predict_case
 from gmmas_workflows.prediction_files import write_prediction
 from tests.gmmas_workflows.predictions import CASE
@@ -51,9 +52,10 @@ def test_labels_regions_and_volumes_agree(written) -> None:
     members = {Region.WT: (1, 2, 4), Region.TC: (1, 4), Region.ET: (4,)}
     findings = Findings.model_validate_json((written / "findings.json").read_bytes())
     voxel_ml = abs(np.linalg.det(nib.load(written / "segmentation.nii.gz").affine[:3, :3])) / 1000
-    for region, probability in zip(REGIONS, probabilities, strict=True):
+    outlines = threshold(np.stack(probabilities))
+    for region, outline in zip(REGIONS, outlines, strict=True):
         mask = np.isin(labels, members[region])
-        np.testing.assert_array_equal(mask, probability > 0.5)
+        np.testing.assert_array_equal(mask, outline)
         assert findings.volume_ml[region] == pytest.approx(mask.sum() * voxel_ml)
     assert findings.volume_ml[Region.WT] > findings.volume_ml[Region.TC] > findings.volume_ml[Region.ET] > 0
 
