@@ -1,7 +1,7 @@
 """A prediction's folder, which appears as a whole or not at all.
 
     segmentation.nii.gz                      labels in the values of the case's layout (enhancing tumour 4 in BraTS 2021, 3 in 2023)
-    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001; the segmentation is that of gmmas_workflows.evaluation.threshold
+    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001; segmented by gmmas_workflows.evaluation.threshold
     uncertainty.nii.gz                       where it was asked for: entropy of the Monte-Carlo mean, float32 in [0, 1], rounded to 0.001
     findings.json                            gmmas_schema.findings.Findings
     overview.png                             the same at a glance
