@@ -1,11 +1,11 @@
 """The report of an evaluation: what the trainer measured, with the counts that the coordinator checks it against."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.messages import SiteReport, TaskRequest
 from gmmas_workflows.training import LocalTrainer
 
@@ -22,8 +22,9 @@ def report_evaluation(
     Raises:
         ProtocolError, ModelError, GmmasError: as LocalTrainer.evaluate.
     """
-    start = time.perf_counter()
-    evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
+    watch = Stopwatch()
+    with watch.stage("evaluate"):
+        evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
     description = trainer.describe()
     return SiteReport(
         site=description.site,
@@ -35,6 +36,7 @@ def report_evaluation(
         labelled=description.labelled,
         evaluation=evaluation,
         calibration=calibration,
-        seconds={"evaluate": time.perf_counter() - start},
+        seconds=watch.seconds,
+        cpu_seconds=watch.cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
     )

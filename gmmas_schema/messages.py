@@ -128,6 +128,7 @@ class SiteReport(FrozenModel):
         steps: optimiser steps made.
         calibration: sums over patients, where the request asked for them.
         seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `anchors`, `train`).
+        cpu_seconds: processor seconds of the trainer's process over the request, all threads.
         peak_memory_mib: largest resident memory of the trainer so far.
     """
 
@@ -145,4 +146,5 @@ class SiteReport(FrozenModel):
     evaluation: Evaluation | None = None
     calibration: CalibrationStatistics | None = None
     seconds: dict[str, float] = {}
+    cpu_seconds: float = Field(default=0, ge=0)
     peak_memory_mib: float = Field(default=0, ge=0)

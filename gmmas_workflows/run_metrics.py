@@ -65,13 +65,21 @@ class Trained(Protocol):
         """Wall seconds by stage."""
 
     @property
+    def cpu_seconds(self) -> float:
+        """Processor seconds."""
+
+    @property
     def peak_memory_mib(self) -> float:
         """Largest resident memory so far."""
 
 
 def trained_metrics(trained: Trained) -> dict[str, float]:
     """Return one site's part in a round: cases, memory, seconds by stage, training losses, pseudo-labels."""
-    metrics: dict[str, float] = {"cases": trained.cases, "peak_memory_mib": trained.peak_memory_mib}
+    metrics: dict[str, float] = {
+        "cases": trained.cases,
+        "cpu_seconds": trained.cpu_seconds,
+        "peak_memory_mib": trained.peak_memory_mib,
+    }
     metrics |= {f"seconds_{stage}": value for stage, value in trained.seconds.items()}
     metrics |= {f"train_loss_{task}": value for task, value in trained.losses.items()}
     for target, ledger in trained.pseudo_labels.items():

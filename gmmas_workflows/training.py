@@ -8,10 +8,9 @@ Groups of tensors that the site receives but does not send (gmmas_schema.groups)
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
@@ -24,6 +23,7 @@ from gmmas_model.losses import LossTerms
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
@@ -52,20 +52,6 @@ class TrainOutcome:
 
     tensors: Tensors
     report: SiteReport
-
-
-@dataclass
-class _Stopwatch:
-    """Wall seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the stage."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @contextmanager
@@ -174,7 +160,7 @@ class LocalTrainer:
             ModelError: the tensors are not those of this site's network, or the loss or a gradient is not finite.
             GmmasError: code CANCELLED after `should_stop` said so; code OUT_OF_MEMORY.
         """
-        watch = _Stopwatch()
+        watch = Stopwatch()
         plan = self._check(request).plan
         if plan is None:
             raise ProtocolError("a training request has no plan", got="none", expected="a TrainingPlan", remedy="update the coordinator")
@@ -230,6 +216,7 @@ class LocalTrainer:
             steps=steps,
             evaluation=evaluation,
             seconds=watch.seconds,
+            cpu_seconds=watch.cpu_seconds,
             peak_memory_mib=peak_memory_mib(),
         )
         return TrainOutcome(changed, report)

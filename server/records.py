@@ -37,6 +37,7 @@ class SiteRecord(FrozenModel):
         code: reason, where the outcome is not accepted.
         round_trip_s: seconds from the push of the request to the end of folding the reply in.
         seconds: wall seconds at the site by stage, as it reports them.
+        cpu_seconds: processor seconds of the site's trainer over the request.
         bytes_down: bytes of tensors and documents sent to the site.
         bytes_up: bytes of tensors and documents it sent.
         pseudo_labels: what the site's unlabelled cases gave, per target.
@@ -60,6 +61,7 @@ class SiteRecord(FrozenModel):
     seconds: dict[str, float] = Field(default_factory=dict)
     bytes_down: int = Field(default=0, ge=0)
     bytes_up: int = Field(default=0, ge=0)
+    cpu_seconds: float = Field(default=0, ge=0)
     peak_memory_mib: float = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
     calibration: CalibrationStatistics | None = None

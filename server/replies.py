@@ -93,7 +93,9 @@ class Enquiry:
         return record
 
     def _tell(self, record: SiteRecord, message: str) -> None:
-        detail = record.model_dump(mode="json", include={"bytes_down", "bytes_up", "round_trip_s", "seconds", "losses", "peak_memory_mib"})
+        detail = record.model_dump(
+            mode="json", include={"bytes_down", "bytes_up", "round_trip_s", "seconds", "cpu_seconds", "losses", "peak_memory_mib"}
+        )
         detail |= {"action": self._request.action.value, "split": self._request.evaluate, "outcome": record.outcome}
         self._events.emit(
             _KINDS[record.outcome], round=self._request.round, site=record.site, code=record.code, message=message, detail=detail
@@ -106,6 +108,6 @@ def _modalities(entry: tuple[str, Member]) -> tuple[Modality, ...]:
 
 def _accept(record: SiteRecord, report: SiteReport) -> SiteRecord:
     """Return the record of a counted reply with what the site reported."""
-    counts = ("modalities", "cases", "labelled", "pseudo_labels", "steps", "seconds", "peak_memory_mib")
+    counts = ("modalities", "cases", "labelled", "pseudo_labels", "steps", "seconds", "cpu_seconds", "peak_memory_mib")
     fields = (*counts, "losses", "evaluation", "calibration")
     return record.model_copy(update={"outcome": Outcome.ACCEPTED} | {name: getattr(report, name) for name in fields})

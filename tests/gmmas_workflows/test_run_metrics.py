@@ -46,12 +46,14 @@ def test_who_trained_tells_losses_seconds_and_the_ledger_of_pseudo_labels() -> N
         losses={Task.IDH: 0.25},
         seconds={"train": 3.0},
         pseudo_labels={Task.IDH: ledger},
+        cpu_seconds=5.0,
         peak_memory_mib=100.0,
     )
     metrics = trained_metrics(report)
     assert metrics["cases"] == 10
     assert metrics["train_loss_idh"] == 0.25
     assert metrics["seconds_train"] == 3.0
+    assert metrics["cpu_seconds"] == 5.0
     assert {name: value for name, value in metrics.items() if name.startswith("pseudo_")} == {
         "pseudo_idh_offered": 4,
         "pseudo_idh_accepted": 3,

@@ -155,6 +155,7 @@ def test_the_report_counts_what_was_done(make_trainer, make_request, make_sample
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {"load", "train"} == set(report.seconds)
     assert report.peak_memory_mib > 50
+    assert 0 < report.cpu_seconds < 60
     assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in outcome.tensors.values())
     assert {name: value.shape for name, value in outcome.tensors.items()} == {name: start[name].shape for name in outcome.tensors}
 
