@@ -2,6 +2,7 @@
 
 <state>/trainer.sock      the trainer's Unix socket, rights 0600
 <state>/cache/            preprocessed cases
+<state>/training/         what is carried from round to round (gmmas_workflows.site_state)
 <state>/flower/           FLWR_HOME of SuperNode and executor
 <state>/loopback/         TLS between SuperNode and executor, and the secret they share
 <state>/logs/             one file per process; patient identifiers and paths may stand there, so they never leave the site
@@ -47,6 +48,11 @@ class NodeFolder:
     def cache(self) -> Path:
         """Folder of preprocessed cases."""
         return self.root / "cache"
+
+    @property
+    def training(self) -> Path:
+        """Folder of what is carried from round to round."""
+        return self.root.absolute() / "training"
 
     @property
     def flower(self) -> Path:

@@ -1,0 +1,126 @@
+"""What a site carries from round to round: named tensors that belong to one run and one round, whole on disk or not there.
+
+Training itself carries nothing (docs/decisions/0003). What does, such as the error that a lossy wire has left over, keeps it here in one
+form, so that a repeated round starts where it started before:
+
+    round r starts from the newest state that a round before r of the same run has ended with, and ends with one of its own
+
+The states of the last KEEP rounds stay. A coordinator that was killed and resumed asks for round r again: its start is still there, and
+the round gives the same bits. A state of another run, or of round r itself or a later one, is never used. A state that is missing or
+damaged is no state: a node does not stop for it, it starts that part anew.
+
+No torch: the processes of a node that hold none use it too.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from gmmas_runtime.files import make_private_folder, write_atomic
+from strategies.content_hash import hash_tensors
+
+logger = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+
+KEEP: Final = 3
+"""Ended rounds whose states stay: the last, the one it started from, and one more for a coordinator that lost its last checkpoint."""
+
+_RUN, _ROUND, _DIGEST = "run", "round", "sha256"
+
+
+class SiteState:
+    """The states of one kind at one site.
+
+    Args:
+        folder: where they lie, rights 0700, one safetensors file of rights 0600 per ended round; made at the first write. None keeps
+            them in memory.
+        kind: whose they are (`feedback`, `norms`); each kind has its own files and its own KEEP rounds. Lower-case letters.
+    """
+
+    def __init__(self, folder: Path | None = None, *, kind: str) -> None:
+        assert re.fullmatch(r"[a-z]+", kind), kind
+        self._folder, self._kind = folder, kind
+        self._memory: dict[int, tuple[str, dict[str, Float32]]] = {}
+
+    def before(self, *, run: str, round: int) -> dict[str, Float32]:  # noqa: A002 - the field's word
+        """Return the state that a round starts from: float32 tensors by name, empty where there is none."""
+        earlier = [number for number in self._rounds() if number < round]
+        found = self._read(max(earlier)) if earlier else None
+        return found[1] if found is not None and found[0] == run else {}
+
+    def write(self, tensors: Mapping[str, Float32], *, run: str, round: int) -> None:  # noqa: A002
+        """Keep the state that a round has ended with, and forget those of later rounds, of other runs and of rounds long past.
+
+        A disk that cannot be written is logged and costs the state, not the round.
+        """
+        copies = {name: np.array(value, dtype=np.float32, order="C") for name, value in tensors.items()}
+        try:
+            self._put(copies, run=run, round_=round)
+            self._forget(run=run, round_=round)
+        except OSError as error:
+            logger.warning("the %s state of round %d is not kept: %s", self._kind, round, type(error).__name__)
+
+    def _rounds(self) -> list[int]:
+        """Return the rounds whose states are there, of whichever run."""
+        if self._folder is None:
+            return sorted(self._memory)
+        pattern = re.compile(rf"{self._kind}-(\d+)\.safetensors")
+        names = [entry.name for entry in self._folder.iterdir()] if self._folder.is_dir() else []
+        return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
+
+    def _path(self, number: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._kind}-{number:06d}.safetensors"
+
+    def _put(self, tensors: dict[str, Float32], *, run: str, round_: int) -> None:
+        if self._folder is None:
+            self._memory[round_] = (run, tensors)
+            return
+        make_private_folder(self._folder)
+        write_atomic(self._path(round_), save(tensors, {_RUN: run, _ROUND: str(round_), _DIGEST: hash_tensors(tensors)}))
+
+    def _forget(self, *, run: str, round_: int) -> None:
+        kept = [number for number in self._rounds() if number <= round_ and self._run_of(number) == run]
+        for number in set(self._rounds()) - set(kept[-KEEP:]):
+            if self._folder is None:
+                del self._memory[number]
+            else:
+                self._path(number).unlink(missing_ok=True)
+
+    def _run_of(self, number: int) -> str | None:
+        """Return the run of a state by its header alone; None for one that cannot be read."""
+        if self._folder is None:
+            return self._memory[number][0]
+        try:
+            with safe_open(self._path(number), framework="np") as file:
+                return (file.metadata() or {}).get(_RUN)
+        except (OSError, SafetensorError):
+            return None
+
+    def _read(self, number: int) -> tuple[str, dict[str, Float32]] | None:
+        """Return (run, tensors) of a state, or None for one that is damaged."""
+        if self._folder is None:
+            run, tensors = self._memory[number]
+            return run, dict(tensors)
+        try:
+            with safe_open(self._path(number), framework="np") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        except (OSError, SafetensorError, ValueError) as error:
+            return self._miss(number, type(error).__name__)
+        if any(value.dtype != np.float32 for value in tensors.values()) or facts.get(_DIGEST) != hash_tensors(tensors):
+            return self._miss(number, "values that differ from their digest")
+        if facts.get(_ROUND) != str(number):
+            return self._miss(number, "a file of another round")
+        return facts.get(_RUN, ""), tensors
+
+    def _miss(self, number: int, got: str) -> None:
+        logger.warning("the %s state of round %d is left aside: %s", self._kind, number, got)
