@@ -110,17 +110,20 @@ class SiteState:
         if self._folder is None:
             run, tensors = self._memory[number]
             return run, dict(tensors)
+        fault = ""
+        facts, tensors = {}, {}
         try:
             with safe_open(self._path(number), framework="np") as file:
                 facts = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (OSError, SafetensorError, ValueError) as error:
-            return self._miss(number, type(error).__name__)
-        if any(value.dtype != np.float32 for value in tensors.values()) or facts.get(_DIGEST) != hash_tensors(tensors):
-            return self._miss(number, "values that differ from their digest")
-        if facts.get(_ROUND) != str(number):
-            return self._miss(number, "a file of another round")
+            fault = type(error).__name__
+        else:
+            if facts.get(_ROUND) != str(number):
+                fault = "a file of another round"
+            elif any(value.dtype != np.float32 for value in tensors.values()) or facts.get(_DIGEST) != hash_tensors(tensors):
+                fault = "values that differ from their digest"
+        if fault:
+            logger.warning("the %s state of round %d is left aside: %s", self._kind, number, fault)
+            return None
         return facts.get(_RUN, ""), tensors
-
-    def _miss(self, number: int, got: str) -> None:
-        logger.warning("the %s state of round %d is left aside: %s", self._kind, number, got)
