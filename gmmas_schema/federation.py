@@ -1,13 +1,15 @@
 """Configuration of one federated run (federation.yaml), read at the coordinator."""
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.strategy import AverageStep, HoldersStrategy, ServerStep, Strategy
 from gmmas_schema.vocabulary import REQUIRED_TASKS, Task
+from gmmas_schema.wire import WireConfig
 
 LOSS_FLOOR: Final = 0.05
 """Added to a task's loss under its log-variance, which bounds the log-variance below."""
@@ -117,38 +119,6 @@ class TrainingPlan(FrozenModel):
     semi_supervised: SemiSupervisedConfig | None = None
 
 
-class HoldersStrategy(FrozenModel):
-    """Every group is averaged over the sites that hold it, weighted by the site's effective case count.
-
-    Attributes:
-        weights: the square root of the count, the count itself, or all equal.
-    """
-
-    kind: Literal["holders"] = "holders"
-    weights: Literal["sqrt", "cases", "uniform"] = "sqrt"
-
-
-class FedAvgStrategy(FrozenModel):
-    """Every group over every site, weighted by the number of cases (McMahan et al., AISTATS 2017); the baseline."""
-
-    kind: Literal["fedavg"] = "fedavg"
-
-
-Strategy = Annotated[HoldersStrategy | FedAvgStrategy, Field(discriminator="kind")]
-
-
-class ServerStep(FrozenModel):
-    """What the coordinator does with the mean update of a round (strategies.server_step).
-
-    Attributes:
-        learning_rate: factor on the mean update; 1 is plain averaging.
-        momentum: share of the previous round's step that is made again.
-    """
-
-    learning_rate: PositiveFloat = 1.0
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-
-
 class QuorumConfig(FrozenModel):
     """When a round may start and when it counts.
 
@@ -190,7 +160,8 @@ class FederationConfig(FrozenModel):
     model: ModelDefinition = ModelDefinition()
     training: TrainingPlan = TrainingPlan()
     strategy: Strategy = HoldersStrategy()
-    server_step: ServerStep = ServerStep()
+    server_step: ServerStep = AverageStep()
+    wire: WireConfig = WireConfig()
     calibration: CalibrationPlan | None = CalibrationPlan()
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -3,6 +3,7 @@
     run.json                           identifier of the run; a resumed run keeps it
     rounds/0000/                       the seeded start; then one folder a round
         model.safetensors, model.json  model after the round (of older rounds only the best is kept)
+        state.safetensors              what the next round must remember beside the model, if anything (of the last rounds)
         round.json                     what happened (gmmas_workflows.records.FinishedRound)
         SHA256SUMS                     `sha256sum -c SHA256SUMS` checks the folder
     models/best/, models/last/         the run's outcome
@@ -20,9 +21,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
@@ -39,8 +42,10 @@ KEEP_LAST: Final = 3
 IDENTITY: Final = "run.json"
 _ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
+_STATE = "state.safetensors"
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
+Float32 = NDArray[np.float32]
 ConfigT = TypeVar("ConfigT", bound=FrozenModel)
 RoundT = TypeVar("RoundT", bound=FinishedRound)
 ResultT = TypeVar("ResultT", bound=FinishedRun)
@@ -111,8 +116,15 @@ class RunStore(Generic[RoundT, ResultT]):
         names = [entry.name for entry in rounds.iterdir()] if rounds.exists() else []
         return tuple(sorted(int(name) for name in names if re.fullmatch(r"\d{4,}", name)))
 
-    def write_round(self, tensors: Mapping[str, NDArray[np.float32]], *, record: RoundT | None) -> RoundT | None:
-        """Write a finished round as a whole; `record` None writes the seeded start.
+    def write_round(
+        self, tensors: Mapping[str, Float32], *, record: RoundT | None, state: Mapping[str, Float32] = MappingProxyType({})
+    ) -> RoundT | None:
+        """Write a finished round as a whole.
+
+        Args:
+            tensors: the model after the round.
+            record: what happened; None writes the seeded start.
+            state: tensors that the next round needs beside the model (the server step's memory); often none.
 
         Returns:
             The record with the digest of the model file filled in.
@@ -122,6 +134,9 @@ class RunStore(Generic[RoundT, ResultT]):
         with whole_folder(self.round_path(number)) as folder:
             metadata = {"run": self.run, "round": str(number)}
             digest = save_weights(folder, tensors, self._definition, metadata=metadata)
+            if state:
+                ordered = {name: np.asarray(value, order="C") for name, value in sorted(state.items())}
+                write_atomic(folder / _STATE, safetensors.numpy.save(ordered))
             if record is not None:
                 record = record.model_copy(update={"model_sha256": digest})
                 write_atomic(folder / _RECORD, record.model_dump_json(indent=2).encode() + b"\n")
@@ -148,6 +163,18 @@ class RunStore(Generic[RoundT, ResultT]):
         # The order of names in the file is not fixed, and whoever draws random numbers tensor by tensor would see it.
         return replace(weights, tensors=dict(sorted(weights.tensors.items())))
 
+    def load_state(self, round: int) -> dict[str, Float32]:  # noqa: A002
+        """Return the tensors that were written beside the model of a round; none where none were.
+
+        Raises:
+            ModelError: the file is damaged, or its sum is there and the file is not.
+        """
+        folder = self.round_path(round)
+        if _STATE not in _read_sums(folder):
+            return {}
+        _check_sums(folder, needed=(_STATE,))
+        return dict(sorted(safetensors.numpy.load_file(folder / _STATE).items()))
+
     def read_record(self, round: int) -> RoundT:  # noqa: A002
         """Return what happened in a round.
 
@@ -173,14 +200,16 @@ class RunStore(Generic[RoundT, ResultT]):
     def prune_models(self, *, keep: Collection[int]) -> None:
         """Delete the model files of all rounds but the last KEEP_LAST and those in `keep`; records stay.
 
+        States go with the models of older rounds, those in `keep` too.
         SHA256SUMS is rewritten first, so a crash in between leaves a file that no sum names, never a sum without its file.
         """
         for number in self.finished_rounds()[:-KEEP_LAST]:
             folder = self.round_path(number)
-            if number in keep or not any((folder / name).exists() for name in _MODEL_FILES):
+            done_with = (_STATE,) if number in keep else (*_MODEL_FILES, _STATE)
+            if not any((folder / name).exists() for name in done_with):
                 continue
-            _write_sums(folder, leave_out=_MODEL_FILES)
-            for name in _MODEL_FILES:
+            _write_sums(folder, leave_out=done_with)
+            for name in done_with:
                 (folder / name).unlink(missing_ok=True)
 
     def publish_model(self, kind: Literal["best", "last"], *, round: int, calibration: Calibration | None = None) -> Path:  # noqa: A002
@@ -222,13 +251,18 @@ def _write_sums(folder: Path, *, leave_out: Collection[str] = ()) -> None:
     write_atomic(folder / _SUMS, text.encode())
 
 
-def _check_sums(folder: Path, *, needed: Collection[str]) -> None:
-    """Refuse a folder in which a needed file is missing or differs from its digest."""
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return the digests of a folder's files by name."""
     try:
         lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(folder / _SUMS, got=type(error).__name__) from error
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _check_sums(folder: Path, *, needed: Collection[str]) -> None:
+    """Refuse a folder in which a needed file is missing or differs from its digest."""
+    sums = _read_sums(folder)
     for name in needed:
         file = folder / name
         if name not in sums or not file.is_file():

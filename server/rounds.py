@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.calibration import Calibration, CalibrationQuery
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
@@ -34,7 +35,7 @@ from server.replies import Enquiry
 from strategies.aggregation import RunningMean
 from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
-from strategies.server_step import make_step
+from strategies.server_step import Step, make_step
 from strategies.uncertainty import closed_form_tensors
 from strategies.weighting import choose_weighting
 
@@ -70,6 +71,8 @@ class _Run:
         self._courier = Courier(grid, timing)
         self._roster = Roster(self._courier, request=self._request(Action.DESCRIBE, 0), events=events)
         self._scores: list[ModelScore] = []
+        self._watch = Stopwatch()
+        self._state: Tensors = {}
 
     def finish(self) -> RunResult:
         """Do what is left of the run and return its result."""
@@ -80,7 +83,7 @@ class _Run:
             self._folder.write_result(result)
         self._tracker.log_result(result)
         if not any(event.kind is EventKind.RUN_FINISHED for event in read_events(self._folder.events_path)):
-            self._events.emit(EventKind.RUN_FINISHED, round=result.rounds, detail=_summary(result))
+            self._events.emit(EventKind.RUN_FINISHED, round=result.rounds, detail=_summary(result) | self._cost())
         self._tracker.finish("FINISHED")
         return result
 
@@ -90,6 +93,7 @@ class _Run:
         self._roster.wait_for(quorum.sites, timeout_s=quorum.join_deadline_s)
         tensors: Tensors = self._folder.load_round(done).tensors
         previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
+        self._state = self._folder.load_state(done)
         for number in range(done + 1, self._config.rounds + 1):
             previous, tensors = tensors, self._train_round(number, tensors, previous)
         return self._conclude(tensors)
@@ -116,7 +120,8 @@ class _Run:
         quorum = self._config.quorum
         ready = targets_ready([score.metrics for score in self._scores], self._config.training.semi_supervised)
         for attempt in range(1, quorum.round_attempts + 1):
-            members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
+            with self._watch.stage("wait"):
+                members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
             started_at, start = time.time(), self._timing.clock()
             self._events.emit(
                 EventKind.ROUND_STARTED,
@@ -124,10 +129,12 @@ class _Run:
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
             mean = RunningMean(tensors)
-            sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
+            with self._watch.stage("ask"):
+                sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
             if not self._enough(sites, number, attempt):
                 continue
-            following, shares = self._step(mean, tensors, previous, sites), mean.shares()
+            with self._watch.stage("step"):
+                step, shares = self._step(mean, tensors, previous, sites), mean.shares()
             record = RoundRecord(
                 run=self._folder.run,
                 round=number,
@@ -139,28 +146,31 @@ class _Run:
                 ready=ready,
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 model_sha256="",
+                cpu_seconds=self._watch.cpu_seconds,
                 peak_memory_mib=peak_memory_mib(),
             )
-            self._keep(following, record)
-            return following
+            self._keep(step, record)
+            self._state = step.state
+            return step.tensors
         raise self._failed(f"round {number}")
 
-    def _step(self, mean: RunningMean, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> dict[str, Float32]:
-        """Return the next global model from the mean of the replies."""
+    def _step(self, mean: RunningMean, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> Step:
+        """Return the next global model, and what the next step must know, from the mean of the replies."""
         shares, averaged = mean.shares(), mean.result()
         moved = {group for own in shares.values() for group in own}
-        following = make_step(self._config.server_step, mean=averaged, current=tensors, previous=previous, moved=moved)
-        following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
+        step = make_step(self._config.server_step, mean=averaged, current=tensors, previous=previous, moved=moved, state=self._state)
+        following = step.tensors | settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
         if self._config.training.uncertainty_weighting == "closed_form":
             good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
             following |= closed_form_tensors(good)
-        return following
+        return Step(following, step.state)
 
-    def _keep(self, tensors: Tensors, record: RoundRecord) -> None:
+    def _keep(self, step: Step, record: RoundRecord) -> None:
         """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
-        record = self._folder.write_round(tensors, record=record) or record
+        with self._watch.stage("checkpoint"):
+            record = self._folder.write_round(step.tensors, record=record, state=step.state) or record
         self._note_score(record)
-        self._announce(record)
+        self._announce(record, cost=self._cost())
         self._folder.prune_models(keep={choose_best(self._scores, fallback=record.round)})
 
     def _note_score(self, record: RoundRecord) -> None:
@@ -168,11 +178,17 @@ class _Run:
         if record.validation is not None and record.validation.model_round > 0:
             self._scores.append(record.validation)
 
-    def _announce(self, record: RoundRecord, *, emit: bool = True) -> None:
-        """Tell the event log and the tracker of a finished round."""
+    def _announce(self, record: RoundRecord, *, emit: bool = True, cost: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Tell the event log and the tracker of a finished round; `cost` is the coordinator's, unknown after a crash."""
         if emit:
-            self._events.emit(EventKind.ROUND_FINISHED, round=record.round, detail=_round_detail(record))
-        self._tracker.log_round(record)
+            self._events.emit(EventKind.ROUND_FINISHED, round=record.round, detail=_round_detail(record) | dict(cost))
+        with self._watch.stage("track"):
+            self._tracker.log_round(record)
+
+    def _cost(self) -> dict[str, object]:
+        """Return what the coordinator's process spent since it was asked last, for the ledger."""
+        watch, self._watch = self._watch, Stopwatch()
+        return {"coordinator": {"seconds": watch.seconds, "cpu_seconds": watch.cpu_seconds, "peak_memory_mib": peak_memory_mib()}}
 
     def _conclude(self, tensors: Tensors) -> RunResult:
         """Evaluate the last model, choose the best, calibrate both, test the best, publish and register both."""
@@ -220,7 +236,8 @@ class _Run:
         quorum = self._config.quorum
         for attempt in range(1, quorum.round_attempts + 1):
             members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
-            sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split, calibrate=calibrate)
+            with self._watch.stage("ask"):
+                sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split, calibrate=calibrate)
             if self._enough(sites, model_round, attempt):
                 return score_model(_evaluations(sites), model_round=model_round, split=split), sites
         raise self._failed(f"evaluation of model {model_round} on {split}")
@@ -281,7 +298,7 @@ class _Run:
             where=where,
             got=f"fewer than {quorum.replies} in each of {quorum.round_attempts} attempts",
             expected=f"at least {quorum.replies} within {quorum.round_deadline_s:g} s",
-            remedy="see the refused and missing replies in events.jsonl, mend those sites and resume the run",
+            remedy="see the refused and missing replies (`gmmas status RUN --events`), mend those sites and resume the run",
             code=ReasonCode.QUORUM,
         )
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from gmmas_schema.federation import HoldersStrategy, Strategy
 from gmmas_schema.messages import SiteReport, Target
+from gmmas_schema.strategy import HoldersStrategy, Strategy
 from strategies.fedavg import weigh_cases
 from strategies.holders import weigh_holders
 

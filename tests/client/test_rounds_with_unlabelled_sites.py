@@ -6,8 +6,9 @@ import pytest
 
 from client.in_process import InProcessSite
 from gmmas_schema.events import EventKind
-from gmmas_schema.federation import FederationConfig, HoldersStrategy, SemiSupervisedConfig, ServerStep
+from gmmas_schema.federation import FederationConfig, SemiSupervisedConfig
 from gmmas_schema.groups import group_of
+from gmmas_schema.strategy import HoldersStrategy, MomentumStep
 from gmmas_schema.vocabulary import Modality, Region, Task
 from server.checkpoint import RunFolder
 from server.events import EventLog
@@ -40,7 +41,7 @@ WITH_ADAPTER = TINY.model_copy(update={"network": TINY.network.model_copy(update
 def config() -> FederationConfig:
     plain = make_config(3, WITH_ADAPTER)
     training = plain.training.model_copy(update={"semi_supervised": AT_ONCE, "uncertainty_weighting": "closed_form"})
-    changes = {"rounds": ROUNDS, "training": training, "strategy": HoldersStrategy(), "server_step": ServerStep(momentum=0.5)}
+    changes = {"rounds": ROUNDS, "training": training, "strategy": HoldersStrategy(), "server_step": MomentumStep(momentum=0.5)}
     return plain.model_copy(update=changes)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from client.in_process import InProcessSite
 from gmmas_data.samples import Sample
-from gmmas_schema.federation import FedAvgStrategy, FederationConfig, QuorumConfig, TrainingPlan
+from gmmas_schema.federation import FederationConfig, QuorumConfig, TrainingPlan
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
+from gmmas_schema.strategy import FedAvgStrategy
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder

@@ -131,6 +131,33 @@ def test_old_models_go_and_records_stay(folder, tensors):
         folder.load_round(1)
 
 
+def test_what_the_next_round_must_remember_lies_with_the_last_rounds(folder, tensors):
+    write_rounds(folder, tensors, 1)
+    assert folder.load_state(1) == {}
+    for number in range(2, 8):
+        folder.write_round(tensors, record=record(number), state={"b/x": np.float32([number]), "a": np.array(0.5, np.float32)})
+    folder.prune_models(keep={2})
+    found = folder.load_state(7)
+    assert list(found) == ["a", "b/x"]
+    assert (found["a"].shape, found["b/x"].tolist()) == ((), [7])
+    kept = [number for number in folder.finished_rounds() if (folder.round_path(number) / "state.safetensors").exists()]
+    assert kept == [5, 6, 7]
+    folder.load_round(2)
+    assert folder.load_state(2) == {}
+
+
+@pytest.mark.parametrize("damage", ["flip", "gone"])
+def test_a_damaged_memory_is_refused_by_name(folder, tensors, damage):
+    folder.write_round(tensors, record=None)
+    folder.write_round(tensors, record=record(1), state={"a": np.ones(3, np.float32)})
+    path = folder.round_path(1) / "state.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.unlink() if damage == "gone" else path.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        folder.load_state(1)
+
+
 def test_a_crash_while_pruning_leaves_every_folder_sound(folder, tensors, monkeypatch):
     write_rounds(folder, tensors, 4)
 

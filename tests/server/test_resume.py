@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gmmas_schema.events import Event, EventKind
+from gmmas_schema.federation import FederationConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Task
 from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
@@ -29,8 +30,9 @@ def sites():
     )
 
 
-def new_folder(path):
-    return RunFolder.create(path, make_config(rounds=ROUNDS, sites=3, replies=2), run="r1")
+def new_folder(path, **changes):
+    config = make_config(rounds=ROUNDS, sites=3, replies=2)
+    return RunFolder.create(path, FederationConfig.parse(config.model_dump() | changes, where="test"), run="r1")
 
 
 def outcome(folder):
@@ -83,6 +85,20 @@ def test_killed_in_or_between_any_two_rounds(tmp_path, unbroken, number, kind, s
     resume(folder, unbroken)
 
 
+@pytest.mark.parametrize("step", [{"kind": "momentum"}, {"kind": "adam"}, {"kind": "yogi"}], ids=lambda step: step["kind"])
+def test_a_server_step_with_a_memory_goes_on_from_it(tmp_path, unbroken, step):
+    whole, broken = (new_folder(tmp_path / name, server_step=step) for name in ("whole", "broken"))
+    run(make_grid(*sites()), whole)
+    for kind, number in [(EventKind.ROUND_FINISHED, 1), (EventKind.REPLY_ACCEPTED, 2), (EventKind.ROUND_STARTED, 4)]:
+        with pytest.raises(Killed):
+            run(make_grid(*sites()), broken, events=EventLog(broken.events_path, on_event=kill_at(kind, number)))
+    resume(broken, outcome(whole))
+    assert outcome(whole)[1] != unbroken[1]
+    paths = [folder.round_path(ROUNDS) / "state.safetensors" for folder in (whole, broken)]
+    assert [path.exists() for path in paths] == [step["kind"] != "momentum"] * 2
+    assert not paths[0].exists() or paths[0].read_bytes() == paths[1].read_bytes()
+
+
 @pytest.mark.parametrize("number", range(1, ROUNDS + 1))
 def test_killed_before_the_tracker_heard_of_a_round(tmp_path, unbroken, number):
     def die(record):
@@ -101,8 +117,8 @@ def test_killed_before_the_tracker_heard_of_a_round(tmp_path, unbroken, number):
 def test_killed_right_after_a_checkpoint(tmp_path, unbroken, number, monkeypatch):
     write = RunFolder.write_round
 
-    def write_and_die(self, tensors, *, record):
-        written = write(self, tensors, record=record)
+    def write_and_die(self, tensors, *, record, **rest):
+        written = write(self, tensors, record=record, **rest)
         if (record.round if record else 0) == number:
             raise Killed
         return written

@@ -1,7 +1,8 @@
 import pytest
 
-from gmmas_schema.federation import FedAvgStrategy, FederationConfig, HoldersStrategy
+from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import PseudoLabels, SiteReport
+from gmmas_schema.strategy import FedAvgStrategy, HoldersStrategy
 from gmmas_schema.vocabulary import MODALITIES, Region, Task
 from strategies.weighting import choose_weighting
 

@@ -1,0 +1,38 @@
+import pytest
+
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.strategy import AdamStep, AverageStep, MomentumStep
+
+
+def parse(**changes) -> FederationConfig:
+    return FederationConfig.parse(changes, where="test")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({}, AverageStep()),
+        ({"learning_rate": 1.0, "momentum": 0.0}, AverageStep()),
+        ({"learning_rate": 0.5}, AverageStep(learning_rate=0.5)),
+        ({"learning_rate": 1.0, "momentum": 0.5}, MomentumStep(momentum=0.5)),
+        ({"kind": "adam"}, AdamStep()),
+    ],
+)
+def test_a_step_from_before_there_were_kinds_is_read_as_it_was_meant(raw, expected):
+    assert parse(server_step=raw).server_step == expected
+    assert parse().server_step == AverageStep()
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("adam", "first_decay"), ("yogi", "first_decay"), ("average", "kind momentum has it")])
+def test_momentum_beside_another_kind_is_refused_by_both_keys(kind, reason):
+    with pytest.raises(ConfigError) as caught:
+        parse(server_step={"kind": kind, "momentum": 0.5})
+    assert "server_step.momentum" in str(caught.value.got)
+    assert f"server_step.kind {kind}" in str(caught.value.got)
+    assert reason in str(caught.value.got)
+
+
+def test_a_resolved_configuration_reads_as_itself():
+    config = parse(server_step={"kind": "yogi", "adaptivity": 0.01})
+    assert FederationConfig.model_validate_json(config.model_dump_json()) == config
