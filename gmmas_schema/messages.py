@@ -14,8 +14,9 @@ from gmmas_schema.calibration import CalibrationQuery, CalibrationStatistics
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
+from gmmas_schema.wire import WireConfig
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 ARRAYS, TASK, REPORT, DOCUMENT = "arrays", "task", "report", "document"
 """Names of the records in a Flower RecordDict, and of the one key in TASK and REPORT."""
@@ -45,6 +46,7 @@ class TaskRequest(FrozenModel):
         evaluate: split on which the received model is evaluated, or None.
         calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
+        wire: how the answer to TRAIN is to be packed (strategies.wire).
     """
 
     protocol: int = PROTOCOL_VERSION
@@ -58,6 +60,7 @@ class TaskRequest(FrozenModel):
     evaluate: Split | None = None
     calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
+    wire: WireConfig = WireConfig()
 
 
 class SiteDescription(FrozenModel):

@@ -108,10 +108,11 @@ class SiteState:
     def _read(self, number: int) -> tuple[str, dict[str, Float32]] | None:
         """Return (run, tensors) of a state, or None for one that is damaged."""
         if self._folder is None:
-            run, tensors = self._memory[number]
-            return run, dict(tensors)
+            run, kept = self._memory[number]
+            return run, dict(kept)
         fault = ""
-        facts, tensors = {}, {}
+        facts: dict[str, str] = {}
+        tensors: dict[str, Float32] = {}
         try:
             with safe_open(self._path(number), framework="np") as file:
                 facts = file.metadata() or {}

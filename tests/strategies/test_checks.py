@@ -46,7 +46,7 @@ def test_whole_groups_may_be_left_out():
 @pytest.mark.parametrize(
     ("update", "code", "named"),
     [
-        ({"protocol": 2}, ReasonCode.PROTOCOL_VERSION, "protocol"),
+        ({"protocol": 1}, ReasonCode.PROTOCOL_VERSION, "protocol"),
         ({"model_digest": "other"}, ReasonCode.MODEL_DEFINITION, "model definition"),
         ({"site": "north"}, ReasonCode.REPLY_REFUSED, "site name"),
         ({"run": "an older one"}, ReasonCode.REPLY_REFUSED, "run"),
@@ -182,7 +182,7 @@ def test_a_foreign_name_is_not_quoted_at_length():
 @pytest.mark.parametrize(
     ("update", "code"),
     [
-        ({"protocol": 2}, ReasonCode.PROTOCOL_VERSION),
+        ({"protocol": 1}, ReasonCode.PROTOCOL_VERSION),
         ({"model_digest": "other"}, ReasonCode.MODEL_DEFINITION),
         ({"labelled": {Task.IDH: 11}}, ReasonCode.PROTOCOL),
         ({"labelled": {Task.IDH: -1}}, ReasonCode.PROTOCOL),
