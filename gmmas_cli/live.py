@@ -120,7 +120,7 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         return Text.assemble(clock, f"round {event.round}: {view.readiness_change}")
     if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
         return None
-    return Text.assemble(clock, view.stage)
+    return Text.assemble(clock, f"{event.site} left" if event.kind is EventKind.SITE_LEFT else view.stage)
 
 
 class RoundReader:

@@ -90,6 +90,7 @@ class RunView:
             EventKind.RUN_RESUMED: self._begin,
             EventKind.WAITING_FOR_SITES: self._wait,
             EventKind.SITE_JOINED: self._join,
+            EventKind.SITE_LEFT: self._leave,
             EventKind.SITE_REFUSED: lambda e: self._fail(e, f"{e.site or 'a node'} was not admitted"),
             EventKind.ROUND_STARTED: self._start_round,
             EventKind.REPLY_ACCEPTED: self._reply,
@@ -126,6 +127,12 @@ class RunView:
         row.modalities = tuple(detail.get("modalities", ()))
         row.cases = detail.get("cases")
         row.labelled = dict(detail.get("labelled", {}))
+        row.bytes_down += int(detail.get("bytes_down", 0))
+        row.bytes_up += int(detail.get("bytes_up", 0))
+
+    def _leave(self, event: Event) -> None:
+        row = self._row(event.site or "?")
+        row.state, row.failed = "left", True
 
     def _start_round(self, event: Event) -> None:
         self.round = event.round

@@ -1,4 +1,4 @@
-"""The run's event feed: one JSON object a line in `events.jsonl`, appended by the coordinator and read by every display."""
+"""What the coordinator notes of a run, event by event (server.events keeps them)."""
 
 from enum import StrEnum
 from typing import Any
@@ -16,6 +16,7 @@ class EventKind(StrEnum):
     RUN_RESUMED = "run_resumed"
     WAITING_FOR_SITES = "waiting_for_sites"
     SITE_JOINED = "site_joined"
+    SITE_LEFT = "site_left"
     SITE_REFUSED = "site_refused"
     ROUND_STARTED = "round_started"
     REPLY_ACCEPTED = "reply_accepted"

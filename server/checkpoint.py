@@ -2,7 +2,7 @@
 
 federation.json                    resolved configuration
 run.json                           identifier of the run; a resumed run keeps it
-events.jsonl                       event log
+events.db                          event table and cost ledger (server.events)
 rounds/, models/                   one folder a round, and the run's outcome (gmmas_workflows.run_folder)
 result.json                        the run's end (server.records.RunResult)
 """
@@ -13,6 +13,7 @@ from typing import Final, Self
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
 from gmmas_workflows.run_folder import RunStore, begin_run, read_run
+from server.events import EVENTS_FILE
 from server.records import RoundRecord, RunResult
 
 CONFIGURATION: Final = "federation.json"
@@ -71,5 +72,5 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
 
     @property
     def events_path(self) -> Path:
-        """The event log."""
-        return self.path / "events.jsonl"
+        """The record of events."""
+        return self.path / EVENTS_FILE

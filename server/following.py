@@ -12,7 +12,7 @@ from typing import Final
 from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError
 from gmmas_schema.events import Event, EventKind
-from server.events import follow_events
+from server.events import EVENTS_FILE, follow_events
 from server.folder import CoordinatorFolder
 from server.submission import FINISHED, Submission, find_run_state, is_at_work, read_submission, run_log
 
@@ -42,7 +42,7 @@ def follow_run(run_dir: Path, *, on_event: Callable[[Event], None], sleep: Calla
             remedy="start it with `gmmas run`",
         )
     watch = _Watch(run_dir, submission)
-    for event in follow_events(run_dir / "events.jsonl", stop=watch.is_over, sleep=sleep):
+    for event in follow_events(run_dir / EVENTS_FILE, stop=watch.is_over, sleep=sleep):
         on_event(event)
         if watch.note(event):
             return event

@@ -13,7 +13,7 @@ from gmmas_schema.messages import SiteDescription, TaskRequest
 from server.courier import Courier, Letter, Node, Reply
 from server.events import EventLog
 from strategies.checks import check_description
-from strategies.codec import read_description
+from strategies.codec import read_description, size_bytes
 
 _PATIENCE_S: Final = 120.0
 """Time to live of a DESCRIBE request."""
@@ -49,7 +49,7 @@ class Roster:
     Args:
         courier: the way to the nodes.
         request: the DESCRIBE request.
-        events: is told who joins and who is refused.
+        events: is told who joins, who leaves and who is refused.
     """
 
     def __init__(self, courier: Courier, *, request: TaskRequest, events: EventLog) -> None:
@@ -91,8 +91,11 @@ class Roster:
         """Forget nodes that left, ask those that are new, and take the answers that have come; never waits."""
         now = self._courier.timing.clock()
         online = self._courier.online_nodes()
+        connected = set(online)
+        for node in [node for node in self._members if node not in connected]:
+            self._events.emit(EventKind.SITE_LEFT, site=self._members[node].site, detail={"node": str(node.identifier)})
         for known in (self._members, self._asked, self._refused):
-            for node in [node for node in known if node not in online]:
+            for node in [node for node in known if node not in connected]:
                 del known[node]
         for node in online:
             if self._may_ask(node, now):
@@ -126,7 +129,8 @@ class Roster:
             return
         self._refused.pop(node, None)
         self._members[node] = Member(node, description)
-        detail = description.model_dump(mode="json", exclude={"protocol", "site"}) | {"node": str(node.identifier)}
+        cost = {"bytes_down": reply.letter.bytes_down, "bytes_up": size_bytes(reply.content)}
+        detail = description.model_dump(mode="json", exclude={"protocol", "site"}) | {"node": str(node.identifier)} | cost
         self._events.emit(EventKind.SITE_JOINED, site=description.site, detail=detail)
 
     def _check_name(self, node: Node, description: SiteDescription) -> None:
@@ -151,7 +155,8 @@ class Roster:
         known = self._refused.get(node)
         self._refused[node] = _Refusal(code, self._courier.timing.clock())
         if known is None or known.code is not code:
-            self._events.emit(EventKind.SITE_REFUSED, code=code, message=message, detail={"node": str(node.identifier)})
+            detail = {"node": str(node.identifier)}
+            self._events.emit(EventKind.SITE_REFUSED, site=node.name or None, code=code, message=message, detail=detail)
 
     def _too_few(self, count: int, timeout_s: float) -> FederationError:
         refused = ", ".join(refusal.code for refusal in self._refused.values())

@@ -74,6 +74,7 @@ class RoundRecord(FinishedRound):
         attempt: 1-based; more than 1 where earlier attempts failed for want of replies.
         seconds: wall seconds of the successful attempt.
         ready: ramp of the pseudo-labels per target that was ready.
+        cpu_seconds: processor seconds of the coordinator's process since the last round, up to the checkpoint.
         validation: of model `round` - 1, the one the sites received.
         peak_memory_mib: largest resident memory of the coordinator's process so far.
     """
@@ -81,6 +82,7 @@ class RoundRecord(FinishedRound):
     attempt: int = Field(ge=1)
     sites: tuple[SiteRecord, ...]
     ready: dict[Target, float] = Field(default_factory=dict)
+    cpu_seconds: float = Field(default=0, ge=0)
 
     @property
     def bytes_down(self) -> int:

@@ -20,7 +20,7 @@ from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder
 from server.control import RefusalError, open_control
-from server.events import read_events
+from server.events import EVENTS_FILE, read_events
 from server.folder import CoordinatorFolder
 
 FINISHED: Final = "finished"
@@ -119,7 +119,7 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
     state = find_run_state(opened.path, earlier.flower_run) if earlier is not None and earlier.coordinator == opened.path else None
     if earlier is None or state is None or state.ended:
         return
-    has_begun = any(event.time >= earlier.submitted for event in read_events(run_dir / "events.jsonl"))
+    has_begun = any(event.time >= earlier.submitted for event in read_events(run_dir / EVENTS_FILE))
     if is_at_work(run_dir) or (not has_begun and time.time() - earlier.submitted < START_UP_S):
         raise FederationError(
             "the coordinator is still at work on this run",

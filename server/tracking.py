@@ -32,6 +32,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         "replies": sum(site.outcome is Outcome.ACCEPTED for site in record.sites),
         "bytes_down": record.bytes_down,
         "bytes_up": record.bytes_up,
+        "cpu_seconds": record.cpu_seconds,
         "peak_memory_mib": record.peak_memory_mib,
     } | {f"ready_{target}": ramp for target, ramp in record.ready.items()}
     metrics |= mean_losses((site.losses, site.labelled) for site in record.sites if site.outcome is Outcome.ACCEPTED)

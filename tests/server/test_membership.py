@@ -17,7 +17,7 @@ REQUEST = TaskRequest(action=Action.DESCRIBE, run="r", round=0, rounds=3, seed=0
 
 @pytest.fixture
 def events(tmp_path):
-    return EventLog(tmp_path / "events.jsonl")
+    return EventLog(tmp_path / "events.db")
 
 
 def roster_of(grid, events, clock=None):
