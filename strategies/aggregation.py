@@ -10,6 +10,8 @@ matter. Pre-rounding to a fixed grid: Demmel and Nguyen, "Parallel Reproducible 
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +61,44 @@ class ExactSum:
         return mean
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a round's replies once all were there.
+
+    Attributes:
+        refused: why, by site; these have no part in the result.
+        norms: length of each accepted update by site and group (strategies.norms).
+        cosines: with the mean direction of the others, of the sites that could be judged.
+        clipped: factor below 1 by which an update was shortened, by site and group.
+        combined: why a group was combined otherwise than configured.
+    """
+
+    refused: Mapping[str, ProtocolError] = field(default_factory=dict)
+    norms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    clipped: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    combined: Mapping[str, str] = field(default_factory=dict)
+
+
+class Aggregate(Protocol):
+    """Takes the replies of a round one by one and gives the sites' joint model; the order of arrival never shows in it."""
+
+    def fold(self, site: str, tensors: Mapping[str, Float32], *, weights: Mapping[str, float]) -> None:
+        """Take a checked reply; may refuse it with a ProtocolError. Keeps none of its arrays."""
+
+    def settle(self) -> Verdict:
+        """Judge the replies together, once, after the last one."""
+
+    def result(self) -> dict[str, Float32]:
+        """Return the joint model: shapes and order of the current one, which groups that nobody sent keep."""
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Return each site's share in every group it took part in, {site: {group: share}}."""
+
+    def close(self) -> None:
+        """Let go of what the round needed; may be called at any time."""
+
+
 class RunningMean:
     """Folds one reply at a time into the next global model.
 
@@ -88,17 +128,43 @@ class RunningMean:
             )
         counted = {name: weight for name in tensors if (weight := weights.get(group_of(name), 0.0)) > 0}
         for name, weight in counted.items():
-            _check_magnitude(site, name, tensors[name], weight)
+            check_magnitude(site, name, tensors[name], weight)
         self._sites.add(site)
         for name, weight in counted.items():
-            self._sums.setdefault(name, ExactSum(tensors[name].size)).add(tensors[name], weight=weight)
+            if name not in self._sums:
+                self._sums[name] = ExactSum(tensors[name].size)
+            self._sums[name].add(tensors[name], weight=weight)
             self._weights.setdefault(group_of(name), {})[site] = weight
+
+    def withdraw(self, site: str, tensors: Mapping[str, Float32]) -> None:
+        """Take a reply out again: nothing was rounded, so the sums are those without it to the last bit.
+
+        Args:
+            site: was folded in.
+            tensors: the very tensors that were.
+        """
+        self._sites.remove(site)
+        for name, value in tensors.items():
+            weight = self._weights.get(group_of(name), {}).get(site, 0.0)
+            if weight > 0:
+                self._sums[name].add(value, weight=-weight)
+        for own in self._weights.values():
+            own.pop(site, None)
+
+    def settle(self) -> Verdict:
+        """Judge nothing: every reply that passed the checks counts."""
+        return Verdict()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     def result(self) -> dict[str, Float32]:
         """Return the next global model: shapes and order of the current one, float32."""
-        totals = {group: math.fsum(weights.values()) for group, weights in self._weights.items()}
+        totals = {group: math.fsum(weights.values()) for group, weights in self._weights.items() if weights}
         return {
-            name: self._sums[name].divide(totals[group_of(name)]).reshape(value.shape) if name in self._sums else value
+            name: self._sums[name].divide(totals[group_of(name)]).reshape(value.shape)
+            if name in self._sums and group_of(name) in totals
+            else value
             for name, value in self._current.items()
         }
 
@@ -112,7 +178,7 @@ class RunningMean:
         return shares
 
 
-def _check_magnitude(site: str, name: str, values: Float32, weight: float) -> None:
+def check_magnitude(site: str, name: str, values: Float32, weight: float) -> None:
     """Refuse values that could not be added exactly; the bound also refuses NaN."""
     largest = weight * float(np.max(np.abs(values), initial=0.0))
     if not largest <= PRODUCT_LIMIT:

@@ -154,3 +154,25 @@ def test_values_too_large_to_add_exactly_are_refused_before_anything_is_added(va
     assert caught.value.code is ReasonCode.REPLY_REFUSED
     assert mean.shares() == {}
     mean.fold("a", {"fusion.w": np.ones((2, 3), np.float32)}, weights={"fusion": 1.0})
+
+
+@given(replies.filter(lambda pairs: len(pairs) > 1), st.randoms())
+def test_a_reply_that_is_taken_out_again_leaves_no_bit_behind(pairs, random):
+    named = [(f"site{i}", pair) for i, pair in enumerate(pairs)]
+    out, *kept = random.sample(named, len(named))
+    mean = RunningMean({"fusion.a": np.zeros(5, np.float32)})
+    for site, (value, weight) in named:
+        mean.fold(site, {"fusion.a": value}, weights={"fusion": weight})
+    mean.withdraw(out[0], {"fusion.a": out[1][0]})
+    assert mean.result()["fusion.a"].tobytes() == mean_of(kept).tobytes()
+    assert set(mean.shares()) == {site for site, _ in kept}
+
+
+def test_the_last_reply_taken_out_leaves_the_model_itself():
+    current = model()
+    mean = RunningMean(current)
+    sent = {"fusion.w": np.ones((2, 3), np.float32)}
+    mean.fold("a", sent, weights={"fusion": 2.0})
+    mean.withdraw("a", sent)
+    assert all(mean.result()[name] is value for name, value in current.items())
+    assert mean.shares() == {}
