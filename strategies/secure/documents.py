@@ -1,0 +1,237 @@
+"""What sites and coordinator say to each other, phase by phase, and reading it without trusting it.
+
+    phase  coordinator -> site                    site -> coordinator
+    0      Terms                                  Advertisement   two public keys, the groups it holds, signed
+    1      Roster of advertisements               ShareParcel     a sealed box of shares for every peer
+    2      Inbox of boxes                         masked vector   bytes, see below
+    3      Survivors                              Agreement       a signature of what the site has seen
+    4      UnmaskRequest with all agreements      Unmasking       shares: seeds of survivors, keys of the dropped, never both of one
+
+Documents are JSON with bytes in base64. The masked vector is binary: the 32-byte digest of the terms, then for each live group in the order
+of GROUPS its elements and its weight as little-endian integers of the ring; its length is known before it comes. A document is refused by
+its length, a bound on what that many sites can have to say, before it is parsed.
+"""
+
+from typing import Annotated, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ProtocolError
+from gmmas_schema.groups import GROUPS
+from gmmas_schema.secure import LARGEST_FEDERATION, SMALLEST_SUM, Clip
+from strategies.secure.fixed_point import FixedPoint
+from strategies.secure.keys import KEY_BYTES, NONCE_BYTES, TAG_BYTES, digest
+from strategies.secure.shamir import SHARE_BYTES
+
+DIGEST_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 112
+"""Longest DER signature on P-384 is 104 bytes."""
+SITE_BYTES: Final = 1 << 13
+"""Bound on what a document says about one site: 26 groups with a name and a share or a commitment in base64, and room."""
+LARGEST_GROUP: Final = 2**31
+BOX_BYTES: Final = NONCE_BYTES + SHARE_BYTES * (1 + len(GROUPS)) + TAG_BYTES
+
+Key = Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+Digest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+Share = Annotated[bytes, Field(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
+Signature = Annotated[bytes, Field(min_length=8, max_length=SIGNATURE_BYTES)]
+Box = Annotated[bytes, Field(min_length=NONCE_BYTES + SHARE_BYTES + TAG_BYTES, max_length=BOX_BYTES)]
+Site = Annotated[str, Field(min_length=1, max_length=64)]
+Group = Annotated[str, Field(max_length=32)]
+
+DocumentT = TypeVar("DocumentT", bound=BaseModel)
+
+
+class Document(FrozenModel):
+    """A frozen document whose bytes are base64 in JSON."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Terms(Document):
+    """What an attempt is about; its digest is in everything that is signed, sealed or masked.
+
+    Attributes:
+        run: identifier of the run.
+        round: 1-based.
+        attempt: 1-based; one secret state a site, never used again.
+        nonce: drawn by the coordinator, so that an attempt repeated after its crash is another one.
+        subject: digest of the training request whose update is summed.
+        sites: invited; sums cannot wrap with so many.
+        threshold: sites that must answer to the end, more than half of `sites`.
+        minimum_holders: sites behind every sum that is opened.
+        bits: of an entry (strategies.secure.fixed_point).
+        ring_bits: of an integer.
+        clip: per group of the model.
+        weight_limit: largest weight.
+        sizes: elements per group of the model.
+    """
+
+    run: str = Field(min_length=1, max_length=128)
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    nonce: Digest
+    subject: str = Field(max_length=64)
+    sites: int = Field(ge=SMALLEST_SUM, le=LARGEST_FEDERATION)
+    threshold: int = Field(ge=2, le=LARGEST_FEDERATION)
+    minimum_holders: int = Field(ge=SMALLEST_SUM, le=LARGEST_FEDERATION)
+    bits: int = Field(ge=4, le=24)
+    ring_bits: int
+    clip: dict[Group, Clip]
+    weight_limit: float = Field(gt=0)
+    sizes: dict[Group, Annotated[int, Field(ge=1, le=LARGEST_GROUP)]]
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Terms":
+        if not self.sites / 2 < self.threshold <= self.sites:
+            raise ValueError(f"threshold ({self.threshold}) must be more than half of sites ({self.sites})")
+        if set(self.sizes) - set(GROUPS) or set(self.clip) != set(self.sizes) or not self.sizes:
+            raise ValueError("sizes and clip must name the same groups of gmmas_schema.groups")
+        if self.ring_bits not in (16, 32, 64):
+            raise ValueError("ring_bits must be 16, 32 or 64")
+        return self
+
+    def context(self) -> bytes:
+        """Return the digest that everything in this attempt is bound to."""
+        return digest("terms", self.digest())
+
+    def question(self) -> str:
+        """Return the digest of what is asked, the same for every attempt: the same sites then give the same sum."""
+        return self.model_copy(update={"attempt": 1, "nonce": bytes(DIGEST_BYTES), "threshold": 0}).digest()
+
+    def grid(self) -> FixedPoint:
+        """Return the integers of the attempt."""
+        return FixedPoint(sites=self.sites, bits=self.bits, ring_bits=self.ring_bits)
+
+
+class Advertisement(Document):
+    """A site's two public keys for one attempt.
+
+    Attributes:
+        site: name.
+        context: of the terms.
+        box_key: X25519, for what peers seal for it.
+        mask_key: X25519, for the masks it shares with each peer.
+        seeds: SHA-256 commitment to the self-mask's seed of each group it holds; holding more than this says is impossible.
+        signature: by its enrolled identity, of all the above.
+    """
+
+    site: Site
+    context: Digest
+    box_key: Key
+    mask_key: Key
+    seeds: dict[Group, Digest]
+    signature: Signature
+
+    @model_validator(mode="after")
+    def _known_groups(self) -> "Advertisement":
+        if set(self.seeds) - set(GROUPS):
+            raise ValueError("seeds must name groups of gmmas_schema.groups")
+        return self
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups the site holds, in the order of GROUPS."""
+        return tuple(group for group in GROUPS if group in self.seeds)
+
+    def signed_parts(self) -> tuple[str | bytes, ...]:
+        """Return what the signature is of."""
+        seeds = [part for group in self.groups for part in (group, self.seeds[group])]
+        return ("advertisement", self.context, self.site, self.box_key, self.mask_key, *seeds)
+
+
+class Roster(Document):
+    """Who takes part: every advertisement that came in time, the same bytes for every site."""
+
+    members: Annotated[tuple[Advertisement, ...], Field(max_length=LARGEST_FEDERATION)]
+
+
+class ShareParcel(Document):
+    """A site's sealed boxes, one for every peer of the roster."""
+
+    boxes: Annotated[dict[Site, Box], Field(max_length=LARGEST_FEDERATION)]
+
+
+class Inbox(Document):
+    """The boxes that the peers which shared have sealed for one site; their names, with its own, are the set that masks."""
+
+    boxes: Annotated[dict[Site, Box], Field(max_length=LARGEST_FEDERATION)]
+
+
+class Survivors(Document):
+    """The sites whose masked vectors are in the sum."""
+
+    sites: Annotated[tuple[Site, ...], Field(max_length=LARGEST_FEDERATION)]
+
+
+class Agreement(Document):
+    """A site's signature of the roster, of who shared and of who survived, as it was told."""
+
+    signature: Signature
+
+
+class UnmaskRequest(Document):
+    """The agreements, and whose secrets are asked for.
+
+    Attributes:
+        agreements: at least a threshold of signatures of the same view.
+        survivors: sites of which the seeds of self-masks are asked for.
+        dropped: sites of which the mask keys are asked for.
+    """
+
+    agreements: Annotated[dict[Site, Signature], Field(max_length=LARGEST_FEDERATION)]
+    survivors: Annotated[tuple[Site, ...], Field(max_length=LARGEST_FEDERATION)]
+    dropped: Annotated[tuple[Site, ...], Field(max_length=LARGEST_FEDERATION)]
+
+
+class Unmasking(Document):
+    """One site's shares.
+
+    Attributes:
+        seeds: of the survivors' self-masks, {survivor: {group: share}}, for the groups that are opened.
+        keys: of the dropped sites' mask keys.
+        withheld: groups that this site has opened for another set of sites before.
+    """
+
+    seeds: Annotated[dict[Site, dict[Group, Share]], Field(max_length=LARGEST_FEDERATION)]
+    keys: Annotated[dict[Site, Share], Field(max_length=LARGEST_FEDERATION)]
+    withheld: tuple[Group, ...] = ()
+
+
+def write(document: Document) -> bytes:
+    """Return a document as it travels."""
+    return document.model_dump_json().encode()
+
+
+def read(raw: bytes, kind: type[DocumentT], *, sites: int, where: str) -> DocumentT:
+    """Return a document.
+
+    Args:
+        raw: bytes from the other side.
+        kind: what it must be.
+        sites: invited sites, which bound its length.
+        where: who sent it, for the error.
+
+    Raises:
+        ProtocolError: too long, not JSON, or not such a document.
+    """
+    limit = SITE_BYTES * (sites + 1)
+    if len(raw) > limit:
+        raise misfit(where, f"{len(raw)} bytes", f"a {kind.__name__} of at most {limit}")
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        faults = "; ".join(".".join(map(str, fault["loc"]))[:60] + ": " + fault["type"] for fault in error.errors()[:5])
+        raise misfit(where, faults, f"a {kind.__name__}") from error
+
+
+def misfit(where: str, got: object, expected: object) -> ProtocolError:
+    """Return the error for a message that does not fit the protocol or its state."""
+    return ProtocolError(
+        "a message of secure aggregation does not fit",
+        where=where,
+        got=f"{got!s:.200}",
+        expected=expected,
+        remedy="run the same release of gmmas-fed on both sides; a round that is tried again starts anew",
+    )
