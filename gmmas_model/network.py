@@ -22,15 +22,12 @@ from gmmas_model.fusion import GateBias, MaskedFusion
 from gmmas_model.pooling import PooledSums, pool_sums
 from gmmas_model.prediction import Prediction
 from gmmas_schema.errors import ModelError
+from gmmas_schema.federation import CHANCE_LOG_LOSS
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, Modality, Task
 
 _PRIOR_LOGIT = (-3.0, 0.0, 0.0)
 """Start of the region logits: a tumour fills a few per cent of the box, and the first steps need not learn that."""
-
-_CHANCE_LOG_LOSS = {Task.SEGMENTATION: 0.0, **dict.fromkeys(MARKERS, -1.5)}
-"""Start of the log-variances: the log of a chance-level loss, so that every task begins with a weighed loss near 1/2. A short run
-would not get there from 0, for a log-variance moves by no more than the learning rate a step."""
 
 _HIDDEN = 32
 
@@ -93,7 +90,9 @@ class GmmasNetwork(nn.Module):
         with torch.no_grad():
             cast(Tensor, segmentation.bias).copy_(torch.tensor(_PRIOR_LOGIT))
         self.heads = nn.ModuleDict({task: segmentation if task is Task.SEGMENTATION else MolecularHead(pooled) for task in config.tasks})
-        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(_CHANCE_LOG_LOSS[task])) for task in config.tasks})
+        # Log-variances start where every task has a weighed loss near 1/2. A short run would not get there from 0, for a log-variance
+        # moves by no more than the learning rate a step.
+        self.uncertainty = nn.ParameterDict({task: nn.Parameter(torch.tensor(CHANCE_LOG_LOSS[task])) for task in config.tasks})
         if config.prototypes:
             self.adapter = AnchorAdapter(channels[-1], heads=config.transformer_heads)
             self.anchors = Anchors(channels[-1], prototypes=config.prototypes)

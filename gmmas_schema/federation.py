@@ -1,5 +1,6 @@
 """Configuration of one federated run (federation.yaml), read at the coordinator."""
 
+from types import MappingProxyType
 from typing import Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -8,11 +9,13 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.strategy import AverageStep, HoldersStrategy, ServerStep, Strategy
-from gmmas_schema.vocabulary import REQUIRED_TASKS, Task
+from gmmas_schema.vocabulary import MARKERS, REQUIRED_TASKS, Task
 from gmmas_schema.wire import WireConfig
 
 LOSS_FLOOR: Final = 0.05
 """Added to a task's loss under its log-variance, which bounds the log-variance below."""
+CHANCE_LOG_LOSS: Final = MappingProxyType({Task.SEGMENTATION: 0.0, **dict.fromkeys(MARKERS, -1.5)})
+"""Log of each task's loss by chance."""
 
 
 class DistillationConfig(FrozenModel):

@@ -8,13 +8,17 @@ A tensor's name decides its group, so both sides agree without a table. Names ar
     adapter.* | anchors.*               -> adapter | anchors      completion of missing modalities, and the prototypes it looks at
     heads.<task>.*                      -> head.<task>
     uncertainty.<task>                  -> uncertainty.<task>     log-variance of the task's loss
+
+While sites' heads are averaged, the segmentation head may be split into rows (strategies.rows); these names never travel:
+
+    heads.segmentation.<region>.*       -> head.segmentation.<region>
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from gmmas_schema.errors import ProtocolError
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Region, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Task
 
 SHARED = ("fusion", "bottleneck", "decoder")
 COMPLETION = ("adapter", "anchors")
@@ -34,6 +38,9 @@ GROUPS = (
 )
 """Every group, in a fixed order."""
 
+REGION_ROWS = tuple(f"head.{Task.SEGMENTATION}.{r}" for r in REGIONS)
+"""Parts of head.segmentation, where it is averaged region by region."""
+
 
 def group_of(tensor: str) -> str:
     """Return the group of a tensor name.
@@ -43,6 +50,9 @@ def group_of(tensor: str) -> str:
     """
     first, _, rest = tensor.partition(".")
     group = first if first in (*SHARED, *COMPLETION) else f"{_PREFIX.get(first, first)}.{rest.partition('.')[0]}"
+    row = f"{_PREFIX.get(first, first)}.{rest.rpartition('.')[0]}"
+    if row in REGION_ROWS:
+        return row
     if group not in GROUPS:
         raise ProtocolError(
             "a tensor belongs to no group",

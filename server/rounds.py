@@ -35,9 +35,11 @@ from server.replies import Enquiry
 from strategies.aggregation import RunningMean
 from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
+from strategies.rows import join_rows, split_rows
 from strategies.server_step import Step, make_step
 from strategies.uncertainty import closed_form_tensors
-from strategies.weighting import choose_weighting
+from strategies.weighting import choose_weighting, splits_rows
+from strategies.wire import Holdings
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class _Run:
         self._folder, self._tracker, self._events, self._timing = folder, tracker, events, timing
         self._config = folder.config
         self._courier = Courier(grid, timing)
+        self._holdings = Holdings()
         self._roster = Roster(self._courier, request=self._request(Action.DESCRIBE, 0), events=events)
         self._scores: list[ModelScore] = []
         self._watch = Stopwatch()
@@ -128,7 +131,7 @@ class _Run:
                 round=number,
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
-            mean = RunningMean(tensors)
+            mean = RunningMean(self._rows(tensors))
             with self._watch.stage("ask"):
                 sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
             if not self._enough(sites, number, attempt):
@@ -158,12 +161,18 @@ class _Run:
         """Return the next global model, and what the next step must know, from the mean of the replies."""
         shares, averaged = mean.shares(), mean.result()
         moved = {group for own in shares.values() for group in own}
-        step = make_step(self._config.server_step, mean=averaged, current=tensors, previous=previous, moved=moved, state=self._state)
-        following = step.tensors | settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
+        current, before = self._rows(tensors), None if previous is None else self._rows(previous)
+        step = make_step(self._config.server_step, mean=averaged, current=current, previous=before, moved=moved, state=self._state)
+        following = join_rows(step.tensors)
+        following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
         if self._config.training.uncertainty_weighting == "closed_form":
             good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
             following |= closed_form_tensors(good)
         return Step(following, step.state)
+
+    def _rows(self, tensors: Tensors) -> Tensors:
+        """Return the tensors as the strategy averages them: the segmentation head whole or row by row."""
+        return split_rows(tensors) if splits_rows(self._config.strategy) else tensors
 
     def _keep(self, step: Step, record: RoundRecord) -> None:
         """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
@@ -256,15 +265,18 @@ class _Run:
     ) -> tuple[SiteRecord, ...]:
         """Send one request to the members and settle their replies; tensors go into `mean`."""
         pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
-        weigh = choose_weighting(self._config.strategy, pseudo=pseudo)
+        rule = self._config.training.enhancing_needs_t1ce
+        weigh = choose_weighting(self._config.strategy, pseudo=pseudo, enhancing_needs_t1ce=rule)
 
         def count(report: SiteReport, received: Tensors) -> None:
             if mean is not None:
-                mean.fold(report.site, received, weights=weigh(report))
+                mean.fold(report.site, self._rows(received), weights=weigh(report))
 
         request = self._request(action, number, split=split, ready=ready).model_copy(update={"calibrate": calibrate})
         timeout_s = self._config.quorum.round_deadline_s
-        enquiry = Enquiry(self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s)
+        enquiry = Enquiry(
+            self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s, holdings=self._holdings
+        )
         return enquiry.ask(members, count=count)
 
     def _request(
@@ -280,6 +292,7 @@ class _Run:
             plan=self._config.training if action is Action.TRAIN else None,
             evaluate=split,
             ready=dict(ready),
+            wire=self._config.wire,
         )
 
     def _enough(self, sites: tuple[SiteRecord, ...], number: int, attempt: int) -> bool:

@@ -6,6 +6,9 @@
 
     theta_g = sum_k w_k,g theta_k,g / sum_k w_k,g    over the sites k that sent g; unchanged where none did
 
+Where the strategy splits the segmentation head into rows (strategies.rows), a row counts like the head, and not at all where the site's
+labels do not teach its region. Weights may be made fair by the sites' losses (strategies.fairness).
+
 A site without a modality or without labels of a task has weight 0 in the groups that rest on them. Averaging each parameter over its
 holders only: Diao, Ding and Tarokh, "HeteroFL", ICLR 2021. The square root, between equal weights and FedAvg's n, keeps one large
 hospital from drowning the small ones. q, the accepted share times the agreement, is what the site says of itself; it cannot exceed 1.
@@ -14,27 +17,49 @@ hospital from drowning the small ones. q, the accepted share times the agreement
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import SiteReport, Target
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.strategy import HoldersStrategy
+from gmmas_schema.vocabulary import TASKS, Task
+from strategies.fairness import fairness_factor
 from strategies.readiness import task_of
+from strategies.rows import regions_taught
 
 SCALES: Mapping[str, Callable[[float], float]] = MappingProxyType({"sqrt": math.sqrt, "cases": float, "uniform": lambda _: 1.0})
 
+_HEAD = f"head.{Task.SEGMENTATION}"
 
-def weigh_holders(report: SiteReport, *, pseudo: Mapping[Target, float] = MappingProxyType({}), weights: str = "sqrt") -> dict[str, float]:
+
+def weigh_holders(
+    report: SiteReport,
+    *,
+    pseudo: Mapping[Target, float] = MappingProxyType({}),
+    strategy: HoldersStrategy = HoldersStrategy(),  # noqa: B008 - frozen
+    enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never",
+) -> dict[str, float]:
     """Return the site's positive weight in every group it may send; a group that is missing has weight 0.
 
     Args:
         report: the site's counts.
         pseudo: what a pseudo-labelled case of each target counts (strategies.readiness.pseudo_weights).
-        weights: scale of the counts: `sqrt`, `cases` or `uniform`.
+        strategy: scale of the counts, rows, fairness.
+        enhancing_needs_t1ce: whose enhancing tumour is left out of the loss (TrainingPlan); matters for rows only.
     """
     effective = effective_cases(report, pseudo)
-    groups = groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report))
-    counts = {group: _count(group, report, effective) for group in groups}
-    return {group: SCALES[weights](count) for group, count in counts.items() if count > 0}
+    weights: dict[str, float] = {}
+    for group in groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report)):
+        if group == "anchors":
+            weights[group] = SCALES[strategy.weights](1.0)  # they carry their own counts
+            continue
+        task, count = _task_behind(group, report, effective)
+        if count > 0:
+            weights[group] = SCALES[strategy.weights](count) * fairness_factor(report, task, q=strategy.fairness)
+    if strategy.region_rows and _HEAD in weights:
+        taught = regions_taught(report.modalities, enhancing_needs_t1ce)
+        weights |= dict.fromkeys((f"{_HEAD}.{region}" for region in taught), weights.pop(_HEAD))
+    return weights
 
 
 def accepted_targets(report: SiteReport) -> tuple[Target, ...]:
@@ -52,11 +77,12 @@ def effective_cases(report: SiteReport, pseudo: Mapping[Target, float]) -> dict[
     return {task: report.labelled.get(task, 0) + extra.get(task, 0.0) for task in {*report.labelled, *extra}}
 
 
-def _count(group: str, report: SiteReport, effective: Mapping[Task, float]) -> float:
-    """Return the effective cases behind a group; anchors carry their own counts."""
+def _task_behind(group: str, report: SiteReport, effective: Mapping[Task, float]) -> tuple[Task, float]:
+    """Return the task that a group rests on at this site, of several the one with most cases, and its effective cases."""
     kind, _, name = group.partition(".")
-    if kind == "anchors":
-        return 1.0
     if kind in {"head", "uncertainty"}:
-        return report.labelled.get(Task(name), 0)
-    return effective.get(Task.SEGMENTATION, 0.0) if kind == "decoder" else max(effective.values(), default=0.0)
+        return Task(name), report.labelled.get(Task(name), 0)
+    if kind == "decoder":
+        return Task.SEGMENTATION, effective.get(Task.SEGMENTATION, 0.0)
+    task = max(TASKS, key=lambda each: effective.get(each, 0.0))
+    return task, effective.get(task, 0.0)

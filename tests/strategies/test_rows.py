@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from gmmas_schema.errors import ProtocolError
+from gmmas_schema.groups import group_of
+from gmmas_schema.messages import SiteReport
+from gmmas_schema.strategy import HoldersStrategy
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
+from strategies.aggregation import RunningMean
+from strategies.holders import weigh_holders
+from strategies.rows import join_rows, regions_taught, split_rows
+
+WITHOUT_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
+ROWS = HoldersStrategy(region_rows=True)
+
+
+def head(seed):
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "decoder.w": (2, 2),
+        "heads.segmentation.weight": (3, 8, 1, 1, 1),
+        "heads.segmentation.bias": (3,),
+        "heads.idh.logit.bias": (1,),
+    }
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def report(modalities):
+    return SiteReport(
+        site="s", run="r", round=1, model_digest="d", modalities=modalities, cases=30, labelled={Task.SEGMENTATION: 9, Task.IDH: 4}
+    )
+
+
+def test_rows_join_to_what_they_were_split_from():
+    split = split_rows(head(0))
+    assert {name: value.shape for name, value in split.items() if ".et." in name} == {
+        "heads.segmentation.et.weight": (1, 8, 1, 1, 1),
+        "heads.segmentation.et.bias": (1,),
+    }
+    joined = join_rows(split)
+    assert list(joined) == list(head(0))
+    assert all(value.tobytes() == head(0)[name].tobytes() for name, value in joined.items())
+
+
+def test_every_row_has_a_group_of_its_own_and_nothing_else_changes_its():
+    groups = {name: group_of(name) for name in split_rows(head(0))}
+    assert {groups[f"heads.segmentation.{region}.weight"] for region in REGIONS} == {f"head.segmentation.{region}" for region in REGIONS}
+    assert groups["heads.idh.logit.bias"] == "head.idh"
+    assert group_of("heads.segmentation.weight") == "head.segmentation"
+    with pytest.raises(ProtocolError):
+        group_of("heads.tumour.et.weight")
+
+
+@pytest.mark.parametrize("rule", ["site", "sample"])
+def test_a_site_without_t1ce_does_not_teach_the_enhancing_tumour_where_the_rule_leaves_it_out(rule):
+    assert regions_taught(WITHOUT_T1CE, rule) == (Region.WT, Region.TC)
+    assert regions_taught(MODALITIES, rule) == regions_taught(WITHOUT_T1CE, "never") == REGIONS
+    weights = weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, enhancing_needs_t1ce=rule)
+    assert {group: weight for group, weight in weights.items() if group.startswith("head.segmentation")} == {
+        "head.segmentation.wt": 3,
+        "head.segmentation.tc": 3,
+    }
+    assert weigh_holders(report(WITHOUT_T1CE), enhancing_needs_t1ce=rule)["head.segmentation"] == 3
+
+
+def test_its_row_of_the_enhancing_tumour_has_no_influence_and_its_other_rows_count():
+    def mean_with(other):
+        mean = RunningMean(split_rows(head(0)))
+        mean.fold("full", split_rows(head(1)), weights=weigh_holders(report(MODALITIES), strategy=ROWS, enhancing_needs_t1ce="site"))
+        mean.fold("other", split_rows(other), weights=weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, enhancing_needs_t1ce="site"))
+        return join_rows(mean.result())
+
+    changed = {name: value.copy() for name, value in head(2).items()}
+    changed["heads.segmentation.weight"][2] += 5
+    changed["heads.segmentation.bias"][2] -= 3
+    one, two = mean_with(head(2)), mean_with(changed)
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    np.testing.assert_array_equal(one["heads.segmentation.weight"][2], head(1)["heads.segmentation.weight"][2])
+    expected = (head(1)["heads.segmentation.weight"][:2] + head(2)["heads.segmentation.weight"][:2]) / 2
+    np.testing.assert_allclose(one["heads.segmentation.weight"][:2], expected, rtol=1e-6)
