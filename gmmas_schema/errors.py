@@ -69,6 +69,12 @@ class GmmasError(ValueError):
         again = partial(type(self), self.what, where=self.where, got=self.got, expected=self.expected, remedy=self.remedy, code=self.code)
         return again, ()
 
+    def brief(self) -> str:
+        """Return what, got and expected as one line of at most 300 printable characters."""
+        parts = [self.what, f"got {self.got}" if self.got else "", f"expected {self.expected}" if self.expected else ""]
+        text = " ".join("; ".join(part for part in parts if part).split())
+        return "".join(character for character in text if character.isprintable())[:300]
+
     def explain(self) -> str:
         """Return the message as lines: what, then where, got, expected and remedy as far as they are known."""
         rows = (("where", self.where), ("got", self.got), ("expected", self.expected), ("remedy", self.remedy))

@@ -8,6 +8,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.privacy import PrivacyConfig
+from gmmas_schema.robustness import MeanRule, MedianClip, MedianRule, RobustnessConfig
 from gmmas_schema.strategy import AverageStep, HoldersStrategy, ServerStep, Strategy
 from gmmas_schema.vocabulary import MARKERS, REQUIRED_TASKS, Task
 from gmmas_schema.wire import WireConfig
@@ -155,7 +157,7 @@ class TrackingConfig(FrozenModel):
 
 
 class FederationConfig(FrozenModel):
-    """One federated run. Without a `calibration` plan its models are published uncalibrated."""
+    """One federated run. Without a `calibration` plan its models are published uncalibrated; without `privacy` they carry no noise."""
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     seed: int = Field(default=0, ge=0)
@@ -165,6 +167,39 @@ class FederationConfig(FrozenModel):
     strategy: Strategy = HoldersStrategy()
     server_step: ServerStep = AverageStep()
     wire: WireConfig = WireConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
+    privacy: PrivacyConfig | None = None
     calibration: CalibrationPlan | None = CalibrationPlan()
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _votes_fit_pseudo_labels(self) -> "FederationConfig":
+        if isinstance(self.robustness.combine, MedianRule) and self.training.semi_supervised is not None:
+            raise ValueError(
+                "robustness.combine median does not go with training.semi_supervised: in a median every site has one vote, so pseudo-labels "
+                "would weigh as much as labels; use trimmed, or mean"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _privacy_covers_the_update(self) -> "FederationConfig":
+        """Refuse what would let a hospital into the model past the noise, or let one hospital change what another may contribute."""
+        if self.privacy is None:
+            return self
+        robustness = self.robustness
+        others = "what one site sends would decide what another counts, and clipping would no longer bound a site's influence"
+        refused = {
+            "model.network.prototypes": (self.model.network.prototypes > 0, "anchors are sums over patients and get no noise"),
+            "training.uncertainty_weighting closed_form": (
+                self.training.uncertainty_weighting == "closed_form",
+                "it puts the sites' losses into the model without noise",
+            ),
+            "robustness.cosine_limit": (robustness.cosine_limit is not None, others),
+            "robustness.clip median": (isinstance(robustness.clip, MedianClip), others),
+            f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), "noise is made for a sum"),
+        }
+        for key, (found, reason) in refused.items():
+            if found:
+                raise ValueError(f"{key} does not go with privacy: {reason}")
+        return self

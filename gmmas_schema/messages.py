@@ -7,10 +7,11 @@ The reply to a training request carries the evaluation of the model it received,
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationQuery, CalibrationStatistics
+from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
@@ -35,6 +36,27 @@ class Action(StrEnum):
     EVALUATE = "evaluate"
 
 
+class Notice(FrozenModel):
+    """Why the coordinator refused a site's last reply; shown at the site, never acted upon.
+
+    Attributes:
+        round: of the reply.
+        code: the reason.
+        reason: one line of printable characters.
+    """
+
+    round: int = Field(ge=0)
+    code: ReasonCode
+    reason: str = Field(default="", max_length=300)
+
+    @field_validator("reason")
+    @classmethod
+    def _is_printable(cls, reason: str) -> str:
+        if not reason.isprintable():
+            raise ValueError("a notice is one line of printable characters")
+        return reason
+
+
 class TaskRequest(FrozenModel):
     """A request to a site: parameters only, never code.
 
@@ -47,6 +69,7 @@ class TaskRequest(FrozenModel):
         calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
         wire: how the answer to TRAIN is to be packed (strategies.wire).
+        notice: why the site's last reply was refused, if it was.
     """
 
     protocol: int = PROTOCOL_VERSION
@@ -61,6 +84,7 @@ class TaskRequest(FrozenModel):
     calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
     wire: WireConfig = WireConfig()
+    notice: Notice | None = None
 
 
 class SiteDescription(FrozenModel):

@@ -15,6 +15,7 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import Evaluation, PseudoLabels, Target
+from gmmas_schema.privacy import PrivacySpent
 from gmmas_schema.vocabulary import Modality, Task
 from gmmas_workflows.records import FinishedRound, FinishedRun
 
@@ -44,6 +45,10 @@ class SiteRecord(FrozenModel):
         shares: share in each group's mean, in [0, 1].
         evaluation: accuracy of the received model on the site's validation cases.
         calibration: the site's sums for calibration, until they are merged; they are not kept.
+        reason: one line on why the reply was refused; the site is told it with the next request.
+        norms: length of the accepted update per group (strategies.norms); of a private round nothing is kept.
+        clipped: factor below 1 by which the update was shortened, per group.
+        cosine: with the mean direction of the others, where the run asks for it and the site has enough company.
     """
 
     site: str
@@ -65,6 +70,10 @@ class SiteRecord(FrozenModel):
     peak_memory_mib: float = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
     calibration: CalibrationStatistics | None = None
+    reason: str = ""
+    norms: dict[str, float] = Field(default_factory=dict)
+    clipped: dict[str, float] = Field(default_factory=dict)
+    cosine: float | None = None
 
 
 class RoundRecord(FinishedRound):
@@ -74,6 +83,8 @@ class RoundRecord(FinishedRound):
         attempt: 1-based; more than 1 where earlier attempts failed for want of replies.
         seconds: wall seconds of the successful attempt.
         ready: ramp of the pseudo-labels per target that was ready.
+        combined: why a group was combined otherwise than `robustness.combine` asks for.
+        privacy: what the run had spent after this round.
         cpu_seconds: processor seconds of the coordinator's process since the last round, up to the checkpoint.
         validation: of model `round` - 1, the one the sites received.
         peak_memory_mib: largest resident memory of the coordinator's process so far.
@@ -82,6 +93,8 @@ class RoundRecord(FinishedRound):
     attempt: int = Field(ge=1)
     sites: tuple[SiteRecord, ...]
     ready: dict[Target, float] = Field(default_factory=dict)
+    combined: dict[str, str] = Field(default_factory=dict)
+    privacy: PrivacySpent | None = None
     cpu_seconds: float = Field(default=0, ge=0)
 
     @property
@@ -100,9 +113,11 @@ class RunResult(FinishedRun):
 
     Attributes:
         ledger: what the evaluations after the last round cost, one entry per site and evaluation.
+        privacy: what the whole run spent.
     """
 
     ledger: tuple[SiteRecord, ...] = ()
+    privacy: PrivacySpent | None = None
 
 
 class Tracker(Protocol):

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.groups import by_group
-from strategies.norms import Norms
+from strategies.norms import Norms, names_by_group
 from strategies.spool import Spool
 
 Float32 = NDArray[np.float32]
@@ -65,7 +64,7 @@ def site_cosines(spool: Spool, *, reference: Mapping[str, Float32], norms: Mappi
     """
     above: dict[str, list[float]] = {}
     below: dict[str, list[float]] = {}
-    for group, names in by_group(reference).items():
+    for group, names in names_by_group(reference).items():
         holders = [site for site, own in norms.items() if own.get(group, 0.0) > 0]
         if len(holders) < FEWEST_HOLDERS or group == "anchors":
             continue

@@ -14,7 +14,7 @@ Anchors are sums over patients and no update: their size is || sums ||_2 per pat
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.groups import by_group
+from gmmas_schema.groups import group_of
 from strategies.anchors import COUNTS, SUMS
 
 Float32 = NDArray[np.float32]
@@ -34,6 +34,14 @@ FEWEST_HOLDERS: Final = 3
 """Of two, each is as far from their median as the other."""
 HISTORY_ROUNDS: Final = 5
 _BLOCK: Final = 1 << 16
+
+
+def names_by_group(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of each group, rows of a head that is averaged in parts included, in the order they come in."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(group_of(name), []).append(name)
+    return found
 
 
 def squared_distance(value: Float32, reference: Float32) -> float:
@@ -55,7 +63,7 @@ def update_norms(tensors: Mapping[str, Float32], reference: Mapping[str, Float32
         reference: the model that the site received.
     """
     norms: dict[str, float] = {}
-    for group, names in by_group(tensors).items():
+    for group, names in names_by_group(tensors).items():
         if group == "anchors":
             patients = float(np.sum(tensors[COUNTS], dtype=np.float64))
             norms[group] = math.sqrt(squared_distance(tensors[SUMS], np.zeros_like(tensors[SUMS]))) / max(1.0, patients)
@@ -71,7 +79,7 @@ def group_reach(reference: Mapping[str, Float32], *, way: float) -> dict[str, fl
         reference: the model.
         way: sum of the round's step sizes.
     """
-    sizes = {group: sum(reference[name].size for name in names) for group, names in by_group(reference).items()}
+    sizes = {group: sum(reference[name].size for name in names) for group, names in names_by_group(reference).items()}
     return {group: 0.0 if group == "anchors" else way * math.sqrt(size) for group, size in sizes.items()}
 
 
