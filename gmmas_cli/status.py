@@ -1,24 +1,30 @@
-"""`gmmas status`: a coordinator's processes and hospitals, and how far a run has come."""
+"""`gmmas status`: a coordinator's processes and hospitals, how far a run has come, what happened in it and what it costs."""
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from gmmas_cli.cost_report import cost_tables
 from gmmas_cli.live import LiveRun, RoundReader, draw_run
 from gmmas_cli.run import failure_of, print_outcome
 from gmmas_cli.run_view import RunView
 from gmmas_cli.screens import nodes_table, processes_table
 from gmmas_runtime.probe import is_healthy
 from gmmas_runtime.process_state import live_state
+from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
-from gmmas_schema.events import EventKind
+from gmmas_schema.events import Event, EventKind
 from server.checkpoint import RunFolder
 from server.deployment import list_nodes
 from server.events import read_events
 from server.folder import CoordinatorFolder
 from server.following import follow_run
+from server.ledger import read_ledger
 from server.submission import is_at_work, read_submission
 
 app = typer.Typer()
@@ -30,9 +36,24 @@ def status(
     *,
     server: Annotated[Path | None, typer.Option("--server", "-s", help="Folder of a coordinator.", show_default=False)] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the run until it ends.")] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Show what the run costs, by site and by round.")] = False,
+    site: Annotated[str | None, typer.Option(help="With --costs: the rounds of this site.", show_default=False)] = None,
+    events: Annotated[bool, typer.Option("--events", help="List what happened in the run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --costs or --events: one JSON object a line.")] = False,
 ) -> None:
     """Show a coordinator, its hospitals and a run. Exit code 1 if the coordinator does not answer or the run has failed."""
     console = Console()
+    if costs or events:
+        _tell_record(console, run_dir, costs=costs, site=site, as_json=as_json)
+        return
+    if as_json or site:
+        raise ConfigError(
+            "--json and --site say how a record is shown",
+            where="gmmas status",
+            got="neither --costs nor --events",
+            expected="one of them",
+            remedy="for example: gmmas status runs/first --costs --json",
+        )
     if run_dir is None and server is None:
         raise ConfigError(
             "nothing to show",
@@ -48,6 +69,48 @@ def status(
         good &= _follow(console, run_dir) if follow else show_run(console, run_dir)
     if not good:
         raise typer.Exit(1)
+
+
+def _tell_record(console: Console, run_dir: Path | None, *, costs: bool, site: str | None, as_json: bool) -> None:
+    """Print a run's ledger or its events."""
+    if run_dir is None:
+        raise ConfigError(
+            "no run is named",
+            where="gmmas status",
+            got="--costs or --events alone",
+            expected="the folder of a run",
+            remedy="for example: gmmas status runs/first --costs",
+        )
+    path = RunFolder.open(run_dir).events_path
+    if costs:
+        entries = [entry for entry in read_ledger(path) if site in (None, entry.site)] if as_json else read_ledger(path)
+        if as_json:
+            _print_lines(entries)
+        else:
+            for table in cost_tables(entries, site=site):
+                console.print(table)
+                console.print()
+        return
+    happened = read_events(path)
+    if as_json:
+        _print_lines(happened)
+    for event in () if as_json else happened:
+        console.print(event_line(event), soft_wrap=True)
+
+
+def event_line(event: Event) -> Text:
+    """Return one event as a line: when, what, round, site, code and the first line of its message."""
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+    number = "" if event.round is None else str(event.round)
+    style = "red" if event.code is not None else ""
+    reason = " ".join(filter(None, [event.code, event.message.partition("\n")[0].removesuffix(f" [{event.code}]")]))
+    return Text.assemble((clock, "dim"), (f"  {event.kind:<18}{number:>4}  {event.site or '':<12} {reason}".rstrip(), style))
+
+
+def _print_lines(models: Iterable[FrozenModel]) -> None:
+    """Print one JSON object a line, for programs."""
+    for model in models:
+        typer.echo(model.model_dump_json())
 
 
 def show_coordinator(console: Console, server: Path) -> bool:

@@ -72,3 +72,5 @@ def run_in_folder(grid: Grid, folder: RunFolder, *, tracker: Tracker) -> RunResu
             with suppress(Exception):
                 tracker.finish("FAILED")
             raise
+        finally:
+            events.close()

@@ -45,14 +45,15 @@ CREATE VIEW ledger AS
 SELECT id AS event, time, round, site,
     coalesce(json_extract(detail, '$.action'), 'query') AS action,
     json_extract(detail, '$.split') AS split,
-    coalesce(json_extract(detail, '$.outcome'), 'accepted') AS outcome,
+    coalesce(json_extract(detail, '$.outcome'),
+        CASE kind WHEN 'reply_missing' THEN 'missing' WHEN 'reply_refused' THEN 'refused' ELSE 'accepted' END) AS outcome,
     code,
     coalesce(json_extract(detail, '$.bytes_down'), 0) AS bytes_down,
     coalesce(json_extract(detail, '$.bytes_up'), 0) AS bytes_up,
     json_extract(detail, '$.round_trip_s') AS round_trip_s,
     (SELECT sum(value) FROM json_each(detail, '$.seconds')) AS seconds,
-    json_extract(detail, '$.cpu_seconds') AS cpu_seconds,
-    json_extract(detail, '$.peak_memory_mib') AS peak_memory_mib
+    nullif(json_extract(detail, '$.cpu_seconds'), 0) AS cpu_seconds,
+    nullif(json_extract(detail, '$.peak_memory_mib'), 0) AS peak_memory_mib
 FROM events WHERE kind IN ({_KINDS})
 UNION ALL
 SELECT id, time, round, NULL, 'coordinate', NULL, NULL, NULL, NULL, NULL, NULL,
@@ -62,10 +63,10 @@ SELECT id, time, round, NULL, 'coordinate', NULL, NULL, NULL, NULL, NULL, NULL,
 FROM events WHERE json_type(detail, '$.coordinator') = 'object';
 
 CREATE VIEW stages AS
-SELECT id AS event, round, site, stage.key AS stage, stage.value AS seconds
+SELECT events.id AS event, round, site, stage.key AS stage, stage.value AS seconds
 FROM events, json_each(events.detail, '$.seconds') AS stage WHERE kind IN ({_KINDS})
 UNION ALL
-SELECT id, round, NULL, stage.key, stage.value
+SELECT events.id, round, NULL, stage.key, stage.value
 FROM events, json_each(events.detail, '$.coordinator.seconds') AS stage;
 
 PRAGMA application_id = {APPLICATION_ID};

@@ -30,7 +30,8 @@ def accepted(site: str, number: int, at: float) -> Event:
 
 def finished(number: int, at: float, *, seconds: float = 15.0, **metrics: float) -> Event:
     validation = {"model_round": number - 1, "split": "validation", "metrics": metrics, "score": 0.5}
-    return event(EventKind.ROUND_FINISHED, at, number=number, seconds=seconds, validation=validation)
+    coordinator = {"seconds": {"ask": seconds}, "cpu_seconds": 1.5, "peak_memory_mib": 300}
+    return event(EventKind.ROUND_FINISHED, at, number=number, seconds=seconds, validation=validation, coordinator=coordinator)
 
 
 def whole_run() -> list[Event]:

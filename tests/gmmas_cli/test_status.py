@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from gmmas_cli.main import run_program
-from gmmas_schema.events import EventKind
+from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
 from server.checkpoint import RunFolder
 from server.deployment import init_coordinator, prepare_run
@@ -59,3 +60,57 @@ def test_a_coordinator_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixtur
     folder = init_coordinator(tmp_path / "coordinator", port=free_port()).path
     assert run_program(["status", "--server", str(folder)]) == 1
     assert "does not answer" in capsys.readouterr().out
+
+
+def test_costs_fit_eighty_columns(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--costs"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert max(map(len, out.splitlines())) <= 80
+    assert rows["north"][1:6] == ["3/3", "8", "MB", "7", "MB"]
+    assert rows["east"][1:6] == ["2/3", "8", "MB", "3.5", "MB"]
+    assert rows["coordinator"][-1] == "300"
+    assert rows["2"][1:4] == ["1/2", "8", "MB"]
+
+
+def test_costs_of_one_site(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--costs", "--site", "east"]) == 0
+    assert "cost of each round at east" in capsys.readouterr().out
+    assert run_program(["status", str(run.path), "--costs", "--site", "nowhere"]) == 1
+    assert "east, north" in capsys.readouterr().err
+
+
+def test_costs_for_programs(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--costs", "--json"]) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["site"] for entry in entries if entry["round"] == 2] == ["north", "east", None]
+    assert [entry["outcome"] for entry in entries if entry["site"] == "east"] == ["accepted", "accepted", "missing"]
+    assert run_program(["status", str(run.path), "--costs", "--json", "--site", "east"]) == 0
+    assert {json.loads(line)["site"] for line in capsys.readouterr().out.splitlines()} == {"east"}
+
+
+def test_what_happened(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--events"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(whole_run())
+    (missing,) = [line for line in lines if "reply_missing" in line]
+    assert missing.split()[2:] == ["reply_missing", "2", "east", "E_DEADLINE"]
+
+
+def test_what_happened_for_programs(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--events", "--json"]) == 0
+    assert [Event.model_validate_json(line) for line in capsys.readouterr().out.splitlines()] == whole_run()
+
+
+def test_a_run_of_an_older_version_is_shown(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    run.events_path.unlink()
+    run.events_path.with_name("events.jsonl").write_text("\n".join(each.model_dump_json() for each in whole_run()))
+    assert run_program(["status", str(run.path), "--events"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(whole_run())
+
+
+def test_options_that_need_another(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["status", str(run.path), "--json"]) == 1
+    assert "neither --costs nor --events" in capsys.readouterr().err
+    assert run_program(["status", "--costs"]) == 1
+    assert "no run is named" in capsys.readouterr().err
