@@ -3,10 +3,14 @@
 It runs in the resident executor (client.executor) or, with `executor: flower`, in a process of Flower's own. It holds no data and no
 torch: the trainer behind the Unix socket does the work. A failure is answered with the value of a ReasonCode and nothing else, for
 whatever text an exception carries would travel to the coordinator.
+
+A process that lives on holds the models it received last, so that an evaluation need not bring them again; what an answer left out for
+the sake of a few bits lies on disk and outlives the process (strategies.wire).
 """
 
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +21,14 @@ from flwr.common.constant import ErrorCode
 from client.trainer_channel import TrainerChannel
 from gmmas_schema.errors import ConfigError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import Action
-from strategies.codec import pack_tensors, read_request, write_report
+from gmmas_workflows.site_state import SiteState
+from strategies.codec import write_report
+from strategies.wire import FEEDBACK, SiteWire
 
 logger = logging.getLogger(__name__)
 
 SOCKET_VARIABLE: Final = "GMMAS_SITE_SOCKET"
+STATE_VARIABLE: Final = "GMMAS_SITE_STATE"
 
 app = ClientApp()
 
@@ -79,10 +86,17 @@ def site_socket() -> Path:
     return Path(path)
 
 
+@cache
+def site_wire(folder: str) -> SiteWire:
+    """Return this process's end of the wire, which keeps its state in a folder, or in memory where it is given none."""
+    return SiteWire(SiteState(Path(folder) if folder else None, kind=FEEDBACK))
+
+
 def _forward(message: Message, action: Action) -> RecordDict:
     if not message.has_content():
         raise ProtocolError("a message has no content", got=message.metadata.message_type, expected="a request")
-    request, tensors = read_request(message.content)
+    wire = site_wire(os.environ.get(STATE_VARIABLE, ""))
+    request, tensors = wire.open(message.content)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)
     # The coordinator has no use for an answer after the message's time to live.
@@ -93,4 +107,4 @@ def _forward(message: Message, action: Action) -> RecordDict:
         if action is Action.EVALUATE:
             return write_report(trainer.evaluate(request, tensors, timeout_s=timeout_s))
         report, trained = trainer.train(request, tensors, timeout_s=timeout_s)
-        return write_report(report, pack_tensors(trained))
+        return wire.answer(request, report, received=tensors, trained=trained)

@@ -5,6 +5,7 @@ its aggregation and its byte counts are those of a deployed federation; only soc
 """
 
 import logging
+from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
@@ -12,8 +13,10 @@ from client.app import refuse
 from client.reports import report_evaluation
 from gmmas_schema.errors import GmmasError, ReasonCode
 from gmmas_schema.messages import Action
+from gmmas_workflows.site_state import SiteState
 from gmmas_workflows.training import LocalTrainer
-from strategies.codec import pack_tensors, read_request, write_report
+from strategies.codec import write_report
+from strategies.wire import FEEDBACK, ModelShelf, SiteWire
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +26,13 @@ class InProcessSite:
 
     Args:
         trainer: holds the site's cases.
+        folder: where the site keeps what it carries from round to round; None keeps it in memory, for as long as this object lives.
+        shelf: the models the site holds; sites of one process may share one, which then needs room for SHELF models per set of sequences.
     """
 
-    def __init__(self, trainer: LocalTrainer) -> None:
+    def __init__(self, trainer: LocalTrainer, *, folder: Path | None = None, shelf: ModelShelf | None = None) -> None:
         self.trainer = trainer
+        self._wire = SiteWire(SiteState(folder, kind=FEEDBACK), shelf=shelf)
 
     def __call__(self, message: Message, _: Context) -> Message:
         """Return the reply to a message: the trainer's answer, or an error that holds a reason code and nothing else."""
@@ -40,10 +46,10 @@ class InProcessSite:
             return refuse(message, ReasonCode.TRAINER)
 
     def _answer(self, content: RecordDict) -> RecordDict:
-        request, tensors = read_request(content)
+        request, tensors = self._wire.open(content)
         if request.action is Action.DESCRIBE:
             return write_report(self.trainer.describe())
         if request.action is Action.EVALUATE:
             return write_report(report_evaluation(self.trainer, tensors, request))
         outcome = self.trainer.train(tensors, request)
-        return write_report(outcome.report, pack_tensors(outcome.tensors))
+        return self._wire.answer(request, outcome.report, received=tensors, trained=outcome.tensors)

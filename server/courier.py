@@ -96,9 +96,17 @@ class Courier:
             sorted((Node(info.node_id, info.last_activated_at, info.name) for info in self._grid.get_nodes()), key=lambda n: n.identifier)
         )
 
-    def send(self, node: Node, request: TaskRequest, parcel: Parcel | None = None, *, ttl_s: float) -> Letter:
-        """Push one request; a parcel that several letters share is uploaded once while the SuperLink still holds it."""
-        content = write_request(request, parcel)
+    def send(self, node: Node, request: TaskRequest, parcel: Parcel | None = None, *, ttl_s: float, digest: str = "") -> Letter:
+        """Push one request; a parcel that several letters share is uploaded once while the SuperLink still holds it.
+
+        Args:
+            node: to whom.
+            request: what is asked.
+            parcel: the tensors it is about.
+            ttl_s: seconds after which the message is not delivered any more.
+            digest: names the tensors instead, where the node holds them.
+        """
+        content = write_request(request, parcel, digest=digest)
         message = Message(content, node.identifier, request.action.value, ttl=ttl_s, group_id=str(request.round))
         # No identifier, or an empty one, is how a SuperLink refuses a message (the node has just left): the letter counts as lost.
         identifiers = [identifier for identifier in self._grid.push_messages([message]) if identifier]
@@ -113,10 +121,17 @@ class Courier:
                 return Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
         return None
 
-    def gather(self, letters: Mapping[str, Letter], *, timeout_s: float) -> Iterator[Reply]:
+    def gather(
+        self, letters: Mapping[str, Letter], *, timeout_s: float, again: Callable[[str, Reply], Letter | None] = lambda *_: None
+    ) -> Iterator[Reply]:
         """Yield one reply per letter as they come; by the deadline what is missing is yielded with code DEADLINE.
 
         The caller must drop each reply before it asks for the next one.
+
+        Args:
+            letters: what was sent, by any key.
+            timeout_s: deadline for all.
+            again: is shown each reply that came with its key; where it returns another letter, the reply to that is waited for instead.
         """
         waiting = dict(letters)
         start = self.timing.clock()
@@ -124,10 +139,15 @@ class Courier:
         while waiting:
             for key in list(waiting):
                 reply = self.pull(waiting[key])
-                if reply is not None:
-                    del waiting[key]
-                    yield reply
-                    del reply
+                if reply is None:
+                    continue
+                letter = again(key, reply)
+                if letter is not None:
+                    waiting[key] = letter
+                    continue
+                del waiting[key]
+                yield reply
+                del reply
             if waiting and self.timing.clock() >= next_check:
                 next_check = self.timing.clock() + _RESTART_CHECK_S
                 yield from (Reply(waiting.pop(key), None, ReasonCode.PROCESS) for key in self._restarted(waiting))

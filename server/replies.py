@@ -4,6 +4,7 @@ A fault in one reply is that site's: it is refused with its reason, and the othe
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -18,8 +19,8 @@ from server.events import EventLog
 from server.membership import Member
 from server.records import Outcome, SiteRecord
 from strategies.checks import check_reply
-from strategies.codec import pack_tensors, read_report, size_bytes
-from strategies.exchange import tensors_down
+from strategies.codec import Parcel, size_bytes
+from strategies.wire import Holdings, OutgoingModel
 
 Float32 = NDArray[np.float32]
 Count = Callable[[SiteReport, Mapping[str, Float32]], None]
@@ -42,33 +43,66 @@ class Enquiry:
         request: what is asked.
         tensors: the global model; each site receives the groups it holds.
         timeout_s: deadline, also the messages' time to live.
+        holdings: which models the nodes hold, over all enquiries of a run; without it every node is sent the model.
     """
 
     def __init__(
-        self, courier: Courier, *, events: EventLog, request: TaskRequest, tensors: Mapping[str, Float32], timeout_s: float
+        self,
+        courier: Courier,
+        *,
+        events: EventLog,
+        request: TaskRequest,
+        tensors: Mapping[str, Float32],
+        timeout_s: float,
+        holdings: Holdings | None = None,
     ) -> None:
         self._courier, self._events, self._request = courier, events, request
         self._tensors, self._timeout_s = tensors, timeout_s
+        self._holdings = holdings or Holdings()
+        self._model = OutgoingModel(tensors, config=request.wire)
+        self._asked: dict[str, Member] = {}
+        self._named: set[str] = set()
 
     def ask(self, members: Iterable[Member], *, count: Count) -> tuple[SiteRecord, ...]:
         """Send the request, count every good reply once and return one record per member, by name."""
-        asked = {member.site: member for member in members}
-        letters = self._send(asked)
+        self._asked = {member.site: member for member in members}
+        letters = self._send()
+        by_node = {member.node.identifier: member for member in self._asked.values()}
         records = []
-        for reply in self._courier.gather(letters, timeout_s=self._timeout_s):
-            member = next(member for site, member in asked.items() if letters[site] is reply.letter)
-            records.append(self._settle(member, reply, count))
+        for reply in self._courier.gather(letters, timeout_s=self._timeout_s, again=self._send_what_was_missing):
+            records.append(self._settle(by_node[reply.letter.node.identifier], reply, count))
             del reply
         return tuple(sorted(records, key=lambda record: record.site))
 
-    def _send(self, members: Mapping[str, Member]) -> dict[str, Letter]:
+    def _send(self) -> dict[str, Letter]:
         """Push one message a site; sites with the same sequences one after the other, so that they share one parcel."""
         letters = {}
-        for modalities, group in groupby(sorted(members.items(), key=_modalities), key=_modalities):
-            parcel = pack_tensors(tensors_down(self._tensors, modalities=modalities))
+        for modalities, group in groupby(sorted(self._asked.items(), key=_modalities), key=_modalities):
+            digest, parcel = self._model.digest(modalities), None
             for site, member in group:
+                if self._is_held(member, digest):
+                    letters[site] = self._courier.send(member.node, self._request, digest=digest, ttl_s=self._timeout_s)
+                    self._named.add(site)
+                    continue
+                parcel = parcel or self._model.pack(modalities)
                 letters[site] = self._courier.send(member.node, self._request, parcel, ttl_s=self._timeout_s)
         return letters
+
+    def _is_held(self, member: Member, digest: str) -> bool:
+        return self._request.wire.reuse and self._holdings.has(member.node.identifier, member.node.activation, digest)
+
+    def _send_what_was_missing(self, site: str, reply: Reply) -> Letter | None:
+        """Send the model to a site that was asked about it by its hash and does not hold it; its time goes on."""
+        first, node = reply.letter, reply.letter.node
+        # Once only: a site that has been sent the model and asks for it is a site with a fault.
+        if reply.code is not ReasonCode.MODEL_NEEDED or site not in self._named:
+            return None
+        self._named.remove(site)
+        self._holdings.miss(node.identifier, node.activation)
+        left_s = max(1.0, self._timeout_s - (self._courier.timing.clock() - first.sent_at))
+        parcel: Parcel = self._model.pack(self._asked[site].description.modalities)
+        letter = self._courier.send(node, self._request, parcel, ttl_s=left_s)
+        return replace(letter, sent_at=first.sent_at, bytes_down=first.bytes_down + letter.bytes_down)
 
     def _settle(self, member: Member, reply: Reply, count: Count) -> SiteRecord:
         """Check and count one reply, and return its record."""
@@ -80,8 +114,9 @@ class Enquiry:
             record = record.model_copy(update={"outcome": Outcome.MISSING if reply.code is ReasonCode.DEADLINE else Outcome.FAILED})
         else:
             record = record.model_copy(update={"bytes_up": size_bytes(reply.content)})
+            self._holdings.note(member.node.identifier, member.node.activation, self._model.digest(member.description.modalities))
             try:
-                report, tensors = read_report(reply.content)
+                report, tensors = self._model.read(reply.content)
                 check_reply(report, tensors, request=self._request, description=member.description, reference=self._tensors)
                 count(report, tensors)
                 record = _accept(record, report)

@@ -114,7 +114,7 @@ def test_a_failure_of_the_app_itself_does_not_leave(site: SiteConfig, monkeypatc
     def fail(*_: object) -> None:
         raise RuntimeError(PATIENT)
 
-    monkeypatch.setattr("client.app.read_request", fail)
+    monkeypatch.setattr("client.app.site_wire", fail)
     assert send(write_request(make_request()), message_type="train").error.reason == ReasonCode.TRAINER.value
 
 

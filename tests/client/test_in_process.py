@@ -11,6 +11,7 @@ from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, REQUIRED_TASKS, Split, Task
+from gmmas_schema.wire import WireConfig
 from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
@@ -22,6 +23,8 @@ from strategies.codec import Parcel, read_report, unpack_tensors, write_request
 from tests.client.tiny_sites import FLAIR_ONLY, TINY, make_config, make_sample, make_trainer, run
 from tests.server.simulated_sites import RecordingTracker
 
+UNROUNDED = WireConfig(down="fp32", up="fp32")
+
 
 def calibrating_trainer(site: str, numbers) -> LocalTrainer:
     """A trainer whose calibration patients have these numbers."""
@@ -32,7 +35,7 @@ def calibrating_trainer(site: str, numbers) -> LocalTrainer:
 
 def test_two_hospitals_calibrate_as_one_place_with_all_their_patients(tmp_path) -> None:
     north, south = calibrating_trainer("north", range(100, 107)), calibrating_trainer("south", range(200, 205))
-    folder = RunFolder.create(tmp_path / "run", make_config(2))
+    folder = RunFolder.create(tmp_path / "run", make_config(2).model_copy(update={"wire": UNROUNDED}))
     run([north, south], folder)
     best = load_weights(folder.model_path("best"))
     pooled = calibrating_trainer("pooled", [*range(100, 107), *range(200, 205)])
@@ -53,7 +56,7 @@ def test_two_hospitals_calibrate_as_one_place_with_all_their_patients(tmp_path) 
 
 
 def test_a_federation_of_one_site_is_training_without_a_federation(tmp_path) -> None:
-    trainer, config = make_trainer("north"), make_config(1)
+    trainer, config = make_trainer("north"), make_config(1).model_copy(update={"wire": UNROUNDED})
     folder = RunFolder.create(tmp_path / "run", config, run="r")
     result = run([trainer], folder)
     *_, alone = local_rounds(trainer, make_initial_model(config), config.training, rounds=2, seed=3, run="r")

@@ -7,23 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 
 from gmmas_model.calibration import likelihood_curve, reliability_sums
 from gmmas_schema.calibration import CalibrationStatistics, HeadStatistics, Reliability, ReliabilityPair
+from gmmas_schema.errors import ProtocolError
 from gmmas_schema.federation import FederationConfig, QuorumConfig
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import Action, Evaluation, Interval, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import GridConfig, ModelDefinition, NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
+from gmmas_workflows.site_state import SiteState
 from server.checkpoint import RunFolder
 from server.courier import Timing
 from server.events import EventLog
 from server.local_grid import LocalGrid
 from server.records import RoundRecord, RunResult
 from server.rounds import run_federation
-from strategies.codec import pack_tensors, read_request, write_report
+from strategies.codec import write_report
 from strategies.exchange import select_groups
+from strategies.wire import FEEDBACK, SiteWire
 
 TINY = ModelDefinition(
     network=NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_layers=1, transformer_heads=2), grid=GridConfig(shape=(8, 8, 8))
@@ -76,14 +79,18 @@ class SimulatedSite:
     )
     patients: int = 0
     seen: list[TaskRequest] = field(default_factory=list)
+    wire: SiteWire = field(default_factory=lambda: SiteWire(SiteState(kind=FEEDBACK)))
 
     def __call__(self, message: Message, context: Context) -> Message | None:
-        request, tensors = read_request(message.content)
+        try:
+            request, tensors = self.wire.open(message.content)
+        except ProtocolError as error:
+            return Message(Error(2, error.code.value), reply_to=message)
         self.seen.append(request)
         if request.action is Action.DESCRIBE:
             return Message(write_report(self.describe(request)), reply_to=message)
         report, trained = self.alter(self.report(request), self.train(request, tensors))
-        return Message(write_report(report, pack_tensors(trained)), reply_to=message)
+        return Message(self.wire.answer(request, report, received=tensors, trained=trained), reply_to=message)
 
     def describe(self, request: TaskRequest) -> SiteDescription:
         return SiteDescription(

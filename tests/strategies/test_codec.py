@@ -1,4 +1,6 @@
+import copy
 import io
+import json
 import pickle
 
 import numpy as np
@@ -16,11 +18,13 @@ from gmmas_schema.messages import ARRAYS, DOCUMENT, REPORT, TASK, Action, SiteDe
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality
 from strategies.codec import (
+    DIGEST,
     INDEX,
     TENSORS,
     Parcel,
     pack_tensors,
     read_description,
+    read_digest,
     read_report,
     read_request,
     size_bytes,
@@ -28,6 +32,8 @@ from strategies.codec import (
     write_report,
     write_request,
 )
+from strategies.content_hash import hash_tensors
+from strategies.encoding import Precision, Segment
 
 REQUEST = TaskRequest(action=Action.TRAIN, run="r", round=1, rounds=2, seed=3, model=ModelDefinition())
 SITE_REPORT = SiteReport(site="north", run="r", round=1, model_digest="d")
@@ -95,13 +101,14 @@ def npy(value, **options):
     return stream.getvalue()
 
 
-def parcel_of(array, index='[["fusion.0",[2,3]]]', name=TENSORS):
+def parcel_of(array, index='[["fusion.0",[2,3],"f4",0]]', name=TENSORS):
     return Parcel(ArrayRecord({name: array}), index)
 
 
-DATA = npy(np.ones(6, np.float32))
-GOOD = Array("float32", (6,), "numpy.ndarray", DATA)
-OBJECTS = npy(np.array([{"a": 1}] * 6, dtype=object), allow_pickle=True)
+ONES = np.ones(6, np.float32).view(np.uint8)
+DATA = npy(ONES)
+GOOD = Array("uint8", (24,), "numpy.ndarray", DATA)
+OBJECTS = npy(np.array([{"a": 1}] * 24, dtype=object), allow_pickle=True)
 
 
 def test_the_good_parcel_of_the_next_tests_is_good():
@@ -111,25 +118,25 @@ def test_the_good_parcel_of_the_next_tests_is_good():
 @pytest.mark.parametrize(
     ("dtype", "shape", "stype", "data"),
     [
-        ("float64", (6,), "numpy.ndarray", npy(np.ones(6))),
-        ("float32", (6,), "numpy.ndarray", npy(np.ones(6))),
-        ("float32", (6,), "numpy.ndarray", npy(np.ones(6, ">f4"))),
-        ("float32", (6,), "torch.Tensor", DATA),
-        ("float32", (5,), "numpy.ndarray", DATA),
-        ("float32", (2, 3), "numpy.ndarray", npy(np.ones((2, 3), np.float32))),
-        ("float32", (2, 3), "numpy.ndarray", npy(np.asfortranarray(np.ones((2, 3), np.float32)))),
-        ("float32", (6,), "numpy.ndarray", DATA[:-1]),
-        ("float32", (6,), "numpy.ndarray", DATA[:-4]),
-        ("float32", (6,), "numpy.ndarray", DATA + b"\0"),
-        ("float32", (6,), "numpy.ndarray", DATA[:20]),
-        ("float32", (6,), "numpy.ndarray", b""),
-        ("float32", (6,), "numpy.ndarray", OBJECTS),
-        ("float32", (6,), "numpy.ndarray", pickle.dumps(np.ones(6, np.float32))),
-        ("float32", (6,), "numpy.ndarray", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535),
-        ("float32", (6,), "numpy.ndarray", b"\x93NUMPY\x02\x00" + DATA[8:]),
+        ("float32", (6,), "numpy.ndarray", npy(np.ones(6, np.float32))),
+        ("uint8", (6,), "numpy.ndarray", npy(np.ones(6, np.float32))),
+        ("uint8", (24,), "numpy.ndarray", npy(ONES.view(np.int8))),
+        ("uint8", (24,), "torch.Tensor", DATA),
+        ("uint8", (23,), "numpy.ndarray", DATA),
+        ("uint8", (2, 12), "numpy.ndarray", npy(ONES.reshape(2, 12))),
+        ("uint8", (2, 12), "numpy.ndarray", npy(np.asfortranarray(ONES.reshape(2, 12)))),
+        ("uint8", (24,), "numpy.ndarray", DATA[:-1]),
+        ("uint8", (24,), "numpy.ndarray", DATA[:-4]),
+        ("uint8", (24,), "numpy.ndarray", DATA + b"\0"),
+        ("uint8", (24,), "numpy.ndarray", DATA[:20]),
+        ("uint8", (24,), "numpy.ndarray", b""),
+        ("uint8", (24,), "numpy.ndarray", OBJECTS),
+        ("uint8", (24,), "numpy.ndarray", pickle.dumps(ONES)),
+        ("uint8", (24,), "numpy.ndarray", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535),
+        ("uint8", (24,), "numpy.ndarray", b"\x93NUMPY\x02\x00" + DATA[8:]),
     ],
 )
-def test_an_array_that_is_not_flat_float32_npy_of_its_declared_length_is_refused(dtype, shape, stype, data):
+def test_an_array_that_is_not_flat_npy_bytes_of_its_declared_length_is_refused(dtype, shape, stype, data):
     with pytest.raises(ProtocolError, match="cannot be read"):
         unpack_tensors(parcel_of(Array(dtype, shape, stype, data)))
 
@@ -141,18 +148,29 @@ def test_an_array_that_is_not_flat_float32_npy_of_its_declared_length_is_refused
         "[",
         "{}",
         '[["a"]]',
-        '[["a",6]]',
-        '[["a",["6"]]]',
-        '[["a",[6.5]]]',
-        '[["a",[-6]]]',
-        '[["a",[-2,-3]]]',
-        "[[1,[6]]]",
-        '[["a",[5]]]',
-        '[["a",[7]]]',
-        '[["a",[3]],["a",[3]]]',
-        '[["a",[6]],["b",[0,9999999999999999999999]]]',
-        '[["a",[6]],["b",[0,4611686018427387904,4611686018427387904]]]',
-        f'[["a",[6{",1" * 80}]]]',
+        '[["a",[6]]]',
+        '[["a",6,"f4",0]]',
+        '[["a",["6"],"f4",0]]',
+        '[["a",[6.5],"f4",0]]',
+        '[["a",[-6],"f4",0]]',
+        '[["a",[-2,-3],"f4",0]]',
+        '[[1,[6],"f4",0]]',
+        '[["a",[5],"f4",0]]',
+        '[["a",[7],"f4",0]]',
+        '[["a",[6],"f8",0]]',
+        '[["a",[6],"f4",1]]',
+        '[["a",[6],"f4",-1]]',
+        '[["a",[6],"f4",0,0]]',
+        '[["a",[24],"i1",0]]',
+        '[["a",[20],"i1",1]]',
+        '[["a",[16],"s1",0]]',
+        '[["a",[16],"s1",17]]',
+        '[["a",[3],"f4",0],["a",[3],"f4",0]]',
+        '[["a",[6],"f4",0],["b",[0],"f2",0]]',
+        '[["a",[6],"f4",0],["b",[0,3],"i1",0]]',
+        '[["a",[6],"f4",0],["b",[0,9999999999999999999999],"f4",0]]',
+        '[["a",[6],"f4",0],["b",[0,4611686018427387904,4611686018427387904],"f4",0]]',
+        f'[["a",[6{",1" * 80}],"f4",0]]',
     ],
 )
 def test_an_index_that_does_not_fit_its_array_is_refused(index):
@@ -160,11 +178,94 @@ def test_an_index_that_does_not_fit_its_array_is_refused(index):
         unpack_tensors(parcel_of(GOOD, index))
 
 
+FORMS = {"a.f4": Precision(), "a.f2": Precision("f2"), "a.i1": Precision("i1"), "a.s1": Precision("i1", top_k=0.2)}
+
+
+def mixed_parcel():
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(size=(3, 5, 4)).astype(np.float32) for name in FORMS}
+    return pack_tensors(tensors, precision_of=FORMS.__getitem__)
+
+
+MIXED = mixed_parcel()
+LINES = json.loads(MIXED.index)
+NUMBERS = st.one_of(st.integers(-3, 130), st.sampled_from([2**31, 2**63, 2**64, -(2**63)]), st.floats(), st.none())
+
+
+def read_or_refuse(parcel):
+    """Return tensors that are all an index may promise, or None where they are refused."""
+    try:
+        tensors = unpack_tensors(parcel, limit=1000)
+    except ProtocolError:
+        return None
+    assert sum(value.size for value in tensors.values()) <= 1000
+    assert all(value.dtype == np.float32 and not value.flags.writeable for value in tensors.values())
+    return tensors
+
+
+def test_all_four_forms_are_in_the_parcel_that_is_spoilt():
+    assert [line[2] for line in LINES] == ["f4", "f2", "i1", "s1"]
+    assert set(read_or_refuse(MIXED)) == set(FORMS)
+
+
+@given(st.data())
+def test_bytes_that_were_changed_cut_or_lengthened_are_read_or_refused(data):
+    """The declared shape follows the lie, so that the codec itself has to find out."""
+    array = MIXED.arrays[TENSORS]
+    body = bytearray(np.load(io.BytesIO(array.data)).tobytes())
+    for place in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=20)):
+        body[place] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xC0, 0xFF]))
+    body = body[: data.draw(st.integers(0, len(body)))] if data.draw(st.booleans()) else body + data.draw(st.binary(max_size=3))
+    raw = np.frombuffer(bytes(body), np.uint8)
+    tensors = read_or_refuse(Parcel(ArrayRecord({TENSORS: Array("uint8", raw.shape, "numpy.ndarray", npy(raw))}), MIXED.index))
+    if tensors is not None:
+        assert raw.size == sum(Segment(*line).length_bytes for line in LINES)
+        assert all(np.isfinite(tensors[name]).all() for name in FORMS if name != "a.f4")
+
+
+@given(st.data())
+def test_an_index_that_lies_is_read_or_refused_before_memory_is_taken(data):
+    lines = copy.deepcopy(LINES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        line = data.draw(st.sampled_from(lines))
+        kind = data.draw(st.sampled_from(["shape", "form", "kept", "name", "drop"]))
+        if kind == "shape":
+            line[1] = data.draw(st.lists(NUMBERS, max_size=4))
+        elif kind == "form":
+            line[2] = data.draw(st.sampled_from(["f4", "f2", "i1", "s1", "O", "", None]))
+        elif kind == "kept":
+            line[3] = data.draw(NUMBERS)
+        elif kind == "name":
+            line[0] = data.draw(st.one_of(st.sampled_from(list(FORMS)), st.text(), st.none()))
+        elif len(lines) > 1:
+            lines.remove(line)
+    read_or_refuse(Parcel(MIXED.arrays, json.dumps(lines)))
+
+
+@given(st.text())
+def test_an_index_of_any_text_is_refused(text):
+    assert read_or_refuse(Parcel(MIXED.arrays, text)) is None
+
+
+def test_a_few_bytes_cannot_ask_for_much_memory():
+    """A bitmap is 32 times smaller than what it stands for."""
+    size = 8 * 1000
+    body = np.zeros(4 + size // 8 + 1, np.uint8)
+    body[:4] = np.ones(1, np.float32).view(np.uint8)
+    body[4], body[-1] = 0x80, 5
+    array = Array("uint8", body.shape, "numpy.ndarray", npy(body))
+    parcel = Parcel(ArrayRecord({TENSORS: array}), f'[["a",[{size}],"s1",1]]')
+    value = unpack_tensors(parcel, limit=size)["a"]
+    assert (np.count_nonzero(value), value[0]) == (1, 5)
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_tensors(parcel, limit=size - 1)
+
+
 def test_other_arrays_than_the_one_are_refused():
     with pytest.raises(ProtocolError):
         unpack_tensors(parcel_of(GOOD, name="more"))
     with pytest.raises(ProtocolError):
-        unpack_tensors(Parcel(ArrayRecord({TENSORS: GOOD, "more": GOOD}), '[["a",[6]]]'))
+        unpack_tensors(Parcel(ArrayRecord({TENSORS: GOOD, "more": GOOD}), '[["a",[6],"f4",0]]'))
 
 
 def test_tensors_without_an_index_are_refused():
@@ -172,6 +273,26 @@ def test_tensors_without_an_index_are_refused():
     del content[TASK][INDEX]
     with pytest.raises(ProtocolError):
         read_request(content)
+
+
+def test_tensors_that_are_not_those_of_their_digest_are_refused():
+    content = write_request(REQUEST, pack_tensors({"fusion.0": np.ones(2, np.float32)}))
+    other = write_request(REQUEST, pack_tensors({"fusion.0": np.zeros(2, np.float32)}))
+    for digest in (other[TASK][DIGEST], "", "x" * 64):
+        content[TASK][DIGEST] = digest
+        with pytest.raises(ProtocolError, match="not those it names"):
+            read_request(content)
+    content[TASK][DIGEST] = "short"
+    with pytest.raises(ProtocolError):
+        read_request(content)
+
+
+def test_a_request_may_name_tensors_without_bringing_them():
+    named = hash_tensors({"fusion.0": np.ones(2, np.float32)})
+    content = write_request(REQUEST, digest=named)
+    assert read_request(content) == (REQUEST, {})
+    assert read_digest(content) == named
+    assert read_digest(write_request(REQUEST)) == ""
 
 
 def test_only_float32_is_sent():
@@ -201,7 +322,7 @@ def test_a_content_that_is_not_one_request_is_refused(content):
 
 
 def test_another_protocol_version_is_named_before_its_unknown_keys():
-    text = '{"protocol": 2, "something": "new"}'
+    text = '{"protocol": 99, "something": "new"}'
     with pytest.raises(ProtocolError) as caught:
         read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: text})}))
     assert caught.value.code is ReasonCode.PROTOCOL_VERSION
@@ -223,7 +344,7 @@ def test_a_report_with_nan_is_refused():
 
 def test_a_refused_document_is_not_quoted():
     with pytest.raises(ProtocolError) as caught:
-        read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: '{"protocol": 1, "site": ["Jane Doe"]}'})}))
+        read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: '{"protocol": 2, "site": ["Jane Doe"]}'})}))
     assert "Jane" not in str(caught.value)
 
 
@@ -231,5 +352,5 @@ def test_size_counts_tensors_and_documents():
     parcel = pack_tensors({"fusion.0": np.ones(1000, np.float32)})
     bare = size_bytes(write_report(SITE_REPORT))
     assert bare == len(DOCUMENT) + len(SITE_REPORT.model_dump_json())
-    extra = len(INDEX) + len('[["fusion.0",[1000]]]') + len(TENSORS) + 128 + 4000
+    extra = len(INDEX) + len('[["fusion.0",[1000],"f4",0]]') + len(TENSORS) + 128 + 4000
     assert size_bytes(write_report(SITE_REPORT, parcel)) == bare + extra
