@@ -96,6 +96,8 @@ class TrainingPlan(FrozenModel):
         augmentation: random flips and intensity changes.
         precision: `auto` is bf16 where the device multiplies bf16 natively, else fp32.
         gradient_clip_norm: largest L2 norm of a step's gradient.
+        proximal_weight: mu of FedProx, the pull towards the received model (strategies.fedprox); 0 for none.
+        personalised: `norms` leaves each site's normalisation layers its own (FedBN; gmmas_workflows.personalised); `none` for one model.
         uncertainty_weighting: `learned` (Kendall et al., CVPR 2018, masked per task), `closed_form` (its optimum, set by the coordinator
             from the sites' losses), or `fixed` (all weights 1).
         task_weights: fixed factor on each task's loss; 1 for a task that is not named.
@@ -118,6 +120,8 @@ class TrainingPlan(FrozenModel):
     augmentation: bool = True
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_clip_norm: PositiveFloat = 5.0
+    proximal_weight: float = Field(default=0.0, ge=0)
+    personalised: Literal["none", "norms"] = "none"
     uncertainty_weighting: Literal["learned", "closed_form", "fixed"] = "learned"
     task_weights: dict[Task, PositiveFloat] = Field(default_factory=lambda: dict.fromkeys(REQUIRED_TASKS, 1.0))
     distillation: DistillationConfig | None = None
@@ -177,8 +181,8 @@ class FederationConfig(FrozenModel):
     def _votes_fit_pseudo_labels(self) -> "FederationConfig":
         if isinstance(self.robustness.combine, MedianRule) and self.training.semi_supervised is not None:
             raise ValueError(
-                "robustness.combine median does not go with training.semi_supervised: in a median every site has one vote, so pseudo-labels "
-                "would weigh as much as labels; use trimmed, or mean"
+                "robustness.combine median does not go with training.semi_supervised: in a median every site has one vote, so pseudo-labels"
+                " would weigh as much as labels; use trimmed, or mean"
             )
         return self
 

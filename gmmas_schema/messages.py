@@ -153,6 +153,8 @@ class SiteReport(FrozenModel):
         pseudo_labels: the round's ledger of pseudo-labels per target; empty before anything is ready.
         losses: mean training loss per task over the round.
         steps: optimiser steps made.
+        evaluation: accuracy of the model that came, as it came.
+        personalised: accuracy of the site's own form of it, where the plan is personalised (gmmas_workflows.personalised).
         calibration: sums over patients, where the request asked for them.
         seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `anchors`, `train`).
         cpu_seconds: processor seconds of the trainer's process over the request, all threads.
@@ -171,6 +173,7 @@ class SiteReport(FrozenModel):
     losses: dict[Task, float] = {}
     steps: int = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
+    personalised: Evaluation | None = None
     calibration: CalibrationStatistics | None = None
     seconds: dict[str, float] = {}
     cpu_seconds: float = Field(default=0, ge=0)

@@ -20,6 +20,7 @@ from gmmas_data.cutmix import draw_box, exchange
 from gmmas_data.patches import random_patch
 from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
+from gmmas_schema.errors import DataError
 from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, Modality, Region, Task
 
@@ -37,6 +38,23 @@ def has_label(sample: Sample, task: Task) -> bool:
 def count_labels(samples: Sequence[Sample], tasks: Collection[Task]) -> dict[Task, int]:
     """Count the cases that train the head of each of `tasks`: those of the network, for a label without a head trains nothing."""
     return {task: sum(has_label(sample, task) for sample in samples) for task in tasks}
+
+
+def held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> tuple[Modality, ...]:
+    """Return the offered modalities that at least one of the samples has.
+
+    Raises:
+        DataError: there is none.
+    """
+    held = {m for sample in samples for m, present in zip(MODALITIES, sample.present_M, strict=True) if present}
+    if not held & set(offered):
+        raise DataError(
+            "no case has a sequence that this site offers",
+            got=f"{len(samples)} cases",
+            expected=f"at least one with {' or '.join(offered)}",
+            remedy="check data.root and data.modalities in site.yaml",
+        )
+    return tuple(m for m in MODALITIES if m in held and m in offered)
 
 
 def restrict(samples: Sequence[Sample], modalities: Collection[Modality]) -> tuple[Sample, ...]:

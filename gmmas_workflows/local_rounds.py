@@ -12,7 +12,8 @@ import numpy as np
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
-from gmmas_workflows.training import LocalTrainer, Progress, ShouldStop, Tensors
+from gmmas_workflows.local_steps import Progress, ShouldStop
+from gmmas_workflows.training import LocalTrainer, Tensors
 from strategies.exchange import tensors_down
 from strategies.uncertainty import closed_form_tensors
 

@@ -1,49 +1,46 @@
 """One site's part of a federated round: evaluate the model that came, train it on the site's cases, hand back what the site may change.
 
 A round at a site is a pure function of the received tensors and the request: the optimiser is new each round, every random draw
-follows from (seed, run, site, round), and nothing is carried over. So an interrupted run that is resumed gives the same weights as
-one that was not, bit for bit on one kind of CPU with the same number of threads.
+follows from (seed, run, site, round), and nothing is carried over but, in the personalised mode, the site's norms, which name their run
+and round (gmmas_workflows.personalised). So an interrupted run that is resumed gives the same weights as one that was not, bit for bit
+on one kind of CPU with the same number of threads.
 
 Groups of tensors that the site receives but does not send (gmmas_schema.groups) are frozen: no gradient, no weight decay.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
 from gmmas_data.samples import Sample
-from gmmas_model.batch import Batch
-from gmmas_model.losses import LossTerms
 from gmmas_model.network import GmmasNetwork
+from gmmas_model.norms import norm_names
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.calibration import CalibrationStatistics
-from gmmas_schema.errors import DataError, GmmasError, ModelError, ProtocolError, ReasonCode
+from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Evaluation, PseudoLabels, SiteDescription, SiteReport, Target, TaskRequest
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Split, Task
+from gmmas_schema.vocabulary import Modality, Split, Task
 from gmmas_workflows.anchors import measure_anchors
-from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, restrict
+from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, held_modalities, restrict
 from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
 from gmmas_workflows.evaluation import Observe, evaluate_network
-from gmmas_workflows.objective import Objective
-from gmmas_workflows.optimisation import learning_rate, make_optimizer
+from gmmas_workflows.local_steps import Progress, ShouldStop, check_stop, make_steps, memory_errors
+from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.pseudo_labels import make_pseudo_labels
 from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
-ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,6 @@ class TrainOutcome:
 
     tensors: Tensors
     report: SiteReport
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Turn the allocation errors of torch and Python into one error with a code; a context and a decorator."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise GmmasError(
-            "memory ran out",
-            where="training or evaluation",
-            expected="room for one batch",
-            remedy="lower training.batch_size or the grid, or give the trainer more memory",
-            code=ReasonCode.OUT_OF_MEMORY,
-        ) from error
 
 
 class LocalTrainer:
@@ -82,6 +62,7 @@ class LocalTrainer:
         site: name of the site.
         device: `auto` is CUDA where present, else CPU.
         threads: CPU threads of torch; set for the whole process.
+        folder: where the personalised mode keeps what is the site's own; None keeps it in memory, for as long as this object lives.
     """
 
     def __init__(
@@ -93,13 +74,15 @@ class LocalTrainer:
         site: str,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 2,
+        folder: Path | None = None,
     ) -> None:
         self.definition = definition
         self.site = site
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._digest = definition.digest()
-        self.modalities = _held_modalities(samples.get(Split.TRAIN) or [s for part in samples.values() for s in part], modalities)
+        self.modalities = held_modalities(samples.get(Split.TRAIN) or [s for part in samples.values() for s in part], modalities)
         self._samples = {split: restrict(samples.get(split, ()), self.modalities) for split in Split}
+        self._norms = PersonalNorms(site, definition, folder=folder)
         torch.set_num_threads(threads)
 
     def describe(self) -> SiteDescription:
@@ -114,7 +97,7 @@ class LocalTrainer:
             labelled=count_labels(cases, self.definition.network.tasks),
         )
 
-    @_memory_errors()
+    @memory_errors()
     def evaluate(self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None) -> Evaluation:
         """Evaluate the received model on the split `request.evaluate`.
 
@@ -125,7 +108,7 @@ class LocalTrainer:
         """
         return self.measure(tensors, request, on_progress=on_progress)[0]
 
-    @_memory_errors()
+    @memory_errors()
     def measure(
         self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None
     ) -> tuple[Evaluation, CalibrationStatistics | None]:
@@ -133,12 +116,14 @@ class LocalTrainer:
         self._check(request)
         network = self._load(tensors)
         if request.calibrate is None or request.evaluate is None:
-            return self._evaluate(network, request, on_progress), None
+            evaluation = self._evaluate(network, request, on_progress)
+            self._consider_last(network, request)
+            return evaluation, None
         collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
         evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
         return evaluation, collector.statistics(split=self.source_of(request.evaluate), fewest=FEWEST_TOLD)
 
-    @_memory_errors()
+    @memory_errors()
     def train(
         self,
         tensors: Mapping[str, np.ndarray],
@@ -169,15 +154,11 @@ class LocalTrainer:
         with watch.stage("load"):
             network = self._load(tensors)
 
-        # 2. Evaluate the model as it came; the figures belong to the coordinator's previous round.
-        evaluation = None
-        if request.evaluate is not None:
-            with watch.stage("evaluate"):
-                evaluation = self._evaluate(
-                    network, request, lambda done, _: _check_stop(should_stop, f"round {request.round}, case {done}")
-                )
+        # 2. Evaluate the model as it came; the figures belong to the coordinator's previous round. Personalised: then the site's own.
+        with watch.stage("evaluate") if request.evaluate is not None else nullcontext():
+            evaluation, personalised = self._judge(network, request, plan, should_stop)
 
-        # 3. Let the model as it came label what nobody labelled, for the targets that the coordinator says are ready.
+        # 3. Let the model label what nobody labelled, for the targets that the coordinator says are ready.
         pseudo: list[Sample] = []
         ledger: dict[Target, PseudoLabels] = {}
         if request.ready:
@@ -198,11 +179,12 @@ class LocalTrainer:
             with watch.stage("anchors"):
                 anchors = self._measure_anchors(network, request, plan, should_stop)
         with watch.stage("train"):
-            losses, steps = self._train(network, request, plan, pseudo, on_progress, should_stop) if sent else ({}, 0)
+            losses = self._train(network, request, plan, pseudo, on_progress, should_stop) if sent else {}
+        if plan.personalised == "norms":
+            self._norms.keep(network, trained=sent, run=request.run, round=request.round)
 
         # 6. Return new values of the groups that were trained, and counts; never anything per patient.
         changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if n in sent}
-        changed |= anchors
         report = SiteReport(
             site=self.site,
             run=request.run,
@@ -213,13 +195,60 @@ class LocalTrainer:
             labelled=labelled,
             pseudo_labels=ledger,
             losses=losses,
-            steps=steps,
+            steps=plan.local_steps if sent else 0,
             evaluation=evaluation,
+            personalised=personalised,
             seconds=watch.seconds,
             cpu_seconds=watch.cpu_seconds,
             peak_memory_mib=peak_memory_mib(),
         )
-        return TrainOutcome(changed, report)
+        return TrainOutcome(changed | anchors, report)
+
+    def _judge(
+        self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None
+    ) -> tuple[Evaluation | None, Evaluation | None]:
+        """Evaluate the model as it came; in the personalised mode make it the site's own, which stays, and evaluate that too."""
+
+        def check(done: int, _: int) -> None:
+            check_stop(should_stop, f"round {request.round}, case {done}")
+
+        evaluation = None if request.evaluate is None else self._evaluate(network, request, check)
+        if plan.personalised == "none":
+            return evaluation, None
+        own = self._norms.put_in(network, run=request.run, round=request.round)
+        personalised = self._evaluate(network, request, check) if own and evaluation is not None else evaluation
+        if personalised is not None:
+            self._norms.consider(network, personalised, run=request.run, model_round=request.round - 1)
+        return evaluation, personalised
+
+    def _consider_last(self, network: GmmasNetwork, request: TaskRequest) -> None:
+        """Judge the site's own form of the last model too, where the run is personalised; its figures stay at the site."""
+        last = request.evaluate is Split.VALIDATION and request.round == request.rounds
+        if last and self._norms.put_in(network, run=request.run, round=request.round + 1):
+            evaluation = self._evaluate(network, request, None)
+            self._norms.consider(network, evaluation, run=request.run, model_round=request.round)
+
+    def _train(
+        self,
+        network: GmmasNetwork,
+        request: TaskRequest,
+        plan: TrainingPlan,
+        pseudo: Sequence[Sample],
+        on_progress: Progress | None,
+        should_stop: ShouldStop | None,
+    ) -> dict[Task, float]:
+        """Make the optimiser steps of one round on the site's cases; return the mean loss per task."""
+        seed = (request.seed, request.run, self.site, request.round)
+        return make_steps(
+            network,
+            draw_batches(self._trainable_cases(pseudo), plan, seed=seed, patch=self.definition.grid.patch, pseudo=pseudo),
+            request,
+            plan,
+            modalities=self.modalities,
+            free=norm_names(network) if plan.personalised == "norms" else (),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
 
     def _pseudo_label(
         self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None
@@ -232,7 +261,7 @@ class LocalTrainer:
             ready=request.ready,
             generator=generators(request.seed, request.run, self.site, request.round, "pseudo-labels")[1],
             patch=self.definition.grid.patch,
-            on_case=lambda case: _check_stop(should_stop, f"round {request.round}, pseudo-labels of case {case}"),
+            on_case=lambda case: check_stop(should_stop, f"round {request.round}, pseudo-labels of case {case}"),
         )
 
     def _measure_anchors(self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None) -> Tensors:
@@ -243,59 +272,8 @@ class LocalTrainer:
             plan,
             rng=generators(request.seed, request.run, self.site, request.round, "anchors")[0],
             patch=self.definition.grid.patch,
-            on_case=lambda case: _check_stop(should_stop, f"round {request.round}, anchors of case {case}"),
+            on_case=lambda case: check_stop(should_stop, f"round {request.round}, anchors of case {case}"),
         )
-
-    def _train(
-        self,
-        network: GmmasNetwork,
-        request: TaskRequest,
-        plan: TrainingPlan,
-        pseudo: Sequence[Sample],
-        on_progress: Progress | None,
-        should_stop: ShouldStop | None,
-    ) -> tuple[dict[Task, float], int]:
-        """Make the optimiser steps of one round; return the mean loss per task and the number of steps."""
-        optimizer = make_optimizer(network, plan)
-        first, steps = (request.round - 1) * plan.local_steps, request.rounds * plan.local_steps
-        total = dict.fromkeys(TASKS, 0.0)
-        counted = dict.fromkeys(TASKS, 0)
-        seed = (request.seed, request.run, self.site, request.round)
-        batches = draw_batches(self._trainable_cases(pseudo), plan, seed=seed, patch=self.definition.grid.patch, pseudo=pseudo)
-        network.train()
-        objective = Objective(network, plan, modalities=self.modalities)
-        for step, batch in enumerate(batches):
-            where = f"round {request.round}, step {step}"
-            _check_stop(should_stop, where)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(plan, step=first + step, steps=steps)
-            terms = self._step(objective, network, optimizer, batch.to(self.device), plan, where=where)
-            for task, loss in terms.per_task.items():
-                total[task] += float(loss) * terms.counted[task]
-                counted[task] += terms.counted[task]
-            if on_progress is not None:
-                on_progress(step + 1, plan.local_steps)
-        return {task: total[task] / counted[task] for task in TASKS if counted[task]}, plan.local_steps
-
-    def _step(
-        self,
-        objective: Objective,
-        network: GmmasNetwork,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        plan: TrainingPlan,
-        *,
-        where: str,
-    ) -> LossTerms:
-        """Make one optimiser step and return its loss."""
-        terms = objective(batch)
-        optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), plan.gradient_clip_norm)
-        _check_finite(terms, norm, where=where)
-        optimizer.step()
-        objective.after_step()
-        return terms
 
     def _trainable_cases(self, pseudo: Sequence[Sample] = ()) -> tuple[Sample, ...]:
         """Return the training cases with at least one label that are not among those with pseudo-labels."""
@@ -342,35 +320,3 @@ class LocalTrainer:
         network = GmmasNetwork(self.definition.network, modalities=self.modalities)
         load_tensors(network, tensors)
         return network.to(self.device)
-
-
-def _held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> tuple[Modality, ...]:
-    """Return the offered modalities that at least one of the samples has."""
-    held = {m for sample in samples for m, present in zip(MODALITIES, sample.present_M, strict=True) if present}
-    if not held & set(offered):
-        raise DataError(
-            "no case has a sequence that this site offers",
-            got=f"{len(samples)} cases",
-            expected=f"at least one with {' or '.join(offered)}",
-            remedy="check data.root and data.modalities in site.yaml",
-        )
-    return tuple(m for m in MODALITIES if m in held and m in offered)
-
-
-def _check_stop(should_stop: ShouldStop | None, where: str) -> None:
-    if should_stop is not None and should_stop():
-        raise GmmasError("training was cancelled", where=where, code=ReasonCode.CANCELLED)
-
-
-def _check_finite(terms: LossTerms, gradient_norm: torch.Tensor, *, where: str) -> None:
-    """Refuse a step whose loss or gradient is not finite, before it reaches the weights."""
-    loss, norm = float(terms.total.detach()), float(gradient_norm.detach())
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    raise ModelError(
-        "training diverged",
-        where=where,
-        got=f"loss {loss}, gradient norm {norm}",
-        expected="finite values",
-        remedy="lower training.learning_rate or training.gradient_clip_norm; check the scans with `gmmas data check`",
-    )
