@@ -2,6 +2,7 @@
 
 <split>/<metric>               mean over sites or cohorts: dice_wt, auc_idh, loss_segmentation, score
 site/<site>/<split>/<metric>   one site's own
+personalised/<metric>          the same of the sites' own forms of the model, in the personalised mode
 train/loss_<task>              mean training loss
 site/<site>/train_loss_<task>  one site's own, beside its cases, seconds and memory
 """
@@ -35,13 +36,19 @@ def calibration_metrics(calibration: Calibration) -> dict[str, float]:
     return {f"calibration/{name}": value for name, value in found.items() if value is not None}
 
 
-def score_metrics(score: ModelScore) -> dict[str, float]:
-    """Return one model's metrics on one split: means as `<split>/<metric>`, each site's own as `site/<site>/<split>/<metric>`."""
-    metrics = {f"{score.split}/{name}": value for name, value in score.metrics.items()}
+def score_metrics(score: ModelScore, *, prefix: str = "") -> dict[str, float]:
+    """Return one model's metrics on one split: means as `<split>/<metric>`, each site's own as `site/<site>/<split>/<metric>`.
+
+    Args:
+        score: of the model.
+        prefix: stands in the place of the split.
+    """
+    place = prefix or str(score.split)
+    metrics = {f"{place}/{name}": value for name, value in score.metrics.items()}
     if score.score is not None:
-        metrics[f"{score.split}/score"] = score.score
+        metrics[f"{place}/score"] = score.score
     for site, evaluation in score.sites.items():
-        metrics |= {f"site/{site}/{score.split}/{name}": value for name, value in evaluation_metrics(evaluation).items()}
+        metrics |= {f"site/{site}/{place}/{name}": value for name, value in evaluation_metrics(evaluation).items()}
     return metrics
 
 

@@ -18,6 +18,7 @@ from gmmas_schema.messages import Evaluation, PseudoLabels, Target
 from gmmas_schema.privacy import PrivacySpent
 from gmmas_schema.vocabulary import Modality, Task
 from gmmas_workflows.records import FinishedRound, FinishedRun
+from gmmas_workflows.scores import ModelScore
 
 
 class Outcome(StrEnum):
@@ -44,6 +45,7 @@ class SiteRecord(FrozenModel):
         pseudo_labels: what the site's unlabelled cases gave, per target.
         shares: share in each group's mean, in [0, 1].
         evaluation: accuracy of the received model on the site's validation cases.
+        personalised: of the site's own form of it, in the personalised mode.
         calibration: the site's sums for calibration, until they are merged; they are not kept.
         reason: one line on why the reply was refused; the site is told it with the next request.
         norms: length of the accepted update per group (strategies.norms); of a private round nothing is kept.
@@ -69,6 +71,7 @@ class SiteRecord(FrozenModel):
     cpu_seconds: float = Field(default=0, ge=0)
     peak_memory_mib: float = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
+    personalised: Evaluation | None = None
     calibration: CalibrationStatistics | None = None
     reason: str = ""
     norms: dict[str, float] = Field(default_factory=dict)
@@ -86,13 +89,15 @@ class RoundRecord(FinishedRound):
         combined: why a group was combined otherwise than `robustness.combine` asks for.
         privacy: what the run had spent after this round.
         cpu_seconds: processor seconds of the coordinator's process since the last round, up to the checkpoint.
-        validation: of model `round` - 1, the one the sites received.
+        validation: of model `round` - 1, the one the sites received, as they received it.
+        personalised: in the personalised mode, of that model with each site's own norms; it decides on nothing.
         peak_memory_mib: largest resident memory of the coordinator's process so far.
     """
 
     attempt: int = Field(ge=1)
     sites: tuple[SiteRecord, ...]
     ready: dict[Target, float] = Field(default_factory=dict)
+    personalised: ModelScore | None = None
     combined: dict[str, str] = Field(default_factory=dict)
     privacy: PrivacySpent | None = None
     cpu_seconds: float = Field(default=0, ge=0)

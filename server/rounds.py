@@ -148,6 +148,7 @@ class _Run:
                 sites=tuple(site.model_copy(update={"shares": shares.get(site.site, {})}) for site in sites),
                 ready=ready,
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
+                personalised=_personalised(sites, model_round=number - 1),
                 model_sha256="",
                 cpu_seconds=self._watch.cpu_seconds,
                 peak_memory_mib=peak_memory_mib(),
@@ -324,6 +325,11 @@ class _Run:
 
 def _evaluations(sites: tuple[SiteRecord, ...]) -> dict[str, Evaluation]:
     return {site.site: site.evaluation for site in sites if site.evaluation is not None}
+
+
+def _personalised(sites: tuple[SiteRecord, ...], *, model_round: int) -> ModelScore | None:
+    own = {site.site: site.personalised for site in sites if site.personalised is not None}
+    return score_model(own, model_round=model_round, split=Split.VALIDATION) if own else None
 
 
 def _round_detail(record: RoundRecord) -> dict[str, object]:

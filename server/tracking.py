@@ -7,7 +7,7 @@ The validation in the record of round k is of the model the sites received, the 
 from pathlib import Path
 
 from gmmas_schema.federation import TrackingConfig
-from gmmas_workflows.run_metrics import mean_losses, trained_metrics
+from gmmas_workflows.run_metrics import mean_losses, score_metrics, trained_metrics
 from gmmas_workflows.tracking import RunTracker
 from server.checkpoint import CONFIGURATION
 from server.records import Outcome, RoundRecord
@@ -23,6 +23,12 @@ class MlflowTracker(RunTracker[RoundRecord]):
 
     def __init__(self, config: TrackingConfig, folder: Path) -> None:
         super().__init__(config, folder, round_type=RoundRecord, round_metrics=round_metrics, configuration=CONFIGURATION, kind="federated")
+
+    def _write_round(self, record: RoundRecord) -> None:
+        if record.personalised is not None and record.round not in self._logged:
+            metrics = score_metrics(record.personalised, prefix="personalised")
+            self._write_metrics(metrics, step=record.personalised.model_round, time_s=record.started_at + record.seconds)
+        super()._write_round(record)
 
 
 def round_metrics(record: RoundRecord) -> dict[str, float]:

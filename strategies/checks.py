@@ -63,6 +63,10 @@ def check_reply(
     _check_pseudo_labels(report, request, description)
     if report.evaluation is not None:
         _check_evaluation(report.evaluation, request, report.site)
+    if report.personalised is not None:
+        if request.plan is None or request.plan.personalised == "none":
+            _refuse("evaluation of its own model", report.site, "figures", "none, for the run has one model for all")
+        _check_evaluation(report.personalised, request, report.site)
     if report.calibration is not None:
         _check_calibration(report, report.calibration, request)
     backbone = request.plan.backbone if request.plan is not None else "any"
