@@ -52,6 +52,10 @@ class ExactSum:
             self._high[part] += high
             self._low[part] += np.rint((product - high) / LOW_GRID) * LOW_GRID
 
+    def total(self) -> Float64:
+        """Return the sum, one-dimensional."""
+        return self._high + self._low
+
     def divide(self, total: float) -> Float32:
         """Return sum / total as float32, one-dimensional."""
         mean: Float32 = np.empty(self._high.size, np.float32)

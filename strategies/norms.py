@@ -55,6 +55,11 @@ def squared_distance(value: Float32, reference: Float32) -> float:
     return math.fsum(parts)
 
 
+def squared_length(value: Float32) -> float:
+    """Return the squared L2 norm of a tensor, in float64."""
+    return squared_distance(value, np.zeros_like(value))
+
+
 def update_norms(tensors: Mapping[str, Float32], reference: Mapping[str, Float32]) -> dict[str, float]:
     """Return how far a reply moved each of its groups; for anchors their size per patient.
 
@@ -66,7 +71,7 @@ def update_norms(tensors: Mapping[str, Float32], reference: Mapping[str, Float32
     for group, names in names_by_group(tensors).items():
         if group == "anchors":
             patients = float(np.sum(tensors[COUNTS], dtype=np.float64))
-            norms[group] = math.sqrt(squared_distance(tensors[SUMS], np.zeros_like(tensors[SUMS]))) / max(1.0, patients)
+            norms[group] = math.sqrt(squared_length(tensors[SUMS])) / max(1.0, patients)
         else:
             norms[group] = math.sqrt(math.fsum(squared_distance(tensors[name], reference[name]) for name in names))
     return norms
