@@ -257,6 +257,7 @@ class SiteTrainer(TrainerServicer):
             site=config.site,
             device=config.node.device,
             threads=config.node.threads,
+            folder=self._folder.training,
         )
         return self._trainer
 

@@ -178,6 +178,23 @@ class FederationConfig(FrozenModel):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
+    def _strategy_has_its_effect(self) -> "FederationConfig":
+        """Refuse settings that another one takes the effect from, so that nobody reads a result as theirs."""
+        training, strategy = self.training, self.strategy
+        if isinstance(strategy, HoldersStrategy):
+            if strategy.region_rows and training.enhancing_needs_t1ce == "never":
+                raise ValueError(
+                    "strategy.region_rows does not go with training.enhancing_needs_t1ce never: every segmentation teaches every region then"
+                )
+            if strategy.fairness > 0 and isinstance(self.robustness.combine, MedianRule):
+                raise ValueError("strategy.fairness does not go with robustness.combine median: in a median every site has one vote")
+            if strategy.fairness > 0 and self.privacy is not None:
+                raise ValueError("strategy.fairness does not go with privacy: the sites' losses would decide on weights without noise")
+        if training.proximal_weight > 0 and training.local_steps == 1:
+            raise ValueError("training.proximal_weight does not go with training.local_steps 1: in the first step there is nothing to pull")
+        return self
+
+    @model_validator(mode="after")
     def _votes_fit_pseudo_labels(self) -> "FederationConfig":
         if isinstance(self.robustness.combine, MedianRule) and self.training.semi_supervised is not None:
             raise ValueError(

@@ -80,6 +80,14 @@ class TrainConfig(FrozenModel):
             raise ValueError(f"{POOLED!r} is what all cohorts together are called")
         return value
 
+    @field_validator("training")
+    @classmethod
+    def _trains_alone(cls, value: TrainingPlan) -> TrainingPlan:
+        for key, off in (("proximal_weight", 0.0), ("personalised", "none")):
+            if getattr(value, key) != off:
+                raise ValueError(f"{key} needs a federation: alone there is no other model to stay near to or to differ from")
+        return value
+
     @property
     def site(self) -> str:
         """What the trainer is called in reports: the cohort's name, or POOLED."""

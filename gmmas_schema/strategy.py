@@ -29,7 +29,14 @@ class FedAvgStrategy(FrozenModel):
     kind: Literal["fedavg"] = "fedavg"
 
 
-Strategy = Annotated[HoldersStrategy | FedAvgStrategy, Field(discriminator="kind")]
+def _refuse_for_baseline(raw: Any) -> Any:
+    if isinstance(raw, Mapping) and raw.get("kind") == "fedavg":
+        for key in HoldersStrategy.model_fields.keys() & raw.keys() - {"kind"}:
+            raise ValueError(f"strategy.{key} does not go with strategy.kind fedavg: the baseline weighs by cases alone; use kind holders")
+    return raw
+
+
+Strategy = Annotated[HoldersStrategy | FedAvgStrategy, Field(discriminator="kind"), BeforeValidator(_refuse_for_baseline)]
 
 
 class AverageStep(FrozenModel):

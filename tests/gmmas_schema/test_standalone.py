@@ -73,3 +73,9 @@ def test_a_pooled_model_does_not_take_over_a_federated_ones_name() -> None:
 
 def test_a_cohort_is_described_as_in_a_site_configuration() -> None:
     assert set(CohortConfig.model_fields) - {"name"} == set(CohortConfig.__base__.model_fields)
+
+
+@pytest.mark.parametrize("training", [{"proximal_weight": 0.1}, {"personalised": "norms"}])
+def test_what_only_a_federation_gives_a_meaning_is_refused(training: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="needs a federation"):
+        TrainConfig.parse({"cohorts": [{"name": "north", "root": "/data"}], "training": training}, where="train.yaml")

@@ -36,3 +36,27 @@ def test_momentum_beside_another_kind_is_refused_by_both_keys(kind, reason):
 def test_a_resolved_configuration_reads_as_itself():
     config = parse(server_step={"kind": "yogi", "adaptivity": 0.01})
     assert FederationConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"strategy": {"kind": "fedavg", "fairness": 1.0}}, ("strategy.fairness", "strategy.kind fedavg")),
+        ({"strategy": {"kind": "fedavg", "region_rows": True}}, ("strategy.region_rows", "strategy.kind fedavg")),
+        ({"strategy": {"region_rows": True, "kind": "holders"}}, ("strategy.region_rows", "training.enhancing_needs_t1ce never")),
+        (
+            {"strategy": {"fairness": 1.0, "kind": "holders"}, "robustness": {"combine": {"kind": "median"}}},
+            ("strategy.fairness", "robustness.combine median"),
+        ),
+        (
+            {"strategy": {"fairness": 1.0, "kind": "holders"}, "privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "epsilon": 8.0}},
+            ("strategy.fairness", "privacy"),
+        ),
+        ({"training": {"proximal_weight": 0.1, "local_steps": 1}}, ("training.proximal_weight", "training.local_steps 1")),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_by_both_keys_and_the_reason(changes, keys):
+    with pytest.raises(ConfigError) as caught:
+        parse(**changes)
+    assert all(key in str(caught.value.got) for key in keys)
+    assert "does not go with" in str(caught.value.got)
