@@ -100,7 +100,7 @@ class CoordinatorHalf:
         """Close phase 0: return what every site that advertised is sent."""
         self._require(self._advertisements, "advertise keys")
         roster = Roster(members=tuple(self._advertisements[site] for site in sorted(self._advertisements)))
-        self._view = View.of(roster, self._terms, self._identities, where="roster")
+        self._view = View.of(roster, self._terms, where="roster")
         return write(roster)
 
     def add_shares(self, site: str, raw: bytes) -> None:

@@ -34,7 +34,7 @@ from strategies.secure.keys import KeyPair, check_signature, derive_key, seal, s
 from strategies.secure.ledger import OpenedSums
 from strategies.secure.masks import apply_mask
 from strategies.secure.shamir import SHARE_BYTES, share_bytes
-from strategies.secure.view import Identities, View, box_purpose, commitment, mask_label
+from strategies.secure.view import Identities, View, box_purpose, check_advertisement, commitment, mask_label
 
 Float32 = NDArray[np.float32]
 
@@ -125,7 +125,9 @@ class SiteHalf:
         """
         self._enter(Phase.SHARE)
         document = read(roster, Roster, sites=self._terms.sites, where="roster")
-        self._view = View.of(document, self._terms, self._identities, where="roster")
+        self._view = View.of(document, self._terms, where="roster")
+        for member in document.members:
+            check_advertisement(member, self._terms, self._identities)
         if self._view.members.get(self._site) != self._advertisement:
             raise untrusted("roster", "other keys under this site's name", "the keys it has made")
         holders, threshold = len(self._view.members), self._terms.threshold

@@ -29,11 +29,11 @@ class View:
     seen: bytes
 
     @classmethod
-    def of(cls, roster: Roster, terms: Terms, identities: Identities, *, where: str) -> Self:
-        """Return the view of a roster after checking it.
+    def of(cls, roster: Roster, terms: Terms, *, where: str) -> Self:
+        """Return the view of a roster; its advertisements are checked by check_advertisement().
 
         Raises:
-            ProtocolError: too few or too many sites, a site or key twice, an unknown site, or a signature that does not fit.
+            ProtocolError: too few or too many sites, or a site or key twice.
         """
         members = {member.site: member for member in sorted(roster.members, key=lambda member: member.site)}
         keys = {key for member in members.values() for key in (member.box_key, member.mask_key)}
@@ -41,8 +41,6 @@ class View:
             raise untrusted(where, "a site or a key twice", "every site once, with keys of its own")
         if not terms.threshold <= len(members) <= terms.sites:
             raise misfit(where, f"{len(members)} sites", f"{terms.threshold} to {terms.sites} sites")
-        for member in members.values():
-            check_advertisement(member, terms, identities)
         return cls(terms, members, digest("roster", *(part for member in members.values() for part in member.signed_parts())))
 
     def place(self, site: str) -> int:
@@ -74,7 +72,11 @@ class View:
 
 
 def check_advertisement(member: Advertisement, terms: Terms, identities: Identities) -> None:
-    """Refuse an advertisement of another attempt, of an unknown site or group, or without its site's signature."""
+    """Check an advertisement.
+
+    Raises:
+        ProtocolError: it is of another attempt, of an unknown site or group, or without its site's signature.
+    """
     where = f"keys of {member.site}"
     if member.context != terms.context():
         raise untrusted(where, "keys for another run, round or attempt", "keys for this one")

@@ -1,14 +1,13 @@
 """One attempt of secure aggregation between in-memory sites, which drop out where a test says so."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gmmas_schema.secure import SecureConfig, choose_threshold
-from strategies.secure.coordinator import CoordinatorHalf, SecureResult
-from strategies.secure.documents import Terms
+from strategies.secure.coordinator import CoordinatorHalf
+from strategies.secure.documents import Advertisement, Terms
 from strategies.secure.ledger import OpenedSums
 from strategies.secure.site import SiteHalf
 
@@ -18,9 +17,10 @@ IDENTITIES = {site: key.public_key() for site, key in KEYS.items()}
 SIZES = {"encoder.t1": 7, "fusion": 5, "decoder": 3}
 ALL = frozenset(SITES)
 SUBJECT = "0" * 64
+CONFIG = SecureConfig()
 
 
-def make_terms(*, sites=5, threshold=None, sizes=SIZES, config=SecureConfig(), attempt=1, nonce=b"\0" * 32, number=1, run="run"):
+def make_terms(*, sites=5, threshold=None, sizes=SIZES, config=CONFIG, attempt=1, nonce=b"\0" * 32, number=1, run="run"):
     return Terms(
         run=run,
         round=number,
@@ -36,17 +36,6 @@ def make_terms(*, sites=5, threshold=None, sizes=SIZES, config=SecureConfig(), a
         weight_limit=config.weight_limit,
         sizes=dict(sizes),
     )
-
-
-@dataclass
-class Transcript:
-    """What passes between the sites and the coordinator, by phase and site."""
-
-    advertisements: dict[str, bytes] = field(default_factory=dict)
-    shares: dict[str, bytes] = field(default_factory=dict)
-    masked: dict[str, bytes] = field(default_factory=dict)
-    agreements: dict[str, bytes] = field(default_factory=dict)
-    unmaskings: dict[str, bytes] = field(default_factory=dict)
 
 
 def make_site(name, terms, *, ledger=None, sizes=None):
@@ -65,36 +54,64 @@ def make_sites(terms, names=SITES, ledgers: Mapping[str, OpenedSums] | None = No
     return {name: make_site(name, terms, ledger=(ledgers or {}).get(name)) for name in names}
 
 
-def run_attempt(terms, updates, weights, *, gone_at=(), ledgers=None) -> tuple[SecureResult, Transcript]:
-    """Run an attempt; `gone_at[phase]` are the sites that are not heard of any more from that phase on."""
-    lost = [frozenset(gone_at[phase]) if phase < len(gone_at) else frozenset() for phase in range(5)]
-    sites, transcript = make_sites(terms, list(updates), ledgers), Transcript()
-    half = CoordinatorHalf(terms, IDENTITIES)
-    alive = set(sites) - lost[0]
-    for name in sorted(alive):
-        transcript.advertisements[name] = sites[name].advertise(weights[name])
-        half.add_advertisement(name, transcript.advertisements[name])
-    roster = half.roster()
-    alive -= lost[1]
-    for name in sorted(alive):
-        transcript.shares[name] = sites[name].share_keys(roster)
-        half.add_shares(name, transcript.shares[name])
-    inboxes = half.inboxes()
-    alive -= lost[2]
-    for name in sorted(alive):
-        transcript.masked[name] = sites[name].mask(inboxes[name], updates[name])
-        half.add_masked(name, transcript.masked[name])
-    survivors = half.survivors()
-    alive -= lost[3]
-    for name in sorted(alive):
-        transcript.agreements[name] = sites[name].agree(survivors)
-        half.add_agreement(name, transcript.agreements[name])
-    request = half.unmask_request()
-    alive -= lost[4]
-    for name in sorted(alive):
-        transcript.unmaskings[name] = sites[name].unmask(request)
-        half.add_unmasking(name, transcript.unmaskings[name])
-    return half.result(), transcript
+class Attempt:
+    """One attempt in steps, one a phase; what passes between the sites and the coordinator is kept, as a coordinator may.
+
+    Args:
+        terms: of the attempt.
+        updates: flat update by site and group.
+        weights: weight by site and group.
+        ledgers: of the sites, where a test goes on with one.
+        half: the coordinator, where it is not the true one.
+    """
+
+    def __init__(self, terms, updates, weights, *, ledgers=None, half=None):
+        self.terms, self.updates, self.weights = terms, updates, weights
+        self.sites = make_sites(terms, list(updates), ledgers)
+        self.half = half or CoordinatorHalf(terms, IDENTITIES)
+        self.alive = sorted(self.sites)
+        self.keys = {name: site._mask for name, site in self.sites.items()}  # those of the sites that help a coordinator
+        self.advertisements, self.masked, self.agreements, self.unmaskings = {}, {}, {}, {}
+
+    def lose(self, names):
+        self.alive = [name for name in self.alive if name not in names]
+
+    def advertise(self):
+        for name in self.alive:
+            self.advertisements[name] = self.sites[name].advertise(self.weights[name])
+            self.half.add_advertisement(name, self.advertisements[name])
+        self.roster = self.half.roster()
+        self.members = {name: Advertisement.model_validate_json(raw) for name, raw in self.advertisements.items()}
+
+    def share(self):
+        for name in self.alive:
+            self.half.add_shares(name, self.sites[name].share_keys(self.roster))
+        self.inboxes = self.half.inboxes()
+
+    def mask(self):
+        for name in self.alive:
+            self.masked[name] = self.sites[name].mask(self.inboxes[name], self.updates[name])
+            self.half.add_masked(name, self.masked[name])
+        self.survivors = self.half.survivors()
+
+    def agree(self):
+        for name in self.alive:
+            self.agreements[name] = self.sites[name].agree(self.survivors)
+            self.half.add_agreement(name, self.agreements[name])
+        self.request = self.half.unmask_request()
+
+    def unmask(self):
+        for name in self.alive:
+            self.unmaskings[name] = self.sites[name].unmask(self.request)
+            self.half.add_unmasking(name, self.unmaskings[name])
+        self.result = self.half.result()
+
+    def run(self, *, gone_at=(), until=5):
+        """Do the phases; `gone_at[phase]` are the sites that are not heard of from that phase on."""
+        for phase, step in enumerate((self.advertise, self.share, self.mask, self.agree, self.unmask)[:until]):
+            self.lose(gone_at[phase] if phase < len(gone_at) else ())
+            step()
+        return self
 
 
 def make_updates(seed=0, *, sites=SITES, sizes=SIZES, scale=0.05, held=None):
