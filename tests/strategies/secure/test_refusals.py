@@ -248,7 +248,7 @@ def test_different_rosters_or_inboxes_shown_to_different_sites_are_detected():
 def test_survivors_too_few_without_this_site_unknown_or_twice_are_not_signed(sites):
     begun = attempt(until=3)
     with refused(ReasonCode.PROTOCOL, "survivors"):
-        begun.sites["ash"].agree(write(Survivors(sites=tuple(sites.split()))))
+        begun.sites["ash"].agree(write(Survivors(sites=sites)))
 
 
 def test_a_phase_is_answered_once_and_in_its_turn():
