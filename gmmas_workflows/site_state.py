@@ -61,9 +61,8 @@ class SiteState:
 
         A disk that cannot be written is logged and costs the state, not the round.
         """
-        copies = {name: np.array(value, dtype=np.float32, order="C") for name, value in tensors.items()}
         try:
-            self._put(copies, run=run, round_=round)
+            self._put(tensors, run=run, round_=round)
             self._forget(run=run, round_=round)
         except OSError as error:
             logger.warning("the %s state of round %d is not kept: %s", self._kind, round, type(error).__name__)
@@ -80,12 +79,14 @@ class SiteState:
         assert self._folder is not None
         return self._folder / f"{self._kind}-{number:06d}.safetensors"
 
-    def _put(self, tensors: dict[str, Float32], *, run: str, round_: int) -> None:
+    def _put(self, tensors: Mapping[str, Float32], *, run: str, round_: int) -> None:
         if self._folder is None:
-            self._memory[round_] = (run, tensors)
+            self._memory[round_] = (run, {name: np.array(value, dtype=np.float32) for name, value in tensors.items()})
             return
         make_private_folder(self._folder)
-        write_atomic(self._path(round_), save(tensors, {_RUN: run, _ROUND: str(round_), _DIGEST: hash_tensors(tensors)}))
+        # Safetensors writes memory as it lies; not ascontiguousarray, which gives a scalar an axis.
+        plain = {name: np.asarray(value, dtype=np.float32, order="C") for name, value in tensors.items()}
+        write_atomic(self._path(round_), save(plain, {_RUN: run, _ROUND: str(round_), _DIGEST: hash_tensors(plain)}))
 
     def _forget(self, *, run: str, round_: int) -> None:
         kept = [number for number in self._rounds() if number <= round_ and self._run_of(number) == run]
