@@ -96,6 +96,8 @@ class RunView:
             EventKind.REPLY_ACCEPTED: self._reply,
             EventKind.REPLY_REFUSED: self._reply,
             EventKind.REPLY_MISSING: self._reply,
+            EventKind.REPLY_DISMISSED: self._dismiss,
+            EventKind.BUDGET_SPENT: self._stop,
             EventKind.ROUND_FINISHED: self._finish_round,
             EventKind.ROUND_FAILED: lambda e: self._fail(e, f"round {e.round} did not count"),
             EventKind.MODEL_REGISTERED: self._register,
@@ -176,6 +178,15 @@ class RunView:
 
     def _register(self, event: Event) -> None:
         self.stage = f"registered the {event.detail.get('kind', '')} model (round {event.round})"
+
+    def _dismiss(self, event: Event) -> None:
+        row = self._row(event.site or "?")
+        row.state, row.failed = "refused", True
+        self._fail(event, f"{row.name}, round {event.round}")
+
+    def _stop(self, event: Event) -> None:
+        self.rounds = event.round or self.rounds
+        self.stage = f"the privacy budget ends the run after round {event.round}"
 
     def _end(self, event: Event) -> None:
         self.ended, self.succeeded = True, event.kind is EventKind.RUN_FINISHED

@@ -22,6 +22,8 @@ class EventKind(StrEnum):
     REPLY_ACCEPTED = "reply_accepted"
     REPLY_REFUSED = "reply_refused"
     REPLY_MISSING = "reply_missing"
+    REPLY_DISMISSED = "reply_dismissed"
+    BUDGET_SPENT = "budget_spent"
     ROUND_FINISHED = "round_finished"
     ROUND_FAILED = "round_failed"
     MODEL_REGISTERED = "model_registered"

@@ -6,13 +6,14 @@ A fault in one reply is that site's: it is refused with its reason, and the othe
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.events import EventKind
-from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_schema.messages import Notice, SiteReport, TaskRequest
 from gmmas_schema.vocabulary import Modality
 from server.courier import Courier, Letter, Reply
 from server.events import EventLog
@@ -44,6 +45,7 @@ class Enquiry:
         tensors: the global model; each site receives the groups it holds.
         timeout_s: deadline, also the messages' time to live.
         holdings: which models the nodes hold, over all enquiries of a run; without it every node is sent the model.
+        notices: why a site's last reply was refused, by site.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class Enquiry:
         tensors: Mapping[str, Float32],
         timeout_s: float,
         holdings: Holdings | None = None,
+        notices: Mapping[str, Notice] = MappingProxyType({}),
     ) -> None:
         self._courier, self._events, self._request = courier, events, request
         self._tensors, self._timeout_s = tensors, timeout_s
-        self._holdings = holdings or Holdings()
+        self._holdings, self._notices = holdings or Holdings(), notices
         self._model = OutgoingModel(tensors, config=request.wire)
         self._asked: dict[str, Member] = {}
         self._named: set[str] = set()
@@ -81,12 +84,17 @@ class Enquiry:
             digest, parcel = self._model.digest(modalities), None
             for site, member in group:
                 if self._is_held(member, digest):
-                    letters[site] = self._courier.send(member.node, self._request, digest=digest, ttl_s=self._timeout_s)
+                    letters[site] = self._courier.send(member.node, self._request_to(site), digest=digest, ttl_s=self._timeout_s)
                     self._named.add(site)
                     continue
                 parcel = parcel or self._model.pack(modalities)
-                letters[site] = self._courier.send(member.node, self._request, parcel, ttl_s=self._timeout_s)
+                letters[site] = self._courier.send(member.node, self._request_to(site), parcel, ttl_s=self._timeout_s)
         return letters
+
+    def _request_to(self, site: str) -> TaskRequest:
+        """Return the request as one site gets it."""
+        notice = self._notices.get(site)
+        return self._request if notice is None else self._request.model_copy(update={"notice": notice})
 
     def _is_held(self, member: Member, digest: str) -> bool:
         return self._request.wire.reuse and self._holdings.has(member.node.identifier, member.node.activation, digest)
@@ -101,7 +109,7 @@ class Enquiry:
         self._holdings.miss(node.identifier, node.activation)
         left_s = max(1.0, self._timeout_s - (self._courier.timing.clock() - first.sent_at))
         parcel: Parcel = self._model.pack(self._asked[site].description.modalities)
-        letter = self._courier.send(node, self._request, parcel, ttl_s=left_s)
+        letter = self._courier.send(node, self._request_to(site), parcel, ttl_s=left_s)
         return replace(letter, sent_at=first.sent_at, bytes_down=first.bytes_down + letter.bytes_down)
 
     def _settle(self, member: Member, reply: Reply, count: Count) -> SiteRecord:
@@ -122,7 +130,7 @@ class Enquiry:
                 record = _accept(record, report)
             except ProtocolError as error:
                 message = error.explain()
-                record = record.model_copy(update={"outcome": Outcome.REFUSED, "code": error.code})
+                record = record.model_copy(update={"outcome": Outcome.REFUSED, "code": error.code, "reason": error.brief()})
         record = record.model_copy(update={"round_trip_s": self._courier.timing.clock() - reply.letter.sent_at})
         self._tell(record, message)
         return record

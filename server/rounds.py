@@ -8,6 +8,7 @@ run that was killed anywhere goes on from its last checkpoint to the very weight
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import Literal
 
@@ -29,10 +30,11 @@ from server.checkpoint import RunFolder
 from server.courier import Courier, Timing
 from server.events import EventLog, read_events
 from server.initial_model import make_initial_model
+from server.judgement import Judge
 from server.membership import Member, Roster
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
 from server.replies import Enquiry
-from strategies.aggregation import RunningMean
+from strategies.aggregation import Aggregate
 from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
 from strategies.rows import join_rows, split_rows
@@ -72,6 +74,7 @@ class _Run:
         self._config = folder.config
         self._courier = Courier(grid, timing)
         self._holdings = Holdings()
+        self._judge = Judge(folder, events=events)
         self._roster = Roster(self._courier, request=self._request(Action.DESCRIBE, 0), events=events)
         self._scores: list[ModelScore] = []
         self._watch = Stopwatch()
@@ -97,25 +100,28 @@ class _Run:
         tensors: Tensors = self._folder.load_round(done).tensors
         previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
         self._state = self._folder.load_state(done)
-        for number in range(done + 1, self._config.rounds + 1):
+        for number in range(done + 1, self._judge.rounds + 1):
+            if not self._judge.affords(number):
+                break
             previous, tensors = tensors, self._train_round(number, tensors, previous)
-        return self._conclude(tensors)
+            done = number
+        return self._conclude(tensors, done)
 
     def _begin(self) -> int:
         """Return the last finished round: 0 for a new run, whose start is made here."""
         finished = self._folder.finished_rounds()
+        self._judge.plan(finished=max(finished, default=0))
+        detail = {"run": self._folder.run, "name": self._config.name, "rounds": self._judge.rounds, "privacy": self._spent()}
         if not finished:
             self._folder.write_round(make_initial_model(self._config), record=None)
-            self._events.emit(
-                EventKind.RUN_STARTED, round=0, detail={"run": self._folder.run, "name": self._config.name, "rounds": self._config.rounds}
-            )
+            self._events.emit(EventKind.RUN_STARTED, round=0, detail=detail)
             return 0
         # The crash may have come after a checkpoint and before the event log or the tracker heard of it.
         told = {event.round for event in read_events(self._folder.events_path) if event.kind is EventKind.ROUND_FINISHED}
         for record in (self._folder.read_record(number) for number in finished if number > 0):
-            self._note_score(record)
+            self._note(record)
             self._announce(record, emit=record.round not in told)
-        self._events.emit(EventKind.RUN_RESUMED, round=finished[-1], detail={"run": self._folder.run, "rounds": self._config.rounds})
+        self._events.emit(EventKind.RUN_RESUMED, round=finished[-1], detail=detail)
         return finished[-1]
 
     def _train_round(self, number: int, tensors: Tensors, previous: Tensors | None) -> Tensors:
@@ -131,22 +137,28 @@ class _Run:
                 round=number,
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
-            mean = RunningMean(self._rows(tensors))
-            with self._watch.stage("ask"):
-                sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, mean=mean, ready=ready)
-            if not self._enough(sites, number, attempt):
-                continue
-            with self._watch.stage("step"):
-                step, shares = self._step(mean, tensors, previous, sites), mean.shares()
+            descriptions = [member.description for member in members]
+            with closing(self._judge.begin(self._rows(tensors), number=number, descriptions=descriptions, ready=ready)) as replies:
+                with self._watch.stage("ask"):
+                    sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, replies=replies, ready=ready)
+                with self._watch.stage("judge"):
+                    sites, verdict = self._judge.decide(replies, sites, number=number)
+                if not self._enough(sites, number, attempt):
+                    continue
+                with self._watch.stage("step"):
+                    self._judge.book(number)
+                    step, shares = self._step(replies, tensors, previous, sites), replies.shares()
             record = RoundRecord(
                 run=self._folder.run,
                 round=number,
-                rounds=self._config.rounds,
+                rounds=self._judge.rounds,
                 attempt=attempt,
                 started_at=started_at,
                 seconds=self._timing.clock() - start,
                 sites=tuple(site.model_copy(update={"shares": shares.get(site.site, {})}) for site in sites),
                 ready=ready,
+                combined=dict(verdict.combined),
+                privacy=self._judge.spent(),
                 validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 personalised=_personalised(sites, model_round=number - 1),
                 model_sha256="",
@@ -158,9 +170,9 @@ class _Run:
             return step.tensors
         raise self._failed(f"round {number}")
 
-    def _step(self, mean: RunningMean, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> Step:
-        """Return the next global model, and what the next step must know, from the mean of the replies."""
-        shares, averaged = mean.shares(), mean.result()
+    def _step(self, replies: Aggregate, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> Step:
+        """Return the next global model, and what the next step must know, from the joint model of the replies."""
+        shares, averaged = replies.shares(), replies.result()
         moved = {group for own in shares.values() for group in own}
         current, before = self._rows(tensors), None if previous is None else self._rows(previous)
         step = make_step(self._config.server_step, mean=averaged, current=current, previous=before, moved=moved, state=self._state)
@@ -179,12 +191,13 @@ class _Run:
         """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
         with self._watch.stage("checkpoint"):
             record = self._folder.write_round(step.tensors, record=record, state=step.state) or record
-        self._note_score(record)
+        self._note(record)
         self._announce(record, cost=self._cost())
         self._folder.prune_models(keep={choose_best(self._scores, fallback=record.round)})
 
-    def _note_score(self, record: RoundRecord) -> None:
-        """Remember the validation of a trained model; the seeded start is no candidate for the best."""
+    def _note(self, record: RoundRecord) -> None:
+        """Remember what later rounds are judged by, and the validation of a trained model: the seeded start is no candidate."""
+        self._judge.remember(record)
         if record.validation is not None and record.validation.model_round > 0:
             self._scores.append(record.validation)
 
@@ -200,9 +213,12 @@ class _Run:
         watch, self._watch = self._watch, Stopwatch()
         return {"coordinator": {"seconds": watch.seconds, "cpu_seconds": watch.cpu_seconds, "peak_memory_mib": peak_memory_mib()}}
 
-    def _conclude(self, tensors: Tensors) -> RunResult:
-        """Evaluate the last model, choose the best, calibrate both, test the best, publish and register both."""
-        rounds = self._config.rounds
+    def _spent(self) -> dict[str, object] | None:
+        spent = self._judge.spent()
+        return None if spent is None else spent.model_dump(mode="json")
+
+    def _conclude(self, tensors: Tensors, rounds: int) -> RunResult:
+        """Evaluate the last model, that of `rounds`, choose the best, calibrate both, test the best, publish and register both."""
         last, ledger = self._evaluate(tensors, rounds, Split.VALIDATION)
         scores = [*self._scores, last]
         best_round = choose_best(scores, fallback=rounds)
@@ -226,6 +242,7 @@ class _Run:
             last=last,
             test=test,
             ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
+            privacy=self._judge.spent(),
         )
 
     def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
@@ -260,23 +277,29 @@ class _Run:
         tensors: Tensors,
         *,
         split: Split,
-        mean: RunningMean | None = None,
+        replies: Aggregate | None = None,
         calibrate: CalibrationQuery | None = None,
         ready: Mapping[Target, float] = MappingProxyType({}),
     ) -> tuple[SiteRecord, ...]:
-        """Send one request to the members and settle their replies; tensors go into `mean`."""
+        """Send one request to the members and settle their answers; tensors go into `replies`."""
         pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
         rule = self._config.training.enhancing_needs_t1ce
         weigh = choose_weighting(self._config.strategy, pseudo=pseudo, enhancing_needs_t1ce=rule)
 
         def count(report: SiteReport, received: Tensors) -> None:
-            if mean is not None:
-                mean.fold(report.site, self._rows(received), weights=weigh(report))
+            if replies is not None:
+                replies.fold(report.site, self._rows(received), weights=weigh(report))
 
         request = self._request(action, number, split=split, ready=ready).model_copy(update={"calibrate": calibrate})
         timeout_s = self._config.quorum.round_deadline_s
         enquiry = Enquiry(
-            self._courier, events=self._events, request=request, tensors=tensors, timeout_s=timeout_s, holdings=self._holdings
+            self._courier,
+            events=self._events,
+            request=request,
+            tensors=tensors,
+            timeout_s=timeout_s,
+            holdings=self._holdings,
+            notices=self._judge.notices,
         )
         return enquiry.ask(members, count=count)
 
@@ -287,7 +310,7 @@ class _Run:
             action=action,
             run=self._folder.run,
             round=number,
-            rounds=self._config.rounds,
+            rounds=self._judge.rounds,
             seed=self._config.seed,
             model=self._config.model,
             plan=self._config.training if action is Action.TRAIN else None,
