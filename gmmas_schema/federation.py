@@ -184,7 +184,7 @@ class FederationConfig(FrozenModel):
         if isinstance(strategy, HoldersStrategy):
             if strategy.region_rows and training.enhancing_needs_t1ce == "never":
                 raise ValueError(
-                    "strategy.region_rows does not go with training.enhancing_needs_t1ce never: every segmentation teaches every region then"
+                    "strategy.region_rows does not go with training.enhancing_needs_t1ce never: every segmentation teaches all regions then"
                 )
             if strategy.fairness > 0 and isinstance(self.robustness.combine, MedianRule):
                 raise ValueError("strategy.fairness does not go with robustness.combine median: in a median every site has one vote")
