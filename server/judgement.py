@@ -1,4 +1,4 @@
-"""What a run holds replies against beyond their form: makes the aggregate of each round, applies its verdict, remembers what later ones need.
+"""What a run holds replies against beyond their form: makes each aggregate, applies its verdict, remembers what later rounds need.
 
 Everything it remembers follows from the records of finished rounds, so a resumed run judges as an unbroken one. The one exception is what
 noise has cost, which outlives its round (server.privacy_ledger).
