@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
@@ -33,6 +34,7 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
+from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
 from server.events import EventLog
@@ -108,6 +110,10 @@ class Job:
     def cohorts(self) -> SeedCohorts:
         """Return the seed's hospitals."""
         return SeedCohorts(self.out / str(self.seed), self.plan.phantoms_of(self.seed))
+
+    def state_of(self, site: str) -> Path:
+        """Return the folder of what a hospital carries from round to round, if its plan has it carry anything."""
+        return self.folder / "sites" / site
 
     def rounds_done(self) -> int:
         """Return the rounds that are on disk."""
@@ -211,7 +217,10 @@ def make_trainers(job: Job) -> list[LocalTrainer]:
     if experiment.kind == "pooled":
         samples = {"pooled": {part: tuple(s for split in samples.values() for s in split[part]) for part in Split}}
     trainer = ScrambledTrainer if experiment.scramble_anchors else LocalTrainer
-    return [trainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1) for name, split in samples.items()]
+    return [
+        trainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1, folder=job.state_of(name))
+        for name, split in samples.items()
+    ]
 
 
 class ScrambledTrainer(LocalTrainer):
@@ -264,7 +273,15 @@ def _score_site(job: Job, network: GmmasNetwork, site: str) -> dict[str, tuple[C
 
 
 def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[CaseRow, ...]]:
-    """Return rows of a training hospital's validation and test patients that have a segmentation, with the sequences it has."""
+    """Return rows of a training hospital's validation and test patients that have a segmentation, with the sequences it has.
+
+    In a personalised run the hospital looks at them with its own norms.
+    """
+    federation = job.experiment.federation
+    if federation.training.personalised == "norms":
+        network = deepcopy(network)
+        norms = PersonalNorms(site, federation.model, folder=job.state_of(site))
+        norms.put_in(network, run=RunFolder.open(job.folder).run, round=federation.rounds + 1)
     split = job.cohorts.split_samples(site, job.experiment.federation.model.grid, job.plan.split)
     labelled = {part: [sample for sample in split[part] if sample.regions_RXYZ is not None] for part in SCORED}
     return {part: score_shown(network, kept, MODALITIES, zero_filled=job.arm.zero_fill) for part, kept in labelled.items() if kept}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -38,13 +39,21 @@ def make_sample(number: int, modalities=MODALITIES, **changes: object) -> Sample
     return replace(sample, **changes)
 
 
-def make_trainer(site: str, modalities=MODALITIES, *, first: int = 0, model: ModelDefinition = TINY, **changes: object) -> LocalTrainer:
+def make_trainer(
+    site: str,
+    modalities=MODALITIES,
+    *,
+    first: int = 0,
+    model: ModelDefinition = TINY,
+    folder: Path | None = None,
+    **changes: object,
+) -> LocalTrainer:
     samples = {
         Split.TRAIN: [make_sample(first + n, modalities, **changes) for n in range(3)],
         Split.VALIDATION: [make_sample(first + 3, modalities, **changes)],
         Split.TEST: [make_sample(first + 4, modalities, **changes)],
     }
-    return LocalTrainer(model, samples, modalities=modalities, site=site, device="cpu", threads=1)
+    return LocalTrainer(model, samples, modalities=modalities, site=site, device="cpu", threads=1, folder=folder)
 
 
 def make_config(sites: int, model: ModelDefinition = TINY) -> FederationConfig:

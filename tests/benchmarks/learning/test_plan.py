@@ -102,3 +102,20 @@ def test_the_reference_is_always_picked(plan) -> None:
     assert [arm.name for arm in picked.arms] == ["gmmas", "pooled"]
     assert picked.seeds == (9,)
     assert pick(plan) == plan
+
+
+def test_an_experiment_from_before_a_key_existed_is_the_same_one(plan) -> None:
+    """Results of long runs stay valid: keys that came later leave at their default what was there before."""
+    for name in ("gmmas", "pooled", "fedavg", "server-momentum"):
+        experiment = plan.experiment(plan.arm(name), 101)
+        raw = experiment.model_dump(mode="json")
+        for part, key in [
+            ("strategy", "region_rows"),
+            ("strategy", "fairness"),
+            ("training", "proximal_weight"),
+            ("training", "personalised"),
+        ]:
+            raw["federation"][part].pop(key, None)
+        momentum = 0.5 if name == "server-momentum" else 0.0
+        raw["federation"]["server_step"] = {"learning_rate": 1.0, "momentum": momentum}
+        assert Experiment.model_validate(raw) == experiment
