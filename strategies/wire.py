@@ -143,6 +143,8 @@ class SiteWire:
         """
         if request.action is not Action.TRAIN:
             return write_report(report)
+        # A repeated round is to give the same bytes, and safetensors, by which the trainer hands them over, keeps no order.
+        trained = dict(sorted(trained.items()))
         if request.wire.up == "fp32":
             return write_report(report, pack_tensors(trained))
         return write_report(report, self._pack_changes(request, received=received, trained=trained))
@@ -152,7 +154,7 @@ class SiteWire:
         exact = {name: value for name, value in trained.items() if travels_exactly(name)}
         owed = self._feedback.before(run=request.run, round=request.round) if request.wire.error_feedback else {}
         changes = {name: _add(value - received[name], owed.get(name)) for name, value in trained.items() if name not in exact}
-        parcel = pack_tensors(exact | changes, precision_of=precision_up(request.wire))
+        parcel = pack_tensors(changes | exact, precision_of=precision_up(request.wire))
         if request.wire.error_feedback:
             sent = unpack_tensors(parcel)
             self._feedback.write({name: value - sent[name] for name, value in changes.items()}, run=request.run, round=request.round)

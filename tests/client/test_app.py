@@ -8,14 +8,16 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
-from client.app import SOCKET_VARIABLE, app
+from client.app import SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
 from client.folder import NodeFolder
 from gmmas_schema.errors import ReasonCode
-from gmmas_schema.messages import DOCUMENT, TASK, Action
+from gmmas_schema.messages import DOCUMENT, TASK, Action, TaskRequest
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import Split
+from gmmas_schema.wire import WireConfig
 from gmmas_workflows.training import LocalTrainer
 from strategies.codec import pack_tensors, read_description, read_report, write_request
+from strategies.content_hash import hash_tensors
 from tests.client.serving import make_tensors, serving
 from tests.client.sites import PATIENT, make_request, read_site
 
@@ -30,8 +32,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteConfig]:
 
 
 @pytest.fixture
-def site(config: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> SiteConfig:
+def site(config: SiteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SiteConfig:
     monkeypatch.setenv(SOCKET_VARIABLE, str(NodeFolder(config.node.state).socket))
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "training"))
+    site_wire.cache_clear()
     return config
 
 
@@ -75,6 +79,51 @@ def test_evaluate_answers_with_accuracy_and_no_tensors(site: SiteConfig) -> None
     assert report.evaluation is not None
     assert report.evaluation.split is Split.VALIDATION
     assert tensors == {}
+
+
+def named(request: TaskRequest, digest: str) -> Message:
+    return send(write_request(request, digest=digest), message_type=request.action.value)
+
+
+def test_a_resident_process_evaluates_the_model_it_trained_from_by_its_hash(site: SiteConfig) -> None:
+    tensors, evaluation = make_tensors(), make_request(Action.EVALUATE)
+    send(write_request(make_request(), pack_tensors(tensors)), message_type="train")
+    by_hash, _ = read_report(named(evaluation, hash_tensors(tensors)).content)
+    in_full, _ = read_report(send(write_request(evaluation, pack_tensors(tensors)), message_type="evaluate").content)
+    assert by_hash.evaluation == in_full.evaluation
+
+
+def test_a_new_process_says_that_it_needs_the_model(site: SiteConfig) -> None:
+    tensors = make_tensors()
+    send(write_request(make_request(), pack_tensors(tensors)), message_type="train")
+    site_wire.cache_clear()
+    assert named(make_request(Action.EVALUATE), hash_tensors(tensors)).error.reason == ReasonCode.MODEL_NEEDED.value
+
+
+def train_two_rounds(*, restart: bool) -> list[bytes]:
+    """Return what a site with a lossy wire sends; its process may be a new one in round 2."""
+    sent = []
+    for number in (1, 2):
+        if restart:
+            site_wire.cache_clear()
+        request = make_request(number=number).model_copy(update={"wire": WireConfig(up="int8", top_k=0.1)})
+        reply = send(write_request(request, pack_tensors(make_tensors())), message_type="train")
+        sent.append(reply.content["arrays"]["tensors"].data)
+    return sent
+
+
+def test_what_a_lossy_wire_owes_outlives_the_process(site: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = train_two_rounds(restart=True)
+    files = sorted((tmp_path / "training").iterdir())
+    assert [file.name for file in files] == ["feedback-000001.safetensors", "feedback-000002.safetensors"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "of-one-process"))
+    assert train_two_rounds(restart=False) == sent
+    monkeypatch.delenv(STATE_VARIABLE)
+    site_wire.cache_clear()
+    first, second = train_two_rounds(restart=True)
+    assert first == sent[0]
+    assert second != sent[1], "a process without a folder forgets"
 
 
 def spoilt(**changes: object) -> RecordDict:
