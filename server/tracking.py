@@ -25,9 +25,14 @@ class MlflowTracker(RunTracker[RoundRecord]):
         super().__init__(config, folder, round_type=RoundRecord, round_metrics=round_metrics, configuration=CONFIGURATION, kind="federated")
 
     def _write_round(self, record: RoundRecord) -> None:
-        if record.personalised is not None and record.round not in self._logged:
-            metrics = score_metrics(record.personalised, prefix="personalised")
-            self._write_metrics(metrics, step=record.personalised.model_round, time_s=record.started_at + record.seconds)
+        """Record a round, and as tags `refused/<site>` the last reason why a reply of the site was refused."""
+        if record.round not in self._logged:
+            for site in record.sites:
+                if site.outcome is Outcome.REFUSED:
+                    self._connected().set_tag(self._run, f"refused/{site.site}", f"round {record.round}: {site.code} {site.reason}")
+            if record.personalised is not None:
+                metrics = score_metrics(record.personalised, prefix="personalised")
+                self._write_metrics(metrics, step=record.personalised.model_round, time_s=record.started_at + record.seconds)
         super()._write_round(record)
 
 
@@ -41,15 +46,22 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
         "cpu_seconds": record.cpu_seconds,
         "peak_memory_mib": record.peak_memory_mib,
     } | {f"ready_{target}": ramp for target, ramp in record.ready.items()}
+    if record.privacy is not None:
+        metrics |= {"privacy/epsilon": record.privacy.epsilon, "privacy/releases": record.privacy.releases}
     metrics |= mean_losses((site.losses, site.labelled) for site in record.sites if site.outcome is Outcome.ACCEPTED)
     for site in record.sites:
         own: dict[str, float] = {
             "accepted": site.outcome is Outcome.ACCEPTED,
+            "refused": site.outcome is Outcome.REFUSED,
             "bytes_down": site.bytes_down,
             "bytes_up": site.bytes_up,
             "round_trip_s": site.round_trip_s,
         }
         if site.outcome is Outcome.ACCEPTED:
             own |= trained_metrics(site)
+        if site.clipped:
+            own["clipped"] = min(site.clipped.values())
+        if site.cosine is not None:
+            own["cosine"] = site.cosine
         metrics |= {f"site/{site.site}/{name}": value for name, value in own.items()}
     return metrics

@@ -17,6 +17,7 @@ from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import FederationConfig, TrackingConfig
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model import ModelDefinition, NetworkConfig
+from gmmas_schema.privacy import PrivacySpent
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_workflows.model_source import read_model
 from gmmas_workflows.scores import ModelScore
@@ -119,6 +120,31 @@ def run(tmp_path: Path, empty_store: Path) -> Path:
 def history(run: Path, metric: str) -> list[tuple[int, float]]:
     client = MlflowClient(tracking_uri=f"sqlite:///{run / 'mlflow.db'}")
     return sorted((point.step, point.value) for point in client.get_metric_history((run / "mlflow_run").read_text(), metric))
+
+
+def test_figures_of_the_sites_own_models_stand_at_the_round_of_the_model_beside_those_of_the_global_one(run: Path) -> None:
+    tracker = MlflowTracker(TrackingConfig(), run)
+    tracker.start(RESOLVED)
+    entry = record(2, dice=0.4).model_copy(update={"personalised": score(1, 0.8)})
+    tracker.log_round(entry)
+    tracker.log_round(entry)
+    assert history(run, "personalised/score") == [(1, 0.8)]
+    assert history(run, "validation/score") == [(1, 0.4)]
+
+
+def test_a_refusal_and_what_privacy_has_cost_can_be_read(run: Path) -> None:
+    tracker = MlflowTracker(TrackingConfig(), run)
+    tracker.start(RESOLVED)
+    bad = SiteRecord(site="east", node="3", outcome=Outcome.REFUSED, code=ReasonCode.REPLY_REFUSED, reason="far too long", cosine=-0.5)
+    spent = PrivacySpent(epsilon=2.5, delta=1e-5, noise_multiplier=2.0, clip_norm=1.0, releases=1, affordable=3)
+    entry = record(1)
+    tracker.log_round(entry.model_copy(update={"sites": (*entry.sites, bad), "privacy": spent}))
+    assert [history(run, f"site/{site}/refused") for site in ("north", "east")] == [[(1, 0.0)], [(1, 1.0)]]
+    assert history(run, "site/east/cosine") == [(1, -0.5)]
+    assert history(run, "privacy/epsilon") == [(1, 2.5)]
+    tags = MlflowClient(tracking_uri=f"sqlite:///{run / 'mlflow.db'}").get_run((run / "mlflow_run").read_text()).data.tags
+    assert tags["refused/east"] == "round 1: E_REPLY_REFUSED far too long"
+    assert "refused/north" not in tags
 
 
 def test_a_whole_run_is_recorded_and_its_models_come_back(run: Path) -> None:
