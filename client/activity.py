@@ -56,7 +56,7 @@ class Activity:
         self._last: _Task | None = None
         self._cohort = Cohort()
         self._loss: float | None = None
-        self._last_error = ""
+        self._last_error = self._notice = ""
         self._tasks_done = 0
         self._paused, self._closed = paused, False
         self._stop_code: ReasonCode | None = None
@@ -90,9 +90,10 @@ class Activity:
 
     @contextmanager
     def task(self, request: TaskRequest) -> Iterator[None]:
-        """Run one admitted task inside; its steps and its end are shown."""
+        """Run one admitted task inside; its steps and its end are shown, and what the coordinator said of the site's last answer."""
         with self._change():
             self._stop_code = None
+            self._notice = "" if request.notice is None else f"round {request.notice.round}: {request.notice.code} {request.notice.reason}"
             self._task = _Task(request.action, request.run, request.round, request.rounds, time.monotonic())
         try:
             yield
@@ -200,6 +201,7 @@ class Activity:
             cases_to_cache=self._cohort.to_cache,
             tasks_done=self._tasks_done,
             last_error=self._last_error,
+            notice=self._notice,
             rss_bytes=self._process.memory_info().rss,
             pid=os.getpid(),
             loss=self._loss,

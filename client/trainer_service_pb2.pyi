@@ -57,7 +57,7 @@ class StatusCall(_message.Message):
     def __init__(self, follow: _Optional[bool] = ..., interval_s: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("state", "site", "run", "round", "rounds", "step", "steps", "loss", "cases", "cases_left_out", "cases_cached", "cases_to_cache", "tasks_done", "last_error", "rss_bytes", "pid", "task_seconds")
+    __slots__ = ("state", "site", "run", "round", "rounds", "step", "steps", "loss", "cases", "cases_left_out", "cases_cached", "cases_to_cache", "tasks_done", "last_error", "rss_bytes", "pid", "task_seconds", "notice")
     STATE_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class Progress(_message.Message):
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     TASK_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     state: State
     site: str
     run: str
@@ -92,4 +93,5 @@ class Progress(_message.Message):
     rss_bytes: int
     pid: int
     task_seconds: float
-    def __init__(self, state: _Optional[_Union[State, str]] = ..., site: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., cases: _Optional[int] = ..., cases_left_out: _Optional[int] = ..., cases_cached: _Optional[int] = ..., cases_to_cache: _Optional[int] = ..., tasks_done: _Optional[int] = ..., last_error: _Optional[str] = ..., rss_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., task_seconds: _Optional[float] = ...) -> None: ...
+    notice: str
+    def __init__(self, state: _Optional[_Union[State, str]] = ..., site: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., cases: _Optional[int] = ..., cases_left_out: _Optional[int] = ..., cases_cached: _Optional[int] = ..., cases_to_cache: _Optional[int] = ..., tasks_done: _Optional[int] = ..., last_error: _Optional[str] = ..., rss_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., task_seconds: _Optional[float] = ..., notice: _Optional[str] = ...) -> None: ...

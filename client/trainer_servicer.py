@@ -163,6 +163,8 @@ class SiteTrainer(TrainerServicer):
     ) -> TaskAnswer:
         """Check a call and run it in the worker."""
         request = parse_request(call.document, action=action)
+        if request.notice is not None:
+            logger.warning("round %d: the coordinator refused this site's answer: %s", request.notice.round, request.notice.reason)
         tensors = unpack_tensors(call.tensors)
 
         def run() -> TaskAnswer:

@@ -266,6 +266,8 @@ def _describe(progress: Progress | None) -> Text:
         lines.append(f"training loss of the last round {progress.loss:.4f}")
     left_out = f", {progress.cases_left_out} left out" if progress.cases_left_out else ""
     lines.append(f"{progress.cases} cases{left_out}; {progress.tasks_done} tasks done; {progress.rss_bytes / MIB:.0f} MiB")
+    if progress.notice:
+        lines.append(f"the coordinator refused the last answer: {progress.notice}")
     if progress.last_error:
         lines.append(f"the last task failed: {progress.last_error} (logs/trainer.log says more)")
     return Text("\n".join(lines))

@@ -5,6 +5,7 @@ import pytest
 from client.activity import Activity
 from client.trainer_service_pb2 import State
 from gmmas_schema.errors import FederationError, ReasonCode
+from gmmas_schema.messages import Notice
 from tests.client.sites import make_request
 from tests.gmmas_runtime.waiting import wait_until
 
@@ -32,6 +33,15 @@ def test_states_in_order() -> None:
     after = activity.snapshot()
     assert (after.state, after.round, after.tasks_done, after.loss) == (State.IDLE, 2, 1, 0.5)
     assert after.rss_bytes > 0
+
+
+def test_what_the_coordinator_said_of_the_last_answer_is_shown_until_a_request_comes_without_it(activity: Activity) -> None:
+    refused = make_request(number=3).model_copy(update={"notice": Notice(round=2, code=ReasonCode.REPLY_REFUSED, reason="far too long")})
+    with activity.task(refused):
+        assert activity.snapshot().notice == "round 2: E_REPLY_REFUSED far too long"
+    assert activity.snapshot().notice
+    with activity.task(make_request(number=4)):
+        assert activity.snapshot().notice == ""
 
 
 def test_a_paused_site_admits_nothing(activity: Activity) -> None:
