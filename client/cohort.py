@@ -43,7 +43,15 @@ def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) ->
         DataError: the folder or the table of labels is wrong, or a case is bad and data.skip_bad_cases is off, or none is left.
     """
     data = config.data
-    cases = read_cohort(data.root, layout=data.layout, labels=data.labels, modalities=data.modalities)
+    cases = read_cohort(
+        data.root,
+        layout=data.layout,
+        labels=data.labels,
+        modalities=data.modalities,
+        table=data.table,
+        tissues=data.segmentation_values,
+        exclude=data.exclude,
+    )
     report = check_cohort(cases, on_progress=on_progress, processes=config.node.threads)
     for case_id, error in report.rejected:
         logger.warning("case %s is left out: %s", case_id, error)

@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 from gmmas_data.cases import Case
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.preprocessing import PREPROCESSING_VERSION, preprocess_case
+from gmmas_data.regions import weights_of
 from gmmas_data.samples import Sample, marker_value
 from gmmas_data.volumes import unreadable
 from gmmas_runtime.files import make_private_folder, sha256_file, write_atomic
@@ -74,6 +75,14 @@ class SampleCache:
         """
         return self.folder / f"{content_key(case, self.grid)}.safetensors"
 
+    def load(self, path: Path, case: Case) -> Sample:
+        """Return a case by the entry that path_of named: its files are read only where the entry is missing or damaged.
+
+        Raises:
+            DataError: the case does not pass the quality gate any more.
+        """
+        return self._read(path, case) or self.get(case)
+
     def _read(self, path: Path, case: Case) -> Sample | None:
         """Return the sample of an entry, or None if it is missing or damaged."""
         try:
@@ -101,6 +110,7 @@ def content_key(case: Case, grid: GridConfig) -> str:
         # The patch says how a sample is looked at, not what it is.
         "grid": grid.model_copy(update={"patch": None}).digest(),
         "layout": case.layout,
+        **({} if case.tissues is None else {"tissues": sorted(case.tissues.items())}),
         "files": {role: _digest(path) for role, path in files.items()},
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -159,6 +169,7 @@ def _decode(content: bytes, case: Case) -> Sample:
         affine=tensors["affine"],
         native_affine=tensors["native_affine"],
         native_shape=(x, y, z),
+        weight_RXYZ=weights_of(case.known_regions, regions.shape[1:]) if (regions := tensors.get("regions")) is not None else None,
     )
 
 

@@ -5,8 +5,9 @@
 
 `idh` is mutant or wildtype, `codeletion` (1p/19q) codeleted or intact; these columns must be there. The others may be missing: `grade` is
 2, 3 or 4, or lgg or hgg (HGG is grade 3 or 4); `mgmt` is methylated or unmethylated; `subtype` is glioblastoma, astrocytoma or
-oligodendroglioma of WHO CNS5 and says what `idh` and `codeletion` leave open. `unknown` or nothing is what was not determined. Other
-columns are ignored.
+oligodendroglioma of WHO CNS5 and says what `idh` and `codeletion` leave open; `side` is left, right, bilateral or midline and trains
+nothing: `gmmas site check` holds it against the segmentation. `unknown` or nothing is what was not determined. Other columns are ignored.
+The tables of public cohorts are read by gmmas_data.label_tables.
 
 Rows that WHO CNS5 rules out (Louis et al., Neuro-Oncology 2021) are refused: codeletion with wildtype IDH, a subtype that contradicts a
 marker, a glioblastoma below grade 4. A low grade with wildtype IDH and no subtype stays as it is, for older reports have it: it is
@@ -21,12 +22,12 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from gmmas_schema.errors import DataError, ReasonCode
-from gmmas_schema.vocabulary import Subtype
+from gmmas_schema.vocabulary import Side, Subtype
 
 ValueT = TypeVar("ValueT")
 
 REQUIRED_COLUMNS = ("patient_id", "idh", "codeletion")
-OPTIONAL_COLUMNS = ("grade", "mgmt", "subtype")
+OPTIONAL_COLUMNS = ("grade", "mgmt", "subtype", "side")
 
 _UNKNOWN = ("", "unknown")
 _MEANING: Mapping[str, Mapping[str, bool]] = MappingProxyType(
@@ -48,6 +49,7 @@ class Markers:
     codeletion: bool | None = None
     grade: bool | None = None
     mgmt: bool | None = None
+    side: Side | None = None
 
 
 _OF_SUBTYPE: Mapping[Subtype, Markers] = MappingProxyType(
@@ -60,8 +62,8 @@ _OF_SUBTYPE: Mapping[Subtype, Markers] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row, and where it is."""
+class LabelRow:
+    """One row in the words of our own table, and where it is."""
 
     cells: Mapping[str, str]
     path: Path
@@ -103,11 +105,11 @@ def read_labels(path: Path, *, patients: Collection[str]) -> dict[str, Markers]:
                 expected=f"one of the {len(patients)} patients of the cohort",
                 remedy="mend the identifier, or remove the row",
             )
-        markers[row.patient] = _markers(row)
+        markers[row.patient] = markers_of(row)
     return markers
 
 
-def _rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path) -> Iterator[LabelRow]:
     """Yield every row that is not blank, with the columns that are read."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -127,7 +129,7 @@ def _rows(path: Path) -> Iterator[_Row]:
             columns = [name for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if name in header]
             for row in reader:
                 if any(isinstance(value, str) and value.strip() for value in row.values()):
-                    yield _Row({name: (row[name] or "").strip() for name in columns}, path, reader.line_num)
+                    yield LabelRow({name: (row[name] or "").strip() for name in columns}, path, reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             "the labels table cannot be read",
@@ -139,9 +141,15 @@ def _rows(path: Path) -> Iterator[_Row]:
         ) from error
 
 
-def _markers(row: _Row) -> Markers:
-    """Return what a row says, with what the subtype adds."""
-    stated = Markers(**{column: _value(row, column, meaning) for column, meaning in _MEANING.items()})
+def markers_of(row: LabelRow) -> Markers:
+    """Return what a row says, with what the subtype adds.
+
+    Raises:
+        DataError: an unknown value, or a row that WHO CNS5 rules out.
+    """
+    side = _value(row, "side", {str(side): side for side in Side})
+    idh, codeletion, grade, mgmt = (_value(row, column, meaning) for column, meaning in _MEANING.items())
+    stated = Markers(idh, codeletion, grade, mgmt, side)
     named = _value(row, "subtype", {str(subtype): subtype for subtype in Subtype})
     if stated.codeletion and stated.idh is False:
         raise _contradiction(row, "1p/19q codeleted and IDH wildtype", expected="codeletion only with mutant or unknown IDH (WHO CNS5)")
@@ -157,7 +165,7 @@ def _markers(row: _Row) -> Markers:
     return replace(stated, idh=implied.idh, codeletion=implied.codeletion)
 
 
-def _value(row: _Row, column: str, meaning: Mapping[str, ValueT]) -> ValueT | None:
+def _value(row: LabelRow, column: str, meaning: Mapping[str, ValueT]) -> ValueT | None:
     """Return what one cell says."""
     text = row.text(column)
     if text and text not in meaning:
@@ -170,7 +178,7 @@ def _value(row: _Row, column: str, meaning: Mapping[str, ValueT]) -> ValueT | No
     return meaning[text] if text else None
 
 
-def _contradiction(row: _Row, got: str, *, expected: str) -> DataError:
+def _contradiction(row: LabelRow, got: str, *, expected: str) -> DataError:
     remedy = "check the pathology report; leave what is doubtful empty"
     return row.fault("a row is discordant", got=f"{row.patient}: {got}", expected=expected, remedy=remedy)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gmmas_data.cases import Case
 from gmmas_data.normalisation import normalise
 from gmmas_data.quality import LoadedCase, load_case
-from gmmas_data.regions import regions_of
+from gmmas_data.regions import regions_of, weights_of
 from gmmas_data.resampling import Placement, place_grid, restore
 from gmmas_data.samples import Sample, marker_value
 from gmmas_schema.model import GridConfig
@@ -50,6 +50,7 @@ def preprocess_case(case: Case, grid: GridConfig) -> Sample:
         affine=placement.affine,
         native_affine=loaded.affine,
         native_shape=loaded.shape,
+        weight_RXYZ=None if loaded.segmentation is None else weights_of(case.known_regions, grid.shape),
     )
 
 

@@ -15,7 +15,7 @@ from gmmas_data.normalisation import brain_of
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.volumes import Volume, read_image, read_labels
 from gmmas_schema.errors import DataError, ReasonCode
-from gmmas_schema.vocabulary import SEGMENTATION_VALUES, Modality
+from gmmas_schema.vocabulary import Modality
 
 GRID_TOLERANCE_VOXELS = 0.1
 """Largest distance between the corners of two files that count as one grid; headers store single precision."""
@@ -111,7 +111,7 @@ def _load_segmentation(case: Case, reference: Volume) -> NDArray[np.uint8] | Non
     """Return the label map in our own values, on the grid of the scans."""
     if case.segmentation is None:
         return None
-    volume = read_labels(case.segmentation, meaning=SEGMENTATION_VALUES[case.layout])
+    volume = read_labels(case.segmentation, meaning=case.segmentation_values)
     _check_grid(volume, reference)
     if not volume.values_XYZ.any():
         raise DataError(

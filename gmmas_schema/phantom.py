@@ -89,7 +89,7 @@ class PhantomSite(FrozenModel):
     modalities: HeldModalities = MODALITIES
     labelled: dict[Task, Share] = {}
     mix: CaseMix = Field(default_factory=lambda: {Subtype.GLIOBLASTOMA: 0.5, Subtype.ASTROCYTOMA: 0.28, Subtype.OLIGODENDROGLIOMA: 0.22})
-    layout: Layout = Layout.BRATS2021
+    layout: Literal[Layout.BRATS2021, Layout.BRATS2023] = Layout.BRATS2021
 
     @field_validator("labelled")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from gmmas_schema.base import FrozenModel, HeldModalities
-from gmmas_schema.vocabulary import MODALITIES, Layout
+from gmmas_schema.vocabulary import MODALITIES, Layout, Tissue
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -41,6 +41,31 @@ class SplitConfig(FrozenModel):
         return self
 
 
+LabelColumn = Literal["patient_id", "idh", "codeletion", "grade", "mgmt", "subtype", "side"]
+"""Columns of our own table of labels."""
+
+
+class TableConfig(FrozenModel):
+    """How a table of labels that is not ours is to be read.
+
+    Attributes:
+        columns: our column -> the heading in the table; `patient_id` must be named. Columns that are not named are not read.
+        values: our column -> text in the table (capitals and blanks around it do not matter) -> our word for it. A value that is
+            neither here nor one of our words is refused; `unknown` is a word of ours.
+    """
+
+    columns: dict[LabelColumn, str]
+    values: dict[LabelColumn, dict[str, str]] = {}
+
+    @model_validator(mode="after")
+    def _patients_are_named(self) -> "TableConfig":
+        if "patient_id" not in self.columns:
+            raise ValueError("columns must name the heading of patient_id")
+        if strange := sorted(set(self.values) - set(self.columns)):
+            raise ValueError(f"values are given for {', '.join(strange)}, which columns does not name")
+        return self
+
+
 class DataConfig(FrozenModel):
     """The cohort on disk.
 
@@ -49,6 +74,9 @@ class DataConfig(FrozenModel):
         layout: naming convention of its files; `auto` infers it from names, never from values.
         labels: CSV with columns patient_id, idh, codeletion (gmmas_data.labels names others); relative to this file. None: no such labels.
         modalities: sequences this site offers; files of others are not opened.
+        table: how to read a table of labels that is neither ours nor one of the public cohorts'.
+        segmentation_values: value in the label maps -> tissue, where the layout's own meaning does not hold; BIDS has none of its own.
+        exclude: patterns of files to leave out, relative to root (`derivatives/old/*`, `*_run-2_*`).
         skip_bad_cases: leave out cases that fail the quality gate (each is reported) instead of refusing the cohort.
     """
 
@@ -56,6 +84,9 @@ class DataConfig(FrozenModel):
     layout: Layout | Literal["auto"] = "auto"
     labels: SitePath | None = None
     modalities: HeldModalities = MODALITIES
+    table: TableConfig | None = None
+    segmentation_values: dict[Annotated[int, Field(ge=0, le=255)], Tissue] | None = None
+    exclude: tuple[str, ...] = ()
     skip_bad_cases: bool = False
     split: SplitConfig = SplitConfig()
 
@@ -74,7 +105,10 @@ class NodeConfig(FrozenModel):
         private_key: P-384 key of the node (PEM); it never leaves the site.
         state: folder of sockets, caches, logs and training state; made with rights 0700.
         runtime_port: loopback port between SuperNode and executor.
-        executor: `resident` runs only the locally installed client; `flower` is Flower's own executor, one process a message.
+        executor: `resident` runs only the locally installed client; `flower` is Flower's own executor, one process a message, which cannot
+            take part in secure rounds.
+        peers: folder with the public keys of the other sites, <site>.pub, exchanged between the hospitals: a secure round takes no others.
+            None trusts each site's key as the coordinator showed it first.
         threads: CPU threads of the trainer.
         device: `auto` is CUDA where present, else CPU.
     """
@@ -83,6 +117,7 @@ class NodeConfig(FrozenModel):
     state: SitePath
     runtime_port: int = Field(default=19091, ge=1024, le=65535)
     executor: Literal["resident", "flower"] = "resident"
+    peers: SitePath | None = None
     threads: PositiveInt = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

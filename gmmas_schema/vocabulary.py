@@ -63,6 +63,32 @@ class Layout(StrEnum):
 
     BRATS2021 = "brats2021"
     BRATS2023 = "brats2023"
+    BRATS2024 = "brats2024"
+    UCSF_PDGM = "ucsf-pdgm"
+    EGD = "egd"
+    UPENN_GBM = "upenn-gbm"
+    TCGA = "tcga"
+    BIDS = "bids"
+
+
+class Side(StrEnum):
+    """Where a tumour lies, by the radiological report."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    BILATERAL = "bilateral"
+    MIDLINE = "midline"
+
+
+class Tissue(StrEnum):
+    """What a value of a label map means, in the words of site.yaml."""
+
+    BACKGROUND = "background"
+    NECROSIS = "necrosis"
+    OEDEMA = "oedema"
+    ENHANCING = "enhancing"
+    CORE = "core"
+    TUMOUR = "tumour"
 
 
 MODALITIES = tuple(Modality)
@@ -90,13 +116,17 @@ SUBTYPES = tuple(Subtype)
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 """Values of our own label maps; 0 is background. Readers translate every public convention to these."""
 
+_FOURTH_ENHANCES = MappingProxyType({1: NECROSIS, 2: OEDEMA, 4: ENHANCING})
+_THIRD_ENHANCES = MappingProxyType({1: NECROSIS, 2: OEDEMA, 3: ENHANCING})
+
 SEGMENTATION_VALUES = MappingProxyType(
     {
-        Layout.BRATS2021: MappingProxyType({1: NECROSIS, 2: OEDEMA, 4: ENHANCING}),
-        Layout.BRATS2023: MappingProxyType({1: NECROSIS, 2: OEDEMA, 3: ENHANCING}),
+        layout: _FOURTH_ENHANCES if layout in (Layout.BRATS2021, Layout.UCSF_PDGM, Layout.UPENN_GBM, Layout.TCGA) else _THIRD_ENHANCES
+        for layout in Layout
     }
 )
-"""File value -> our value per layout. A value that is missing here is refused, because 3 meant non-enhancing core in BraTS 2013."""
+"""File value -> our value in a label map of three tissues, per layout: how predictions are written, and how most cohorts are read
+(gmmas_data.cases.Case.segmentation_values names those that differ). A value that is missing is refused: in BraTS 2013 a 3 was core."""
 
 REGION_MEMBERS = MappingProxyType(
     {

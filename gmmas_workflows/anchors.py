@@ -47,7 +47,7 @@ def measure_anchors(
     sums_KPC, counts_KP = torch.zeros_like(anchors.sums_KPC), torch.zeros_like(anchors.counts_KP)
     patients: set[str] = set()
     for place, sample in enumerate(samples):
-        if sample.regions_RXYZ is None or not sample.present_M.all() or sample.patient_id in patients:
+        if sample.regions_RXYZ is None or sample.weight_RXYZ is not None or not sample.present_M.all() or sample.patient_id in patients:
             continue
         on_case(place)
         mean_KC, there_K = _class_means(network, sample if patch is None else random_patch(sample, patch, rng, tumour_share=1.0), plan)

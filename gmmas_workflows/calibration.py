@@ -84,18 +84,19 @@ class StatisticsCollector:
         before_RXYZ = prediction.region_probability()[0]
         device = before_RXYZ.device
         truth_RXYZ = torch.from_numpy(np.asarray(regions_RXYZ)).to(device).bool()
+        told = [sample.weight_RXYZ is None or bool(sample.weight_RXYZ[place].any()) for place in range(len(REGIONS))]
         brain_XYZ = torch.from_numpy((sample.image_MXYZ[sample.present_M] != 0).any(0)).to(device)
         stake_XYZ = voxels_at_stake(before_RXYZ[0], brain_XYZ, spacing_mm=self._spacing_mm)
         if not bool(stake_XYZ.any()):
             return
         if self._query.grid:
             curves = region_curves(prediction.region_logits_BRXYZ[0], truth_RXYZ, stake_XYZ, self._query.grid)
-            for region, curve_T in zip(REGIONS, curves, strict=True):
-                if curve_T is not None:
+            for region, curve_T, known in zip(REGIONS, curves, told, strict=True):
+                if curve_T is not None and known:
                     self._of(region).curves.append((sample.patient_id, curve_T))
         if self._query.temperatures is not None:
             after_RXYZ = calibrate_prediction(prediction, self._query.temperatures).region_probability()[0]
-            for place, region in enumerate(REGIONS):
+            for place, region in ((place, region) for place, region in enumerate(REGIONS) if told[place]):
                 truth_N = truth_RXYZ[place][stake_XYZ]
                 pair = [reliability_sums(p_RXYZ[place][stake_XYZ], truth_N) for p_RXYZ in (before_RXYZ, after_RXYZ)]
                 self._of(region).reliability.append((sample.patient_id, np.stack(pair)))

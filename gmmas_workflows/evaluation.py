@@ -33,7 +33,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SEGMENTATION_VALUES, TASKS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -222,7 +222,7 @@ def native_regions(case: Case) -> NDArray[np.bool_] | None:
     """Return the reference regions on the case's own voxels; whether they lie on the scans' grid was checked with the sample."""
     if case.segmentation is None:
         return None
-    return regions_of(read_labels(case.segmentation, meaning=SEGMENTATION_VALUES[case.layout]).values_XYZ)
+    return regions_of(read_labels(case.segmentation, meaning=case.segmentation_values).values_XYZ)
 
 
 def _predict(network: GmmasNetwork, sample: Sample, *, patch: Patch | None, precision: Precision) -> tuple[Prediction, Batch]:
@@ -237,12 +237,13 @@ def _score(
     predicted_RXYZ: NDArray[np.bool_],
     truth_RXYZ: NDArray[np.bool_] | NDArray[np.uint8] | None,
 ) -> CaseScore:
-    values = [] if truth_RXYZ is None else [dice(p, t) for p, t in zip(predicted_RXYZ, truth_RXYZ.astype(bool), strict=True)]
+    known_R = [True] * len(REGIONS) if sample.weight_RXYZ is None else [bool(weight_XYZ.any()) for weight_XYZ in sample.weight_RXYZ]
+    rows = () if truth_RXYZ is None else zip(REGIONS, known_R, predicted_RXYZ, truth_RXYZ.astype(bool), strict=True)
     return CaseScore(
         case_id=sample.case_id,
         patient_id=sample.patient_id,
         modalities=tuple(m for m, present in zip(MODALITIES, sample.present_M, strict=True) if present),
         probability={task: float(probability_B) for task, probability_B in prediction.marker_probabilities().items()},
         truth={task: bool(value) for task in MARKERS if not math.isnan(value := sample.marker(task))},
-        dice=dict(zip(REGIONS, map(float, values), strict=False)),
+        dice={region: float(dice(predicted, truth)) for region, known, predicted, truth in rows if known},
     )

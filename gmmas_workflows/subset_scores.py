@@ -183,8 +183,9 @@ def _score(network: GmmasNetwork, case: Case, sample: Sample, subset: Subset, *,
         (score,) = score_cases(network, [case], lambda _: sample, modalities=subset, patch=patch)
         return ShownScore(probability=dict(score.probability), dice=dict(score.dice))
     truth_RXYZ = native_regions(case)
-    values = [] if truth_RXYZ is None else [dice(np.zeros_like(mask), mask) for mask in truth_RXYZ]
-    return ShownScore(probability=dict.fromkeys(MARKERS, 0.5), dice=dict(zip(REGIONS, values, strict=False)))
+    truths = {} if truth_RXYZ is None else dict(zip(REGIONS, truth_RXYZ, strict=True))
+    values = {region: dice(np.zeros_like(mask), mask) for region, mask in truths.items() if region in case.known_regions}
+    return ShownScore(probability=dict.fromkeys(MARKERS, 0.5), dice=values)
 
 
 def _case_score(case: Case, subset: Subset, record: CaseRecord) -> CaseScore:

@@ -11,8 +11,8 @@ from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import MARKERS, Layout, Modality
-from tests.gmmas_data.scans import SHAPE, case_in, save, write_case
+from gmmas_schema.vocabulary import MARKERS, Layout, Modality, Region, Tissue
+from tests.gmmas_data.scans import SHAPE, case_in, save, tumour, write_case
 
 GRID = GridConfig(spacing_mm=3, shape=(10, 12, 10))
 
@@ -144,3 +144,21 @@ def test_a_file_that_is_gone_is_a_data_error(tmp_path: Path, cache: SampleCache)
 
 def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 100, SHAPE, dtype=np.int16)
+
+
+def test_an_outline_of_the_whole_tumour_teaches_nothing_of_its_core(tmp_path: Path) -> None:
+    """EGD's masks are boolean; a map of site.yaml may leave the enhancing part open."""
+    case = case_in(tmp_path / "scans", case_id="x")
+    seg = case.segmentation
+    assert seg is not None
+    save(seg, (tumour() > 0).astype(np.uint8))
+    whole = replace(case, layout=Layout.EGD)
+    cache = SampleCache(tmp_path / "cache", GRID)
+    for sample in (cache.get(whole), cache.get(whole), preprocess_case(whole, GRID)):
+        assert sample.weight_RXYZ is not None
+        assert sample.weight_RXYZ.mean(axis=(1, 2, 3)).tolist() == [1, 0, 0]
+        assert sample.regions_RXYZ is not None
+        assert sample.regions_RXYZ[0].any()
+    core = replace(case, layout=Layout.BIDS, tissues={1: Tissue.CORE})
+    assert (cache.get(core).weight_RXYZ.mean(axis=(1, 2, 3)).tolist(), core.known_regions) == ([1, 1, 0], (Region.WT, Region.TC))
+    assert cache.path_of(core) != cache.path_of(replace(core, tissues={1: Tissue.OEDEMA}))

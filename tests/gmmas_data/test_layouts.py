@@ -21,7 +21,7 @@ def names(layout: Layout, case_id: str, *, folder: str = "", extension: str = ".
     return [f"{folder}{case_id}{suffix}{extension}" for suffix in SUFFIX[layout].values()]
 
 
-@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("layout", SUFFIX)
 @pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("folder", ["", "{}/", "HGG/{}/", "deep/er/{}/"])
 def test_finds_cases_nested_or_flat(tmp_path: Path, layout: Layout, extension: str, folder: str) -> None:
