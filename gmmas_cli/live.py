@@ -24,7 +24,14 @@ from server.records import RoundRecord
 
 REFRESH_PER_S: Final = 2
 SHORT_NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2", Modality.FLAIR: "FL"}
-_REPLIES = (EventKind.REPLY_REFUSED, EventKind.REPLY_MISSING, EventKind.SITE_REFUSED, EventKind.ROUND_FAILED, EventKind.RUN_FAILED)
+_FAULTS = (
+    EventKind.REPLY_REFUSED,
+    EventKind.REPLY_MISSING,
+    EventKind.REPLY_DISMISSED,
+    EventKind.SITE_REFUSED,
+    EventKind.ROUND_FAILED,
+    EventKind.RUN_FAILED,
+)
 
 
 class Redrawn:
@@ -106,8 +113,10 @@ def draw_run(view: RunView, *, now: float | None = None) -> Group:
 def describe_event(event: Event, view: RunView) -> Text | None:
     """Return one line for an event, or None for one that a log does not need; `view` has taken it into account."""
     clock = (time.strftime("%H:%M:%S ", time.localtime(event.time)), "dim")
-    if event.kind in _REPLIES:
+    if event.kind in _FAULTS:
         return Text.assemble(clock, (view.faults[-1].text, "red"))
+    if event.kind is EventKind.BUDGET_SPENT:
+        return Text.assemble(clock, (view.stage, "yellow"))
     if event.kind is EventKind.SITE_JOINED and event.site:
         row = view.sites[event.site]
         return Text.assemble(clock, f"{row.name} joined: {row.cases} training cases, {', '.join(row.modalities)}")
