@@ -95,3 +95,19 @@ def test_a_refused_node_is_named_as_far_as_it_is_known() -> None:
         [event(EventKind.SITE_REFUSED, 0, code=ReasonCode.MODEL_DEFINITION, message="another model [E_MODEL_DEFINITION]\n  got: x")]
     )
     assert view.faults[0].text == "a node was not admitted: E_MODEL_DEFINITION another model"
+
+
+def test_a_reply_that_is_refused_beside_the_others_is_a_fault_of_its_site() -> None:
+    view = view_of([*whole_run(), event(EventKind.REPLY_ACCEPTED, 43, number=2, site="north")])
+    view.update(
+        Event(time=44, kind=EventKind.REPLY_DISMISSED, round=2, site="north", code=ReasonCode.REPLY_REFUSED, message="too long\n  where")
+    )
+    assert view.faults[-1].text == "north, round 2: E_REPLY_REFUSED too long"
+    assert (view.sites["north"].state, view.sites["north"].failed) == ("refused", True)
+
+
+def test_a_spent_budget_is_the_last_round_there_will_be() -> None:
+    view = view_of(whole_run())
+    view.update(Event(time=44, kind=EventKind.BUDGET_SPENT, round=2))
+    assert view.rounds == 2
+    assert "budget" in view.stage

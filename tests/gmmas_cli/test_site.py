@@ -213,7 +213,7 @@ def test_the_screen_shows_what_the_trainer_is_doing() -> None:
         (Progress(state=State.PREPARING, cases=3, cases_to_cache=5), "3 of 5 cases checked"),
         (Progress(state=State.PREPARING, cases=5, cases_cached=2, cases_to_cache=5), "2 of 5 cases preprocessed"),
         (Progress(state=State.IDLE, last_error="E_DATA"), "the last task failed: E_DATA"),
-        (Progress(state=State.IDLE, notice="round 2: E_REPLY_REFUSED too long"), "refused the last answer: round 2: E_REPLY_REFUSED too long"),
+        (Progress(state=State.IDLE, notice="round 2: E_REPLY_REFUSED far"), "refused the last answer: round 2: E_REPLY_REFUSED far"),
     ],
 )
 def test_preparation_and_failures_are_told(progress: Progress, said: str) -> None:
