@@ -35,6 +35,13 @@ def test_means_and_sites_have_names_of_their_own() -> None:
     }
 
 
+def test_the_sites_own_forms_of_a_model_are_not_mixed_up_with_it() -> None:
+    score = ModelScore(model_round=1, split=Split.TEST, metrics={"dice_wt": 0.5}, score=0.6, sites={"north": NORTH})
+    own, common = score_metrics(score, prefix="personalised"), score_metrics(score)
+    assert {name.replace("personalised", "test"): value for name, value in own.items()} == common
+    assert not own.keys() & common.keys()
+
+
 def test_who_trained_tells_losses_seconds_and_the_ledger_of_pseudo_labels() -> None:
     ledger = PseudoLabels(offered=4, accepted=3, positive=2, negative=1, share=0.75, agreement=0.5)
     report = SiteReport(
