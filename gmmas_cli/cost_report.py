@@ -49,7 +49,7 @@ def cost_tables(entries: Sequence[LedgerEntry], *, site: str | None = None) -> l
     own = _group((_number(entry), entry) for entry in coordinator) if site is None else {}
     rounds = _table(f"cost of each round{f' at {site}' if site else ', all sites together'}", "round")
     if own:
-        rounds.add_column(f"{COORDINATOR} CPU s", justify="right")
+        rounds.add_column("coord. CPU s", justify="right", no_wrap=True)
     for number, each in sorted(_group((_number(entry), entry) for entry in shown).items()):
         last = [Text(f"{add_up(own[number]).cpu_seconds:.1f}")] if number in own else []
         rounds.add_row("joining" if number < 0 else str(number), *_cells(add_up(each)), *last)

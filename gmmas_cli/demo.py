@@ -19,18 +19,11 @@ from rich.console import Console
 
 from gmmas_cli.calibration_report import HeadSummary
 from gmmas_cli.demo_deployment import DemoFolder, peak_memory_mib, prepare_deployment, running_deployment
-from gmmas_cli.demo_report import (
-    DemoSummary,
-    read_rounds,
-    read_summary,
-    show_closing,
-    traffic,
-    write_curves,
-    write_summary,
-)
+from gmmas_cli.demo_report import DemoSummary, read_summary, show_closing, traffic, write_summary
 from gmmas_cli.live import LiveRun
 from gmmas_cli.progress import progress_bar
 from gmmas_cli.run import failure_of
+from gmmas_cli.run_report import CURVES, write_curves
 from gmmas_schema.base import differing_keys
 from gmmas_schema.calibration import Head
 from gmmas_schema.errors import ConfigError
@@ -47,7 +40,7 @@ from server.records import Outcome
 CONFIGS = Path(__file__).resolve().parents[1] / "site_configs"
 SHEET_CASES = 6
 DEMO_ENTRIES = frozenset(
-    {"cohorts", "coordinator", "sites", "run", "cache", "logs", "summary.json", "contact-sheet.png", "learning-curves.png"}
+    {"cohorts", "coordinator", "sites", "run", "cache", "logs", "summary.json", "contact-sheet.png", CURVES}
     | {"baselines.md", "baselines.json", "prediction"}
 )
 """All that a demo may leave in its folder; --fresh deletes nothing else."""
@@ -177,9 +170,9 @@ def _summarise(
 ) -> DemoSummary:
     """Draw the curves and write summary.json."""
     run = RunFolder.open(folder.run)
-    records, result = read_rounds(run), run.read_result()
+    records, result = run.read_records(), run.read_result()
     assert result is not None, "the run has finished"
-    write_curves(folder, records)
+    write_curves(records, folder.path / CURVES)
     bytes_of = traffic(records)
     summary = DemoSummary(
         software=version("gmmas-fed"),

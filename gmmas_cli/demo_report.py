@@ -1,4 +1,4 @@
-"""What the demo shows at its end: the table, summary.json, the contact sheet, the learning curves."""
+"""What the demo shows at its end: the table, summary.json, and where everything is."""
 
 import sys
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Head
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, REQUIRED_TASKS, Task
-from server.checkpoint import RunFolder
 from server.records import RoundRecord
 
 PROGRAMS = Path(sys.executable).parent
@@ -51,11 +49,6 @@ class DemoSummary(FrozenModel):
     federation: FederationConfig
 
 
-def read_rounds(folder: RunFolder) -> list[RoundRecord]:
-    """Return the records of the finished rounds, oldest first."""
-    return [folder.read_record(number) for number in folder.finished_rounds() if number > 0]
-
-
 def traffic(records: Sequence[RoundRecord]) -> dict[str, dict[str, int]]:
     """Return bytes per site and direction, summed over rounds."""
     total: dict[str, dict[str, int]] = {}
@@ -75,29 +68,6 @@ def read_summary(folder: DemoFolder) -> DemoSummary | None:
     """Return the summary of an earlier call, or None."""
     path = folder.path / "summary.json"
     return DemoSummary.model_validate_json(path.read_bytes()) if path.exists() else None
-
-
-def write_curves(folder: DemoFolder, records: Sequence[RoundRecord]) -> Path:
-    """Draw validation Dice and training losses over the rounds."""
-    from gmmas_workflows.figures import learning_curves
-
-    scored = [record.validation for record in records if record.validation is not None]
-    dice = {
-        region.upper(): [(score.model_round, score.metrics[f"dice_{region}"]) for score in scored if f"dice_{region}" in score.metrics]
-        for region in REGIONS
-    }
-    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"validation Dice over the hospitals": dice}
-    for task in Task:
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for record in records:
-            for site in record.sites:
-                if task in site.losses:
-                    lines.setdefault(site.site, []).append((record.round, site.losses[task]))
-        if lines or task in REQUIRED_TASKS:
-            panels[f"training loss: {MARKER_NAMES.get(task, task)}"] = lines
-    path = folder.path / "learning-curves.png"
-    learning_curves(panels, path)
-    return path
 
 
 def show_closing(console: Console, folder: DemoFolder, summary: DemoSummary) -> None:

@@ -4,6 +4,7 @@ On a terminal the picture is redrawn in place; into a file or pipe one line per 
 """
 
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -23,6 +24,8 @@ from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
 from server.records import RoundRecord
 
 REFRESH_PER_S: Final = 2
+MOST_ROWS: Final = 20
+"""Sites that have a row of their own."""
 SHORT_NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2", Modality.FLAIR: "FL"}
 _FAULTS = (
     EventKind.REPLY_REFUSED,
@@ -115,8 +118,6 @@ def describe_event(event: Event, view: RunView) -> Text | None:
     clock = (time.strftime("%H:%M:%S ", time.localtime(event.time)), "dim")
     if event.kind in _FAULTS:
         return Text.assemble(clock, (view.faults[-1].text, "red"))
-    if event.kind is EventKind.BUDGET_SPENT:
-        return Text.assemble(clock, (view.stage, "yellow"))
     if event.kind is EventKind.SITE_JOINED and event.site:
         row = view.sites[event.site]
         return Text.assemble(clock, f"{row.name} joined: {row.cases} training cases, {', '.join(row.modalities)}")
@@ -129,7 +130,8 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         return Text.assemble(clock, f"round {event.round}: {view.readiness_change}")
     if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
         return None
-    return Text.assemble(clock, f"{event.site} left" if event.kind is EventKind.SITE_LEFT else view.stage)
+    text = f"{event.site} left" if event.kind is EventKind.SITE_LEFT else view.stage
+    return Text.assemble(clock, (text, "yellow" if event.kind is EventKind.BUDGET_SPENT else ""))
 
 
 class RoundReader:
@@ -162,8 +164,13 @@ def _sites(view: RunView) -> Table:
         table.add_column(column, no_wrap=True)
     for column in ("cases", f"Dice {' '.join(region.upper() for region in REGIONS)}", "round", "down/up"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name in sorted(view.sites):
-        table.add_row(*_site_cells(view.sites[name]))
+    # Of many, those in trouble first: they are what somebody must see to.
+    rows = sorted(view.sites.values(), key=lambda row: (len(view.sites) > MOST_ROWS and not row.failed, row.name))
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*_site_cells(row))
+    if rest := rows[MOST_ROWS:]:
+        states = Counter(row.state for row in rest)
+        table.caption = f"and {len(rest)} more: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     return table
 
 

@@ -34,6 +34,7 @@ COMMANDS: Final = MappingProxyType(
         "site": "Set up, start, watch, pause and stop the node of one hospital.",
         "server": "Set up and run a coordinator, enrol and revoke hospitals.",
         "run": "Start or resume a federated run and follow it.",
+        "simulate": "Run a whole federation on this machine, without a network.",
         "train": "Train without a federation: one cohort, or several pooled.",
         "status": "Show a coordinator, its hospitals and a run.",
         "predict": "Segment one case and tell its molecular markers.",

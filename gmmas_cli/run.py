@@ -90,8 +90,8 @@ def check_server(server: Path) -> None:
     check_health(opened.config.local_address, authority_certificate=opened.authority_certificate)
 
 
-def failure_of(end: Event, out: Path, server: Path) -> FederationError:
-    """Return the run's own account of its failure, with the way on."""
+def failure_of(end: Event, out: Path, server: Path | None) -> FederationError:
+    """Return the run's own account of its failure, with the way on; `server` is None for a simulation."""
     what = end.message.partition("\n")[0].removesuffix(f" [{end.code}]")
     told = dict(re.findall(r"^  (got|expected|remedy): *(.*)$", end.message, re.MULTILINE))
     return FederationError(

@@ -19,7 +19,7 @@ from gmmas_runtime.process_state import live_state
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.events import Event, EventKind
-from server.checkpoint import RunFolder
+from server.checkpoint import SIMULATION, RunFolder
 from server.deployment import list_nodes
 from server.events import read_events
 from server.folder import CoordinatorFolder
@@ -137,7 +137,8 @@ def show_run(console: Console, run_dir: Path) -> bool:
     at_work = not view.ended and is_at_work(run_dir)
     view.rounds = view.rounds or folder.config.rounds
     if not at_work and not view.ended:
-        view.stage = "not at work" + ("" if read_submission(run_dir) else ", never submitted")
+        begun = read_submission(run_dir) is not None or (run_dir / SIMULATION).exists()
+        view.stage = "not at work" + ("" if begun else ", never submitted")
     console.print(draw_run(view))
     return at_work or view.succeeded
 
@@ -146,7 +147,7 @@ def _follow(console: Console, run_dir: Path) -> bool:
     with LiveRun(console, run_dir=run_dir) as live:
         end = follow_run(run_dir, on_event=live.update)
     submission = read_submission(run_dir)
-    if end.kind is EventKind.RUN_FAILED and submission is not None:
-        raise failure_of(end, run_dir, submission.coordinator)
+    if end.kind is EventKind.RUN_FAILED:
+        raise failure_of(end, run_dir, submission.coordinator if submission is not None else None)
     print_outcome(console, run_dir, end)
     return True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, combinations, pairwise
+from pathlib import Path
 
 from gmmas_data.cache import SampleCache, content_key
 from gmmas_data.cases import Case
@@ -38,10 +39,51 @@ class Cohort:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class StoredCohort:
+    """One cohort whose cases lie preprocessed in a cache, to be loaded when they are needed.
+
+    Attributes:
+        name: as in its configuration.
+        modalities: sequences it offers.
+        entries: cases per split, each with its entry in the cache; every split is there, some perhaps empty.
+        left_out: identifiers of the cases that do not pass the quality gate.
+    """
+
+    name: str
+    modalities: tuple[Modality, ...]
+    entries: Mapping[Split, tuple[tuple[Case, Path], ...]]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> dict[Split, tuple[Case, ...]]:
+        """The cases per split."""
+        return {split: tuple(case for case, _ in own) for split, own in self.entries.items()}
+
+    def load(self, cache: SampleCache) -> dict[Split, tuple[Sample, ...]]:
+        """Return the preprocessed cases per split.
+
+        Raises:
+            DataError: an entry has gone, and the case's files cannot be read.
+        """
+        return {split: tuple(cache.load(path, case) for case, path in own) for split, own in self.entries.items()}
+
+
 def prepare_cohorts(
     configs: Sequence[CohortConfig], cache: SampleCache, *, processes: int = 1, on_progress: Progress | None = None
 ) -> tuple[Cohort, ...]:
-    """Return the cohorts in their order, split as their hospitals would split them.
+    """Return the cohorts in their order, split as their hospitals would split them, with all cases in memory.
+
+    Args and Raises: as store_cohorts.
+    """
+    stored = store_cohorts(configs, cache, processes=processes, on_progress=on_progress)
+    return tuple(Cohort(each.name, each.modalities, each.load(cache), each.left_out) for each in stored)
+
+
+def store_cohorts(
+    configs: Sequence[CohortConfig], cache: SampleCache, *, processes: int = 1, on_progress: Progress | None = None
+) -> tuple[StoredCohort, ...]:
+    """Have the cases of the cohorts preprocessed, and return the cohorts in their order, split as their hospitals would split them.
 
     Args:
         configs: where the cohorts lie and how they are split.
@@ -64,7 +106,7 @@ def prepare_cohorts(
         _check_gate(config, accepted, bad)
         cohorts.append((config, accepted, tuple(bad)))
     _refuse_shared_cases([(config, accepted) for config, accepted, _ in cohorts], cache)
-    return tuple(_load(config, accepted, bad, cache) for config, accepted, bad in cohorts)
+    return tuple(_store(config, accepted, bad, cache) for config, accepted, bad in cohorts)
 
 
 def _fault_of(cache: SampleCache, case: Case) -> DataError | None:
@@ -76,10 +118,10 @@ def _fault_of(cache: SampleCache, case: Case) -> DataError | None:
     return None
 
 
-def _load(config: CohortConfig, accepted: tuple[Case, ...], bad: tuple[str, ...], cache: SampleCache) -> Cohort:
+def _store(config: CohortConfig, accepted: tuple[Case, ...], bad: tuple[str, ...], cache: SampleCache) -> StoredCohort:
     splits = split_patients(accepted, config.split)
-    samples = {split: tuple(cache.get(case) for case in splits[split]) for split in Split}
-    return Cohort(config.name, config.modalities, samples, bad)
+    entries = {split: tuple((case, cache.path_of(case)) for case in splits[split]) for split in Split}
+    return StoredCohort(config.name, config.modalities, entries, bad)
 
 
 def _check_gate(config: CohortConfig, accepted: Sequence[Case], bad: Mapping[str, DataError]) -> None:

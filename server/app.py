@@ -5,6 +5,7 @@ the same folder, it goes on from the last finished round.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
-from gmmas_schema.events import EventKind
+from gmmas_schema.events import Event, EventKind
 from server.checkpoint import RunFolder
+from server.courier import Timing
 from server.events import EventLog
 from server.records import RunResult, Tracker
 from server.rounds import run_federation
@@ -53,16 +55,30 @@ def open_run_folder(context: Context) -> RunFolder:
     return RunFolder.open(Path(value))
 
 
-def run_in_folder(grid: Grid, folder: RunFolder, *, tracker: Tracker) -> RunResult:
+def run_in_folder(
+    grid: Grid,
+    folder: RunFolder,
+    *,
+    tracker: Tracker,
+    on_event: Callable[[Event], None] | None = None,
+    timing: Timing | None = None,
+) -> RunResult:
     """Run what is left of a run while no other process works in its folder.
+
+    Args:
+        grid: the way to the nodes.
+        folder: the run's folder.
+        tracker: is told the rounds and the models.
+        on_event: is called with every event after it has been written.
+        timing: clock and polling.
 
     Raises:
         GmmasError: the run failed or the folder is in use; the event log says so too, and the run can be resumed.
     """
     with folder.hold():
-        events = EventLog(folder.events_path)
+        events = EventLog(folder.events_path, on_event=on_event)
         try:
-            return run_federation(grid, folder, tracker=tracker, events=events)
+            return run_federation(grid, folder, tracker=tracker, events=events, timing=timing)
         except Exception as error:
             code = error.code if isinstance(error, GmmasError) else ReasonCode.INTERNAL
             message = str(error) if isinstance(error, GmmasError) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,7 @@
 """The folder of a federated run: its configuration and its events beside the rounds of gmmas_workflows.run_folder.
 
 federation.json                    resolved configuration
+simulation.json                    of a simulation: whose cases (gmmas_schema.simulation)
 run.json                           identifier of the run; a resumed run keeps it
 events.db                          event table and cost ledger (server.events)
 rounds/, models/                   one folder a round, and the run's outcome (gmmas_workflows.run_folder)
@@ -17,6 +18,7 @@ from server.events import EVENTS_FILE
 from server.records import RoundRecord, RunResult
 
 CONFIGURATION: Final = "federation.json"
+SIMULATION: Final = "simulation.json"
 
 
 class RunFolder(RunStore[RoundRecord, RunResult]):

@@ -12,7 +12,8 @@ from typing import Final
 from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError
 from gmmas_schema.events import Event, EventKind
-from server.events import EVENTS_FILE, follow_events
+from server.checkpoint import SIMULATION
+from server.events import EVENTS_FILE, follow_events, read_events
 from server.folder import CoordinatorFolder
 from server.submission import FINISHED, Submission, find_run_state, is_at_work, read_submission, run_log
 
@@ -33,12 +34,14 @@ def follow_run(run_dir: Path, *, on_event: Callable[[Event], None], sleep: Calla
         FederationError: nothing was submitted, the run's process died, or the coordinator was stopped. Finished rounds stay.
     """
     submission = read_submission(run_dir)
+    if submission is None and (run_dir / SIMULATION).exists():
+        return _follow_simulation(run_dir, on_event=on_event, sleep=sleep)
     if submission is None:
         raise FederationError(
             "no run was submitted from this folder",
             where=run_dir,
             got="no submission.json",
-            expected="the folder of a run that `gmmas run` started",
+            expected="the folder of a run that `gmmas run` or `gmmas simulate` started",
             remedy="start it with `gmmas run`",
         )
     watch = _Watch(run_dir, submission)
@@ -49,9 +52,39 @@ def follow_run(run_dir: Path, *, on_event: Callable[[Event], None], sleep: Calla
     raise watch.explain()
 
 
-def resume_command(run_dir: Path, coordinator: Path) -> str:
-    """Return the command that goes on with a run."""
-    return f"gmmas run --resume --out {run_dir} --server {coordinator}"
+def resume_command(run_dir: Path, coordinator: Path | None) -> str:
+    """Return the command that goes on with a run; without a coordinator, with a simulation."""
+    return (
+        f"gmmas simulate --resume --out {run_dir}" if coordinator is None else f"gmmas run --resume --out {run_dir} --server {coordinator}"
+    )
+
+
+def _follow_simulation(run_dir: Path, *, on_event: Callable[[Event], None], sleep: Callable[[float], None]) -> Event:
+    """Follow a run of this machine, whose process holds its folder while it works."""
+    told = len(read_events(run_dir / EVENTS_FILE))
+    silent_since: float | None = None
+
+    def is_over() -> bool:
+        nonlocal silent_since
+        silent_since = None if is_at_work(run_dir) else silent_since or time.monotonic()
+        return silent_since is not None and time.monotonic() - silent_since > DEATH_GRACE_S
+
+    for number, event in enumerate(follow_events(run_dir / EVENTS_FILE, stop=is_over, sleep=sleep), start=1):
+        on_event(event)
+        # An end that others follow is one before a resume.
+        if event.kind in ENDS and number >= told:
+            return event
+    raise _stopped(run_dir, "no process works on it", None)
+
+
+def _stopped(run_dir: Path, got: str, coordinator: Path | None) -> FederationError:
+    return FederationError(
+        "the run stopped before its end",
+        where=run_dir,
+        got=got,
+        expected="all rounds; those that are finished are safe",
+        remedy=f"resume with: {resume_command(run_dir, coordinator)}",
+    )
 
 
 class _Watch:
@@ -102,10 +135,4 @@ class _Watch:
         """Return what happened as an error with the way on."""
         coordinator = self._submission.coordinator
         lines = [] if FINISHED not in self._got else run_log(coordinator, self._submission.flower_run).strip().splitlines()
-        return FederationError(
-            "the run stopped before its end",
-            where=self._run_dir,
-            got=self._got + (f"; its last line: {lines[-1]:.300}" if lines else ""),
-            expected="all rounds; those that are finished are safe",
-            remedy=f"resume with: {resume_command(self._run_dir, coordinator)}",
-        )
+        return _stopped(self._run_dir, self._got + (f"; its last line: {lines[-1]:.300}" if lines else ""), coordinator)

@@ -1,12 +1,14 @@
 """A Flower Grid inside one process: no network, no SuperLink, no Ray. For tests and for simulation.
 
 A message is handed to its node's function when its reply is pulled, so that no more than one reply exists at a time, as on the real
-Grid when replies are pulled one by one. Errors look as they do on a SuperLink of flwr 1.41: an exception at the node becomes an Error
+Grid when replies are pulled one by one. Messages that wait share the tensors they were sent with. So memory does not grow with the
+number of nodes. Errors look as they do on a SuperLink of flwr 1.41: an exception at the node becomes an Error
 with code CLIENT_APP_RAISED_EXCEPTION, and a node that went offline is answered for with NODE_UNAVAILABLE.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -22,12 +24,18 @@ Client = Callable[[Message, Context], Message | None]
 _COORDINATOR_NODE = 1
 
 
+def identify_process(run_id: int) -> None:
+    """Give this process the identity without which Flower makes no messages."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, _COORDINATOR_NODE, 1
+
+
 class LocalGrid(Grid):
     """Grid over in-process nodes.
 
     Args:
         clients: the function behind each node, by node identifier; all start online.
         names: names that nodes were enrolled under; a node without one may call itself what it likes.
+        keys: public keys (PEM) that nodes were enrolled with; secure aggregation needs them.
         watch: is given every message that is pushed and every reply that is pulled.
         run_id: the Flower run; also set as this process's task identity, which Flower needs to make messages.
     """
@@ -37,17 +45,18 @@ class LocalGrid(Grid):
         clients: Mapping[int, Client],
         *,
         names: Mapping[int, str] | None = None,
+        keys: Mapping[int, bytes] | None = None,
         watch: Callable[[Message], None] | None = None,
         run_id: int = 1,
     ) -> None:
         self._clients = dict(clients)
-        self._names = dict(names or {})
+        self._names, self._keys = dict(names or {}), dict(keys or {})
         self._activations = count(1)
         self._online = {node: next(self._activations) for node in self._clients}
         self._waiting: dict[str, Message] = {}
         self._watch = watch or (lambda _: None)
         self._run = Run.create_empty(run_id)
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, _COORDINATOR_NODE, 1
+        identify_process(run_id)
 
     def bring_online(self, node: int, client: Client | None = None) -> None:
         """Connect a node, new or returning, optionally with another function behind it."""
@@ -79,7 +88,13 @@ class LocalGrid(Grid):
     def get_nodes(self) -> list[NodeInfo]:
         """Return the nodes that are online, with the moment of their last activation."""
         return [
-            NodeInfo(node_id=node, status=NodeStatus.ONLINE, last_activated_at=str(activation), name=self._names.get(node, ""))
+            NodeInfo(
+                node_id=node,
+                status=NodeStatus.ONLINE,
+                last_activated_at=str(activation),
+                name=self._names.get(node, ""),
+                public_key=self._keys.get(node, b""),
+            )
             for node, activation in self._online.items()
         ]
 
@@ -87,7 +102,8 @@ class LocalGrid(Grid):
         """Take messages; their nodes see them when the replies are pulled."""
         identifiers = []
         for message in messages:
-            identifier = message.metadata.__dict__["_message_id"] = message.object_id
+            # A SuperLink names a message by the hash of its content; a thousand messages about one model need not be hashed each.
+            identifier = message.metadata.__dict__["_message_id"] = uuid4().hex
             self._waiting[identifier] = message
             self._watch(message)
             identifiers.append(identifier)
@@ -105,12 +121,19 @@ class LocalGrid(Grid):
     def _reply(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         if node not in self._online:
-            return Message(Error(ErrorCode.NODE_UNAVAILABLE, "the node is offline"), reply_to=message)
-        context = Context(run_id=self._run.run_id, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        try:
-            reply = self._clients[node](message, context)
-        except Exception as error:  # whatever a client raises, the runtime answers for it
-            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, repr(error)), reply_to=message)
+            reply: Message | None = Message(Error(ErrorCode.NODE_UNAVAILABLE, "the node is offline"), reply_to=message)
+        else:
+            reply = answer(self._clients[node], message)
         if reply is not None:
             self._watch(reply)
         return reply
+
+
+def answer(client: Client, message: Message) -> Message | None:
+    """Return a client's reply to a message, or the error that the runtime gives in its place if it raises one."""
+    node = message.metadata.dst_node_id
+    context = Context(run_id=message.metadata.run_id, node_id=node, node_config={}, state=RecordDict(), run_config={})
+    try:
+        return client(message, context)
+    except Exception as error:  # whatever a client raises, the runtime answers for it
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, repr(error)), reply_to=message)

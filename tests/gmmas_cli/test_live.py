@@ -101,3 +101,17 @@ def test_formats() -> None:
     assert [format_clock(s) for s in (5, 185, 7805)] == ["0:05", "3:05", "2:10:05"]
     assert [format_bytes(b) for b in (999, 1500, 12_345_678, 2e9)] == ["999 B", "1.5 kB", "12.3 MB", "2 GB"]
     assert format_metrics({"dice_et": 0.25, "auc_codeletion": 1.0, "loss_idh": 3.0}) == "Dice ET 0.250  AUC 1p/19q 1.000"
+
+
+def test_of_many_sites_those_in_trouble_have_a_row() -> None:
+    view = RunView()
+    for index in range(200):
+        view.update(event(EventKind.SITE_JOINED, 1, site=f"s{index:03d}", modalities=["flair"], cases=1))
+    view.update(event(EventKind.SITE_LEFT, 2, site="s150"))
+    out = io.StringIO()
+    Console(file=out, width=80).print(draw_run(view))
+    lines = out.getvalue().splitlines()
+    assert len(lines) < 30
+    assert max(map(len, lines)) <= 80
+    assert sum("s150" in line and "left" in line for line in lines) == 1
+    assert "and 180 more: 180 joined" in out.getvalue()
