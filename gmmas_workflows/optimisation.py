@@ -8,11 +8,13 @@ s = (round - 1) * local_steps + step, so a site that joins late or comes back is
 """
 
 import math
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from gmmas_schema.federation import TrainingPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 
 def learning_rate(plan: TrainingPlan, *, step: int, steps: int) -> float:
@@ -24,8 +26,11 @@ def learning_rate(plan: TrainingPlan, *, step: int, steps: int) -> float:
     return plan.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def make_optimizer(network: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+def make_optimizer(network: "nn.Module", plan: TrainingPlan) -> "Optimizer":
     """Return AdamW over the trainable parameters; vectors and scalars (norms, biases, gates, uncertainties) are not decayed."""
+    # Only here, so that the coordinator knows the step size without torch's 200 MB.
+    import torch
+
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": plan.weight_decay},
