@@ -32,7 +32,8 @@ def draw_differences(summary: Summary, path: Path) -> None:
     panels = figure.subplots(1, len(SHOWN), sharey=True, squeeze=False)[0]
     for name, axes in zip(SHOWN, panels, strict=True):
         _draw_panel(axes, rows, name)
-    panels[0].set_yticks(range(len(rows)), [row.arm.name for row in rows], fontsize=8)
+    labels = [f"{row.arm.name} - {row.arm.compare_with}" if row.arm.compare_with else row.arm.name for row in rows]
+    panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     for piece in dict.fromkeys(row.arm.piece for row in rows):
         places = [place for place, row in enumerate(rows) if row.arm.piece == piece]

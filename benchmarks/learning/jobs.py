@@ -183,7 +183,8 @@ def _train_and_score(job: Job) -> ArmResult:
     config = experiment.federation
     trainers = make_trainers(job)
     folder = _open_run(job)
-    grid = LocalGrid({node: InProcessSite(trainer) for node, trainer in enumerate(trainers, start=FIRST_NODE)})
+    sites = [InProcessSite(trainer, folder=job.state_of(trainer.site)) for trainer in trainers]
+    grid = LocalGrid(dict(enumerate(sites, start=FIRST_NODE)))
     with folder.hold():
         run = run_federation(grid, folder, tracker=SilentTracker(), events=EventLog(folder.events_path))
     held = {m for trainer in trainers for m in trainer.modalities}
@@ -269,7 +270,7 @@ def _open_run(job: Job) -> RunFolder:
 
 def _score_site(job: Job, network: GmmasNetwork, site: str) -> dict[str, tuple[CaseRow, ...]]:
     samples = job.cohorts.samples(site, job.experiment.federation.model.grid)
-    return score_every_subset(network, samples, zero_filled=job.arm.zero_fill)
+    return score_every_subset(network, samples, zero_filled=job.arm.zero_fill, surfaces=job.arm.surfaces)
 
 
 def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[CaseRow, ...]]:

@@ -32,6 +32,8 @@ class Arm(FrozenModel):
         zero_fill: absent sequences are shown to the network as present and zero, in training and in testing.
         scramble_anchors: every site receives the anchors with their channels mixed up: as many, as large, and without meaning. If the
             adapter's gain stays, it is not due to what the anchors say.
+        surfaces: segmentations are compared by HD95 too, which takes longer than their Dice.
+        compare_with: arm that this one is compared with, instead of the plan's reference.
         changes: to the common federation; nested, or with dotted keys (`training.learning_rate`). A part with another `kind` replaces
             the common one as a whole.
     """
@@ -43,6 +45,8 @@ class Arm(FrozenModel):
     participants: Literal["all", "labelled"] | tuple[str, ...] = "all"
     zero_fill: bool = False
     scramble_anchors: bool = False
+    surfaces: bool = False
+    compare_with: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -60,6 +64,7 @@ class Experiment(FrozenModel):
     participants: tuple[str, ...]
     zero_fill: bool
     scramble_anchors: bool
+    surfaces: bool = False
     split: SplitConfig
     cohorts: str
     federation: FederationConfig
@@ -115,6 +120,7 @@ class LearningPlan(ArmsFile):
             raise ValueError(f"two arms have the same name: {', '.join(twice)}")
         sites = {site.name for site in self.phantoms.sites}
         needed = {self.reference, self.upper_bound} - set(names) | {self.development, self.test} - sites
+        needed |= {arm.compare_with for arm in self.arms if arm.compare_with is not None} - set(names)
         needed |= {name for arm in self.arms if not isinstance(arm.participants, str) for name in arm.participants} - sites
         if needed:
             raise ValueError(f"not among the arms or hospitals: {', '.join(sorted(needed))}")
@@ -195,6 +201,7 @@ class LearningPlan(ArmsFile):
             participants=participants,
             zero_fill=arm.zero_fill,
             scramble_anchors=arm.scramble_anchors,
+            surfaces=arm.surfaces,
             split=self.split,
             cohorts=self.phantoms_of(seed).digest(),
             federation=FederationConfig.parse(raw, where=f"arm {arm.name}"),
@@ -245,5 +252,6 @@ def pick(plan: LearningPlan, *, arms: Collection[str] = (), seeds: Collection[in
         ConfigError: there is no such arm.
     """
     named = {plan.arm(name).name for name in arms} | {plan.reference}
+    named |= {other for name in arms if (other := plan.arm(name).compare_with) is not None}
     kept = tuple(arm for arm in plan.arms if not arms or arm.name in named)
     return plan.model_copy(update={"arms": kept, "seeds": tuple(seeds) or plan.seeds})

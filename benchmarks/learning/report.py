@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from pydantic import Field
 
 from benchmarks.learning.jobs import ArmResult
 from benchmarks.learning.plan import Arm, LearningPlan
@@ -34,6 +35,8 @@ class ArmSummary(FrozenModel):
         software: commits that trained it.
         figures: by name (statistics.FIGURES), at the held-out hospital of the report.
         ratio: mean 15-subset Dice over that of the upper bound.
+        hd95_ratio: HD95 over that of the arm it is compared with, over 15 subsets and with all four sequences; empty unless both compare
+            surfaces.
         worst_site: lowest over the training hospitals of the mean Dice of their own held-out patients, mean over seeds.
         own_dice: that Dice by hospital.
         mib_down: per run; seconds and steps too.
@@ -46,6 +49,7 @@ class ArmSummary(FrozenModel):
     software: tuple[str, ...]
     figures: dict[str, FigureSummary]
     ratio: Interval
+    hd95_ratio: dict[str, Interval] = Field(default_factory=dict)
     worst_site: float | None
     own_dice: dict[str, float]
     mib_down: float
@@ -89,8 +93,10 @@ def summarise(plan: LearningPlan, results: Results, *, final: bool, command: str
     """
     site, split = (plan.test, Split.TEST) if final else (plan.development, Split.VALIDATION)
     tables = {arm: {seed: CaseTable.of(result.held_out[site]) for seed, result in of_seed.items()} for arm, of_seed in results.items()}
-    reference, bound = tables.get(plan.reference, {}), tables.get(plan.upper_bound, {})
-    arms = [_summarise_arm(arm, results[arm.name], tables[arm.name], reference, bound, split) for arm in plan.arms if results.get(arm.name)]
+    bound = tables.get(plan.upper_bound, {})
+    compared = {arm.name: tables.get(arm.compare_with or plan.reference, {}) for arm in plan.arms}
+    shown = [arm for arm in plan.arms if results.get(arm.name)]
+    arms = [_summarise_arm(arm, results[arm.name], tables[arm.name], compared[arm.name], bound, split) for arm in shown]
     patients = max((len(table.cases) for of_seed in tables.values() for table in of_seed.values()), default=0)
     document = plan.model_dump(mode="json")
     return Summary(command=command, machine=machine, site=site, patients=patients, plan=document, arms=tuple(arms))
@@ -143,6 +149,11 @@ def _summarise_arm(
         software=tuple(sorted({run.software for run in runs})),
         figures=figures,
         ratio=compare(FIGURES["dice"], tables, bound, how="ratio"),
+        hd95_ratio={
+            name: found
+            for name in ("hd95", "hd95_full")
+            if tables is not reference and (found := compare(FIGURES[name], tables, reference, how="ratio")).value is not None
+        },
         worst_site=_mean(min(dice.values()) for dice in own if dice),
         own_dice={site: float(np.mean([dice[site] for dice in own])) for site in own[0]},
         mib_down=float(np.mean([run.mib_down for run in runs])),
@@ -193,11 +204,21 @@ def _notes(summary: Summary) -> list[str]:
     federated = [row for row in summary.arms if row.arm.kind == "federated" and row.ratio.value is not None]
     lines = [f"- `{row.arm.name}` reaches {_interval(row.ratio)} of the mean 15-subset Dice of `{bound}`" for row in federated]
     lines += [f"- `{row.arm.name}`: {row.arm.note}" for row in summary.arms if row.arm.note]
+    lines += [f"- `{row.arm.name}` is compared with `{row.arm.compare_with}`" for row in summary.arms if row.arm.compare_with]
+    lines += [_surfaces(row, summary) for row in summary.arms if row.figures["hd95"].mean is not None]
     smallest = {row.arm.name: min(row.log_variance.values()) for row in summary.arms if row.log_variance}
     lines += [f"- smallest log-variance of any task at the end: {', '.join(f'`{name}` {value:.2f}' for name, value in smallest.items())}"]
     commits = sorted({commit for row in summary.arms for commit in row.software})
     lines += [f"- software: {', '.join(commits)}{'; arms of different commits are compared' if len(commits) > 1 else ''}"]
     return [*lines, "", f"`{summary.command}` on {summary.machine}."]
+
+
+def _surfaces(row: ArmSummary, summary: Summary) -> str:
+    """Return the line about an arm's HD95."""
+    every, full = (f"{row.figures[name].mean:.2f} mm" for name in ("hd95", "hd95_full"))
+    line = f"- `{row.arm.name}`: HD95 {every} over 15 subsets, {full} with all four sequences"
+    ratios = " and ".join(_interval(ratio) for ratio in row.hd95_ratio.values())
+    return f"{line}; {ratios} times that of `{row.arm.compare_with or summary.plan['reference']}`" if ratios else line
 
 
 def _interval(interval: Interval) -> str:

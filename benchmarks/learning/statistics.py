@@ -45,6 +45,7 @@ class CaseTable:
 
     Attributes:
         dice_NKR: all patients have a segmentation.
+        hd95_NKR: mm; nan where surfaces were not compared.
         probability: (N, K) per marker.
         truth_K: bool per marker; all known.
         cases: their names, for pairing.
@@ -54,6 +55,7 @@ class CaseTable:
     probability: Mapping[Task, Float]
     truth_K: Mapping[Task, NDArray[np.bool_]]
     cases: tuple[str, ...]
+    hd95_NKR: Float
 
     @classmethod
     def of(cls, rows: Mapping[str, Sequence[CaseRow]]) -> "CaseTable":
@@ -71,6 +73,7 @@ class CaseTable:
                 probability={t: np.array([[row.probability[t] for row in of_subset] for of_subset in ordered]) for t in MOLECULAR},
                 truth_K={t: np.array([row.truth[t] for row in ordered[0]], dtype=np.bool_) for t in MOLECULAR},
                 cases=cases,
+                hd95_NKR=np.array([[[row.hd95_mm.get(r, np.nan) for r in REGIONS] for row in of_subset] for of_subset in ordered]),
             )
         except (KeyError, ValueError) as error:
             raise DataError(
@@ -104,6 +107,11 @@ def _dice(places: Sequence[int] = range(len(SUBSETS)), regions: Sequence[Region]
         return mean_by_resample(table.dice_NKR[list(places)][:, :, chosen].mean((0, 2)), counts_SK)
 
     return measure
+
+
+def _hd95(places: Sequence[int]) -> Callable[[CaseTable, Float], Float]:
+    """Return the mean HD95 over patients, regions and some subsets, mm; nan where surfaces were not compared."""
+    return lambda table, counts_SK: mean_by_resample(table.hd95_NKR[list(places)].mean((0, 2)), counts_SK)
 
 
 def _auc(task: Task, places: Sequence[int]) -> Callable[[CaseTable, Float], Float]:
@@ -149,6 +157,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "auc_idh_15": Figure("AUC IDH, 15 subsets", 1, _auc(Task.IDH, range(len(SUBSETS)))),
     "auc_codeletion_15": Figure("AUC 1p/19q, 15 subsets", 1, _auc(Task.CODELETION, range(len(SUBSETS)))),
     "ece": Figure("ECE of the markers", -1, _ece),
+    "hd95": Figure("HD95, 15 subsets, mm", -1, _hd95(range(len(SUBSETS)))),
+    "hd95_full": Figure("HD95, all four, mm", -1, _hd95([FULL])),
     "fewer_better": Figure("fewer sequences better", -1, _fewer_better),
 }
 

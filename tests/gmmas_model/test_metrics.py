@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from gmmas_model.metrics import auc, auc_by_resample, auc_interval, dice, mean_by_resample, mean_interval, percentile_interval
+from gmmas_model.metrics import (
+    MISSED_MM,
+    auc,
+    auc_by_resample,
+    auc_interval,
+    dice,
+    hd95_mm,
+    mean_by_resample,
+    mean_interval,
+    percentile_interval,
+)
 from gmmas_schema.messages import Interval
 
 
@@ -98,3 +108,28 @@ def test_a_thousand_cases_take_little_time() -> None:
     start = time.process_time()
     auc_interval(rng.random(1000) < 0.3, rng.random(1000), seed=0)
     assert time.process_time() - start < 5
+
+
+def ball(radius: float, shift: int = 0) -> np.ndarray:
+    x, y, z = np.ogrid[:24, :24, :24]
+    return (x - 12 - shift) ** 2 + (y - 12) ** 2 + (z - 12) ** 2 <= radius**2
+
+
+def test_hd95_of_a_shifted_ball_is_the_shift_in_millimetres() -> None:
+    assert hd95_mm(ball(6), ball(6), spacing_mm=2.5) == 0
+    assert hd95_mm(ball(6), ball(6, shift=3), spacing_mm=2.5) == pytest.approx(7.5, rel=0.05)
+    assert hd95_mm(ball(4), ball(8), spacing_mm=1.0) == pytest.approx(4, rel=0.15)
+
+
+def test_hd95_passes_over_a_few_far_voxels_and_the_maximum_does_not() -> None:
+    speck = ball(6)
+    speck[0, 0, 0] = True
+    assert hd95_mm(speck, ball(6), spacing_mm=1.0) == 0
+    assert hd95_mm(ball(6), speck, spacing_mm=1.0) == hd95_mm(speck, ball(6), spacing_mm=1.0)
+
+
+@pytest.mark.parametrize(("predicted", "truth", "expected"), [(0, 0, 0.0), (0, 6, MISSED_MM), (6, 0, MISSED_MM)])
+def test_hd95_of_empty_masks_follows_brats(predicted: float, truth: float, expected: float) -> None:
+    masks = (ball(radius) if radius else np.zeros((24, 24, 24), bool) for radius in (predicted, truth))
+    assert hd95_mm(*masks, spacing_mm=1.0) == expected
+    assert pytest.approx(np.linalg.norm([240, 240, 155]), abs=0.01) == MISSED_MM

@@ -25,6 +25,7 @@ def make_rows(skill: float, *, seed: int, cases: int = 12) -> dict[str, tuple[Ca
                 dice={region: float(max(0.0, dice_K[k] - 0.05 * place)) for place, region in enumerate(REGIONS)},
                 probability=dict.fromkeys((Task.IDH, Task.CODELETION), float(p_K[k])),
                 truth=dict.fromkeys((Task.IDH, Task.CODELETION), bool(truth_K[k])),
+                hd95_mm=dict.fromkeys(REGIONS, float(20 * (1 - dice_K[k]))),
             )
             for k in range(cases)
         )

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from benchmarks.learning.figures import draw_curves, draw_differences
-from benchmarks.learning.plan import LearningPlan
+from benchmarks.learning.plan import LearningPlan, pick
 from benchmarks.learning.report import summarise, write_json, write_markdown
 from gmmas_schema.vocabulary import Split
 from tests.benchmarks.learning.results import make_results, make_rows
@@ -55,6 +55,21 @@ def test_the_table_marks_what_is_beyond_chance(plan, results) -> None:
     assert "**" not in cells["modality-dropout-0"][place]
     assert "(" not in cells["gmmas"][place]
     assert any(line.startswith("- `gmmas` reaches 0.9") and line.endswith("`pooled`") for line in lines)
+
+
+def test_an_arm_may_be_compared_with_another_than_the_reference(plan) -> None:
+    summary = report(plan, make_results(plan, {"gmmas": 0.9, "wire-fp32": 0.7, "wire-int8": 0.69}))
+    row = next(row for row in summary.arms if row.arm.name == "wire-int8")
+    assert -0.02 < row.figures["dice"].difference.value < 0
+    assert 1 < row.hd95_ratio["hd95_full"].value < 1.1
+    text = write_markdown(summary)
+    assert "- `wire-int8` is compared with `wire-fp32`" in text
+    assert "- `wire-int8`: HD95 " in text
+    assert "times that of `wire-fp32`" in text
+
+
+def test_naming_an_arm_brings_the_one_it_is_compared_with(plan) -> None:
+    assert [arm.name for arm in pick(plan, arms=["wire-int8"]).arms] == ["gmmas", "wire-fp32", "wire-int8"]
 
 
 def test_choices_are_made_without_a_look_at_the_test_hospital(plan, results) -> None:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from benchmarks.learning.scoring import ALL, score_every_subset, score_shown
+from benchmarks.learning.scoring import ALL, CaseRow, score_every_subset, score_shown
+from gmmas_model.metrics import MISSED_MM
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
@@ -49,3 +50,19 @@ def test_zero_filled_is_another_input_than_absent(samples) -> None:
     assert absent.probability != zeros.probability
     everything = [score_shown(network, samples, MODALITIES, zero_filled=zero_filled)[0] for zero_filled in (False, True)]
     assert everything[0] == everything[1]
+
+
+def test_surfaces_are_compared_where_that_is_asked_for_and_change_nothing_else(samples) -> None:
+    network = make_network((Modality.T1, Modality.FLAIR))
+    plain, with_surfaces = (score_shown(network, samples, [Modality.T1], zero_filled=False, surfaces=on) for on in (False, True))
+    assert all(row.hd95_mm == {} for row in plain)
+    assert [set(row.hd95_mm) for row in with_surfaces] == [set(Region), set(Region), set()]
+    assert [row.model_copy(update={"hd95_mm": {}}) for row in with_surfaces] == list(plain)
+    nothing = score_shown(network, samples, [Modality.T2], zero_filled=False, surfaces=True)
+    assert nothing[1].hd95_mm == {Region.WT: MISSED_MM, Region.TC: MISSED_MM, Region.ET: 0.0}
+    assert nothing[2].hd95_mm == {}
+
+
+def test_rows_of_before_there_were_surfaces_are_read() -> None:
+    old = '{"case":"c1","dice":{"wt":0.5,"tc":0.5,"et":0.5},"probability":{"idh":0.5},"truth":{"idh":true}}'
+    assert CaseRow.model_validate_json(old).hd95_mm == {}

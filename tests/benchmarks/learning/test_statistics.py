@@ -36,6 +36,18 @@ def test_figures_are_the_means_their_names_say() -> None:
     assert value_of(FIGURES["dice_full"], table) == pytest.approx(table.dice_NKR[FULL].mean())
 
 
+def test_surface_distances_are_in_millimetres_and_not_defined_where_none_were_compared() -> None:
+    table, nearer = make_table(), make_table()
+    nearer = replace(nearer, hd95_NKR=0.9 * table.hd95_NKR)
+    assert value_of(FIGURES["hd95_full"], table) == pytest.approx(table.hd95_NKR[FULL].mean())
+    assert compare(FIGURES["hd95"], {1: nearer}, {1: table}, how="ratio").value == pytest.approx(0.9)
+    rows = {name: tuple(row.model_copy(update={"hd95_mm": {}}) for row in of) for name, of in make_rows(0.7, seed=1, cases=K).items()}
+    without = CaseTable.of(rows)
+    assert np.isnan(value_of(FIGURES["hd95"], without))
+    assert compare(FIGURES["hd95"], {1: table}, {1: without}).value is None
+    assert compare(FIGURES["dice"], {1: table}, {1: without}).value == 0
+
+
 def test_auc_and_calibration_of_a_perfect_and_of_a_blind_model() -> None:
     table = make_table()
     truth_K = table.truth_K[Task.IDH]
