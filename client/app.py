@@ -18,7 +18,9 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from client.secure import SecureSite
 from client.trainer_channel import TrainerChannel
+from gmmas_runtime.keys import load_node_key
 from gmmas_schema.errors import ConfigError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import Action
 from gmmas_workflows.site_state import SiteState
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 SOCKET_VARIABLE: Final = "GMMAS_SITE_SOCKET"
 STATE_VARIABLE: Final = "GMMAS_SITE_STATE"
+KEY_VARIABLE: Final = "GMMAS_SITE_KEY"
+"""Path of the node's key; set for processes that live on, for only those can keep the secrets of a secure round."""
+PEERS_VARIABLE: Final = "GMMAS_SITE_PEERS"
 
 app = ClientApp()
 
@@ -51,10 +56,16 @@ def evaluate(message: Message, _: Context) -> Message:
     return answer(message, Action.EVALUATE)
 
 
-def answer(message: Message, action: Action) -> Message:
-    """Return the reply to a message: the trainer's answer, or an error that holds a reason code."""
+@app.query("secure")
+def sum_securely(message: Message, _: Context) -> Message:
+    """Answer one phase of a secure round (client.secure)."""
+    return answer(message, None)
+
+
+def answer(message: Message, action: Action | None) -> Message:
+    """Return the reply to a message, None being a phase of a secure round: the answer, or an error that holds a reason code."""
     try:
-        return Message(_forward(message, action), reply_to=message)
+        return Message(_forward(message, action) if action is not None else _secure_site().answer(message.content), reply_to=message)
     except GmmasError as error:
         logger.warning("answered with %s: %s", error.code, error)
         return refuse(message, error.code)
@@ -92,11 +103,24 @@ def site_wire(folder: str) -> SiteWire:
     return SiteWire(SiteState(Path(folder) if folder else None, kind=FEEDBACK))
 
 
+@cache
+def secure_site(key: str, folder: str, peers: str) -> SecureSite:
+    """Return this process's part in secure rounds; without a key it takes none."""
+    identity = load_node_key(Path(key)) if key else None
+    return SecureSite(identity, folder=Path(folder) if folder else None, peers=Path(peers) if peers else None)
+
+
+def _secure_site() -> SecureSite:
+    return secure_site(*(os.environ.get(name, "") for name in (KEY_VARIABLE, STATE_VARIABLE, PEERS_VARIABLE)))
+
+
 def _forward(message: Message, action: Action) -> RecordDict:
     if not message.has_content():
         raise ProtocolError("a message has no content", got=message.metadata.message_type, expected="a request")
     wire = site_wire(os.environ.get(STATE_VARIABLE, ""))
     request, tensors = wire.open(message.content)
+    if request.secure is not None:
+        _secure_site().check(request)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)
     # The coordinator has no use for an answer after the message's time to live.
@@ -107,4 +131,6 @@ def _forward(message: Message, action: Action) -> RecordDict:
         if action is Action.EVALUATE:
             return write_report(trainer.evaluate(request, tensors, timeout_s=timeout_s))
         report, trained = trainer.train(request, tensors, timeout_s=timeout_s)
+        if request.secure is not None:
+            return write_report(_secure_site().begin(request, report, received=tensors, trained=trained))
         return wire.answer(request, report, received=tensors, trained=trained)

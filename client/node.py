@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from client.app import SOCKET_VARIABLE, STATE_VARIABLE
+from client.app import KEY_VARIABLE, PEERS_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE
 from client.folder import NodeFolder
 from client.preflight import explain_supernode_exit
 from client.trainer_channel import TrainerChannel
@@ -107,7 +107,7 @@ def _resident_executor(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
     return ProcessSpec(
         name=EXECUTOR,
         argv=(*_PYTHON, "client.executor", *_runtime_api(config, folder)),
-        environment={**flower_environment(folder.flower), **_quiet_grpc(), **_places(folder)},
+        environment={**flower_environment(folder.flower), **_quiet_grpc(), **_places(folder), **_trust(config)},
         folder=folder.root,
         log_file=folder.log(EXECUTOR),
     )
@@ -139,6 +139,12 @@ def _runtime_api(config: SiteConfig, folder: NodeFolder) -> tuple[str, ...]:
 def _places(folder: NodeFolder) -> dict[str, str]:
     """Return what client.app has to know of the node."""
     return {SOCKET_VARIABLE: str(folder.socket), STATE_VARIABLE: str(folder.training)}
+
+
+def _trust(config: SiteConfig) -> dict[str, str]:
+    """Return where the keys of this node and of its peers lie, for a process that lives long enough to keep the secrets of a round."""
+    peers = {PEERS_VARIABLE: str(config.node.peers)} if config.node.peers is not None else {}
+    return {KEY_VARIABLE: str(config.node.private_key), **peers}
 
 
 def _quiet_grpc() -> dict[str, str]:

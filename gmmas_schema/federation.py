@@ -10,6 +10,7 @@ from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.robustness import MeanRule, MedianClip, MedianRule, RobustnessConfig
+from gmmas_schema.secure import SecureConfig
 from gmmas_schema.strategy import AverageStep, HoldersStrategy, ServerStep, Strategy
 from gmmas_schema.vocabulary import MARKERS, REQUIRED_TASKS, Task
 from gmmas_schema.wire import WireConfig
@@ -161,7 +162,9 @@ class TrackingConfig(FrozenModel):
 
 
 class FederationConfig(FrozenModel):
-    """One federated run. Without a `calibration` plan its models are published uncalibrated; without `privacy` they carry no noise."""
+    """One federated run. Without a `calibration` plan its models are published uncalibrated; without `privacy` they carry no noise; without
+    `secure` the coordinator sees every update.
+    """
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     seed: int = Field(default=0, ge=0)
@@ -173,6 +176,7 @@ class FederationConfig(FrozenModel):
     wire: WireConfig = WireConfig()
     robustness: RobustnessConfig = RobustnessConfig()
     privacy: PrivacyConfig | None = None
+    secure: SecureConfig | None = None
     calibration: CalibrationPlan | None = CalibrationPlan()
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -201,6 +205,31 @@ class FederationConfig(FrozenModel):
                 "robustness.combine median does not go with training.semi_supervised: in a median every site has one vote, so pseudo-labels"
                 " would weigh as much as labels; use trimmed, or mean"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_needs_single_updates(self) -> "FederationConfig":
+        """Refuse, where updates are summed unseen, what looks at single ones or travels in another form."""
+        if self.secure is None:
+            return self
+        holders, robustness = self.secure.minimum_holders, self.robustness
+        unseen = "no single update is seen"
+        refused = {
+            f"quorum.replies {self.quorum.replies}": (
+                self.quorum.replies < holders,
+                f"secure.minimum_holders {holders} stand behind a sum",
+            ),
+            "wire.top_k": (self.wire.top_k is not None, "the places of the largest changes would be told, and masks need every entry"),
+            f"wire.up {self.wire.up}": (self.wire.up != "fp32", "updates travel as integers; secure.bits sets their precision"),
+            "robustness.norm_limit": (robustness.norm_limit is not None, f"{unseen}; set it to null, secure.clip bounds every entry"),
+            "robustness.cosine_limit": (robustness.cosine_limit is not None, unseen),
+            "robustness.clip": (robustness.clip is not None, f"{unseen}; secure.clip bounds every entry"),
+            f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), f"{unseen}, sums are"),
+            "privacy": (self.privacy is not None, "sites do not make their share of the noise yet, and the coordinator's does not fit"),
+        }
+        for key, (found, reason) in refused.items():
+            if found:
+                raise ValueError(f"{key} does not go with secure: {reason}")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from gmmas_schema.calibration import CalibrationQuery, CalibrationStatistics
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.secure import SecureTask
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_schema.wire import WireConfig
 
@@ -70,6 +71,7 @@ class TaskRequest(FrozenModel):
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
         wire: how the answer to TRAIN is to be packed (strategies.wire).
         notice: why the site's last reply was refused, if it was.
+        secure: with TRAIN where the run aggregates securely: the site keeps its update and advertises keys instead.
     """
 
     protocol: int = PROTOCOL_VERSION
@@ -85,6 +87,11 @@ class TaskRequest(FrozenModel):
     ready: dict[Target, Share] = Field(default_factory=dict)
     wire: WireConfig = WireConfig()
     notice: Notice | None = None
+    secure: SecureTask | None = None
+
+    def subject(self) -> str:
+        """Return the digest of what is asked of every site alike."""
+        return self.model_copy(update={"notice": None, "secure": None}).digest()
 
 
 class SiteDescription(FrozenModel):
@@ -159,6 +166,7 @@ class SiteReport(FrozenModel):
         seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `anchors`, `train`).
         cpu_seconds: processor seconds of the trainer's process over the request, all threads.
         peak_memory_mib: largest resident memory of the trainer so far.
+        secure: advertisement of keys in place of tensors (strategies.secure.documents.Advertisement, JSON), where the request asked for it.
     """
 
     protocol: int = PROTOCOL_VERSION
@@ -178,3 +186,4 @@ class SiteReport(FrozenModel):
     seconds: dict[str, float] = {}
     cpu_seconds: float = Field(default=0, ge=0)
     peak_memory_mib: float = Field(default=0, ge=0)
+    secure: str = Field(default="", max_length=2**13)

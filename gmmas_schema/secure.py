@@ -1,4 +1,8 @@
-"""Settings of secure aggregation (strategies.secure): when it is on, the coordinator learns sums over sites and no site's update."""
+"""Secure aggregation (strategies.secure): its settings, and what its messages say beside the protocol's own documents.
+
+With it on, the coordinator learns sums over sites and no site's update. A TRAIN request carries a SecureTask, and the report in reply an
+advertisement of keys in place of tensors; phases 1 to 4 are messages of their own, of type SECURE_MESSAGE.
+"""
 
 import math
 from typing import Annotated, Final, Literal
@@ -6,13 +10,21 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, PositiveFloat, field_validator
 
 from gmmas_schema.base import FrozenModel
-from gmmas_schema.groups import GROUPS
+from gmmas_schema.groups import GROUPS, REGION_ROWS
+from gmmas_schema.strategy import Strategy
+from gmmas_schema.vocabulary import Region, Task
 
 SMALLEST_SUM: Final = 3
 """Fewest sites behind a sum that is opened: of a sum of two, each of the two knows the other's part."""
 
 LARGEST_FEDERATION: Final = 256
 """Most sites of one secure round: every site shares its secrets with every other one, so messages grow with the square of the sites."""
+
+SECURE_MESSAGE: Final = "query.secure"
+"""Flower message type of phases 1 to 4."""
+
+PAYLOAD: Final = "payload"
+"""Key of the phase's bytes beside the DOCUMENT."""
 
 Clip = Annotated[float, Field(gt=0, le=2.0**20)]
 
@@ -29,6 +41,7 @@ class SecureConfig(FrozenModel):
         clip: entries of an update are clipped to +- this: AdamW moves an entry by about its learning rate a step, or less.
         clip_groups: another clip for these groups; anchors travel as sums over patients, so theirs are large.
         weight_limit: a site's largest weight in a group; a larger one counts as this.
+        phase_deadline_s: longest wait for the answers of a phase after training; who has not answered counts as dropped out.
     """
 
     threshold: int | None = Field(default=None, ge=2, le=LARGEST_FEDERATION)
@@ -38,11 +51,12 @@ class SecureConfig(FrozenModel):
     clip: Clip = 0.25
     clip_groups: dict[str, Clip] = {"anchors": 1024.0}
     weight_limit: PositiveFloat = 64.0
+    phase_deadline_s: PositiveFloat = 120.0
 
     @field_validator("clip_groups")
     @classmethod
     def _known_groups(cls, value: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(value) - set(GROUPS))
+        unknown = sorted(set(value) - {*GROUPS, *REGION_ROWS})
         if unknown:
             raise ValueError(f"no such group: {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
         return value
@@ -50,6 +64,45 @@ class SecureConfig(FrozenModel):
     def clip_of(self, group: str) -> float:
         """Return the clip of a group of tensors."""
         return self.clip_groups.get(group, self.clip)
+
+
+class SecureTask(FrozenModel):
+    """What a TRAIN request adds: the site is to keep its update and advertise keys.
+
+    Attributes:
+        terms: of the attempt, JSON (strategies.secure.documents.Terms).
+        strategy: by which the site weighs its update itself.
+        pseudo: what a pseudo-labelled case of each target counts.
+    """
+
+    terms: str = Field(max_length=2**15)
+    strategy: Strategy
+    pseudo: dict[Region | Task, float] = Field(default_factory=dict)
+
+
+class PhaseRequest(FrozenModel):
+    """Goes with the bytes of a phase to a site.
+
+    Attributes:
+        run: of the attempt.
+        round: of the attempt.
+        phase: 1 to 4, as in strategies.secure.documents.
+        identities: with phase 1, the enrolled public key of each site (OpenSSH); a site holds them against those it knows.
+    """
+
+    run: str
+    round: int = Field(ge=1)
+    phase: int = Field(ge=1, le=4)
+    identities: dict[str, Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=LARGEST_FEDERATION)
+
+
+class PhaseReply(FrozenModel):
+    """Goes with the bytes of a site's answer."""
+
+    site: str
+    run: str
+    round: int = Field(ge=1)
+    phase: int = Field(ge=1, le=4)
 
 
 def choose_threshold(sites: int, *, threshold: int | None = None) -> int:

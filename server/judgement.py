@@ -153,6 +153,8 @@ class Judge:
 
 def _apply(verdict: Verdict, record: SiteRecord) -> SiteRecord:
     """Return a site's record with what the verdict says of it."""
+    down, up = verdict.traffic.get(record.site, (0, 0))
+    record = record.model_copy(update={"bytes_down": record.bytes_down + down, "bytes_up": record.bytes_up + up})
     error = verdict.refused.get(record.site)
     cosine = verdict.cosines.get(record.site)
     if error is not None:

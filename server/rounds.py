@@ -34,6 +34,7 @@ from server.judgement import Judge
 from server.membership import Member, Roster
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
 from server.replies import Enquiry
+from server.secure_round import SecureReplies
 from strategies.aggregation import Aggregate
 from strategies.anchors import settle_anchors
 from strategies.readiness import pseudo_weights, targets_ready
@@ -138,7 +139,9 @@ class _Run:
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
             descriptions = [member.description for member in members]
-            with closing(self._judge.begin(self._rows(tensors), number=number, descriptions=descriptions, ready=ready)) as replies:
+            secure = self._begin_secure(tensors, members, attempt)
+            replies = secure or self._judge.begin(self._rows(tensors), number=number, descriptions=descriptions, ready=ready)
+            with closing(replies):
                 with self._watch.stage("ask"):
                     sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, replies=replies, ready=ready)
                 with self._watch.stage("judge"):
@@ -169,6 +172,19 @@ class _Run:
             self._state = step.state
             return step.tensors
         raise self._failed(f"round {number}")
+
+    def _begin_secure(self, tensors: Tensors, members: tuple[Member, ...], attempt: int) -> SecureReplies | None:
+        """Return what sums the replies of an attempt unseen, where the run asks for that."""
+        if self._config.secure is None:
+            return None
+        return SecureReplies(
+            self._rows(tensors),
+            config=self._config.secure,
+            strategy=self._config.strategy,
+            courier=self._courier,
+            members=members,
+            attempt=attempt,
+        )
 
     def _step(self, replies: Aggregate, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> Step:
         """Return the next global model, and what the next step must know, from the joint model of the replies."""
@@ -287,10 +303,14 @@ class _Run:
         weigh = choose_weighting(self._config.strategy, pseudo=pseudo, enhancing_needs_t1ce=rule)
 
         def count(report: SiteReport, received: Tensors) -> None:
-            if replies is not None:
+            if isinstance(replies, SecureReplies):
+                replies.admit(report, weights=weigh(report))
+            elif replies is not None:
                 replies.fold(report.site, self._rows(received), weights=weigh(report))
 
         request = self._request(action, number, split=split, ready=ready).model_copy(update={"calibrate": calibrate})
+        if isinstance(replies, SecureReplies):
+            request = request.model_copy(update={"secure": replies.task(request, pseudo=pseudo)})
         timeout_s = self._config.quorum.round_deadline_s
         enquiry = Enquiry(
             self._courier,

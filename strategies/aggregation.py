@@ -75,6 +75,7 @@ class Verdict:
         cosines: with the mean direction of the others, of the sites that could be judged.
         clipped: factor below 1 by which an update was shortened, by site and group.
         combined: why a group was combined otherwise than configured.
+        traffic: bytes that judging cost, to and from a site, where it needed further messages.
     """
 
     refused: Mapping[str, ProtocolError] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class Verdict:
     cosines: Mapping[str, float] = field(default_factory=dict)
     clipped: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     combined: Mapping[str, str] = field(default_factory=dict)
+    traffic: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Aggregate(Protocol):

@@ -8,8 +8,8 @@
     4      UnmaskRequest with all agreements      Unmasking       shares: seeds of survivors, keys of the dropped, never both of one
 
 Documents are JSON with bytes in base64. The masked vector is binary: the 32-byte digest of the terms, then for each live group in the order
-of GROUPS its elements and its weight as little-endian integers of the ring; its length is known before it comes. A document is refused by
-its length, a bound on what that many sites can have to say, before it is parsed.
+of ALL_GROUPS its elements and its weight as little-endian integers of the ring; its length is known before it comes. A document is refused
+by its length, a bound on what that many sites can have to say, before it is parsed.
 """
 
 from typing import Annotated, Final, TypeVar
@@ -18,11 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ProtocolError
-from gmmas_schema.groups import GROUPS
+from gmmas_schema.groups import GROUPS, REGION_ROWS
 from gmmas_schema.secure import LARGEST_FEDERATION, SMALLEST_SUM, Clip
 from strategies.secure.fixed_point import FixedPoint
 from strategies.secure.keys import KEY_BYTES, NONCE_BYTES, TAG_BYTES, digest
 from strategies.secure.shamir import SHARE_BYTES
+
+ALL_GROUPS: Final = (*GROUPS, *REGION_ROWS)
+"""Every group that can be summed, in a fixed order; the segmentation head is summed whole or row by row."""
 
 DIGEST_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 112
@@ -30,7 +33,7 @@ SIGNATURE_BYTES: Final = 112
 SITE_BYTES: Final = 1 << 13
 """Bound on what a document says about one site: 26 groups with a name and a share or a commitment in base64, and room."""
 LARGEST_GROUP: Final = 2**31
-BOX_BYTES: Final = NONCE_BYTES + SHARE_BYTES * (1 + len(GROUPS)) + TAG_BYTES
+BOX_BYTES: Final = NONCE_BYTES + SHARE_BYTES * (1 + len(ALL_GROUPS)) + TAG_BYTES
 
 Key = Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Digest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
@@ -86,7 +89,7 @@ class Terms(Document):
     def _sound(self) -> "Terms":
         if not self.sites / 2 < self.threshold <= self.sites:
             raise ValueError(f"threshold ({self.threshold}) must be more than half of sites ({self.sites})")
-        if set(self.sizes) - set(GROUPS) or set(self.clip) != set(self.sizes) or not self.sizes:
+        if set(self.sizes) - set(ALL_GROUPS) or set(self.clip) != set(self.sizes) or not self.sizes:
             raise ValueError("sizes and clip must name the same groups of gmmas_schema.groups")
         if self.ring_bits not in (16, 32, 64):
             raise ValueError("ring_bits must be 16, 32 or 64")
@@ -126,14 +129,14 @@ class Advertisement(Document):
 
     @model_validator(mode="after")
     def _known_groups(self) -> "Advertisement":
-        if set(self.seeds) - set(GROUPS):
+        if set(self.seeds) - set(ALL_GROUPS):
             raise ValueError("seeds must name groups of gmmas_schema.groups")
         return self
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Groups the site holds, in the order of GROUPS."""
-        return tuple(group for group in GROUPS if group in self.seeds)
+        """Groups the site holds, in the order of ALL_GROUPS."""
+        return tuple(group for group in ALL_GROUPS if group in self.seeds)
 
     def signed_parts(self) -> tuple[str | bytes, ...]:
         """Return what the signature is of."""

@@ -56,7 +56,7 @@ class SiteHalf:
     Args:
         site: its name.
         terms: of the attempt, from the coordinator.
-        sizes: elements per group of the model, as the site knows it.
+        sizes: elements of each group that the site holds, as it knows them.
         subject: digest of the training request, as the site knows it.
         identity: its enrolled private key.
         identities: the enrolled public keys it trusts, its own among them.
@@ -77,10 +77,11 @@ class SiteHalf:
         identities: Identities,
         opened: OpenedSums,
     ) -> None:
-        if dict(terms.sizes) != dict(sizes) or terms.subject != subject:
+        if any(terms.sizes.get(group) != size for group, size in sizes.items()) or terms.subject != subject:
             raise misfit(site, "terms for another model or another request", "terms for what this site has trained")
         self._site, self._terms, self._context, self._grid = site, terms, terms.context(), terms.grid()
         self._identity, self._identities, self._opened = identity, identities, opened
+        self._own = set(sizes)
         self._next = Phase.ADVERTISE
         self._box, self._mask = KeyPair.make(), KeyPair.make()
         self._seeds: dict[str, bytes] = {}
@@ -102,7 +103,7 @@ class SiteHalf:
             weights: positive weight of each group the site holds; a group without one takes no part.
         """
         self._enter(Phase.ADVERTISE)
-        if set(weights) - set(self._terms.sizes) or any(not 0 < weight < float("inf") for weight in weights.values()):
+        if set(weights) - self._own or any(not 0 < weight < float("inf") for weight in weights.values()):
             raise ModelError("a group's weight is wrong", where=self._site, got=dict(weights), expected="positive, groups of the model")
         self._weights = {group: self._grid.weigh(weight, limit=self._terms.weight_limit) for group, weight in weights.items()}
         self._seeds = {group: secrets.token_bytes(32) for group in self._terms.sizes if group in weights}

@@ -6,8 +6,7 @@ from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gmmas_schema.groups import GROUPS
-from strategies.secure.documents import Advertisement, Roster, Terms, misfit
+from strategies.secure.documents import ALL_GROUPS, Advertisement, Roster, Terms, misfit
 from strategies.secure.keys import check_signature, digest, untrusted
 
 Identities = Mapping[str, ec.EllipticCurvePublicKey]
@@ -52,8 +51,8 @@ class View:
         return tuple(site for site, member in self.members.items() if site in among and group in member.seeds)
 
     def live_groups(self, among: Collection[str]) -> tuple[str, ...]:
-        """Return the groups that enough of these sites hold, in the order of GROUPS."""
-        return tuple(group for group in GROUPS if len(self.holders(group, among)) >= self.terms.minimum_holders)
+        """Return the groups that enough of these sites hold, in the order of ALL_GROUPS."""
+        return tuple(group for group in ALL_GROUPS if len(self.holders(group, among)) >= self.terms.minimum_holders)
 
     def layout(self, site: str, among: Collection[str]) -> tuple[tuple[str, int], ...]:
         """Return the groups of a site's masked vector and their number of ring elements, the weight included."""

@@ -1,0 +1,247 @@
+"""A hospital's side of a secure round: it keeps its update, and answers the phases until the sum is open or the attempt is over.
+
+Secrets are held in memory only, for one attempt: a process that ends takes them along, and its site has dropped out of the sum, which the
+protocol provides for. (With `executor: flower` a process ends after every message; such a site refuses before it trains.) On disk, rights
+0600, lie two things that are no secret: the peers' keys as they were seen first, and which sums this site has helped to open
+(strategies.secure.ledger).
+
+Peers. Where the site names a folder of its peers' public keys (`node.peers`, one <site>.pub each, exchanged between the hospitals), only
+those are trusted, and a coordinator cannot slip in sites of its own. Without it a key is trusted as it was first shown by the coordinator,
+and refused if it changes.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from gmmas_runtime.files import make_private_folder, write_atomic
+from gmmas_runtime.keys import load_public_key
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ConfigError, ProtocolError, ReasonCode, TrustError
+from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_schema.secure import PhaseReply, PhaseRequest
+from strategies.rows import split_rows
+from strategies.secure.documents import Terms
+from strategies.secure.keys import untrusted
+from strategies.secure.ledger import LedgerDocument, OpenedSums
+from strategies.secure.site import SiteHalf
+from strategies.secure.vectors import flatten_update
+from strategies.secure_letters import read_phase_request, write_phase
+from strategies.weighting import choose_weighting, splits_rows
+
+logger = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+Tensors = Mapping[str, Float32]
+DocumentT = TypeVar("DocumentT", bound=FrozenModel)
+
+LEDGER_FILE: Final = "opened-sums.json"
+PEERS_FILE: Final = "peers.json"
+
+
+class SeenPeers(FrozenModel):
+    """Public keys (OpenSSH) of the peers as they were first shown."""
+
+    keys: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass
+class _Attempt:
+    """One attempt; `update` is dropped once it has been masked."""
+
+    site: str
+    request: TaskRequest
+    half: SiteHalf
+    identities: dict[str, ec.EllipticCurvePublicKey]
+    update: dict[str, Float32]
+
+
+class SecureSite:
+    """Answers for one site; lives as long as its process.
+
+    Args:
+        identity: the node's enrolled key; None where this process cannot keep a secret, which refuses secure rounds.
+        folder: where ledger and peers' keys lie; None keeps them in memory.
+        peers: folder of the peers' public keys; None trusts what was seen first.
+    """
+
+    def __init__(self, identity: ec.EllipticCurvePrivateKey | None, *, folder: Path | None = None, peers: Path | None = None) -> None:
+        self._identity, self._folder, self._peers = identity, folder, peers
+        self._opened = OpenedSums(self._read(LEDGER_FILE, LedgerDocument))
+        self._seen = dict(self._read(PEERS_FILE, SeenPeers).keys)
+        self._attempt: _Attempt | None = None
+
+    def check(self, request: TaskRequest) -> None:
+        """Refuse a secure round before any training where this site could not go through with it.
+
+        Raises:
+            ConfigError: it has no key, or no process that lives on.
+        """
+        if request.secure is not None and self._identity is None:
+            raise ConfigError(
+                "this site cannot take part in secure aggregation",
+                where=f"run {request.run}",
+                got="a process without the node's key, or one that ends after every message",
+                expected="executor: resident",
+                remedy="set node.executor to resident in site.yaml and start the node again",
+            )
+
+    def begin(self, request: TaskRequest, report: SiteReport, *, received: Tensors, trained: Tensors) -> SiteReport:
+        """Phase 0: keep the update and return the report with this attempt's keys.
+
+        Args:
+            request: with a SecureTask.
+            report: what the site did; its counts decide on its weights.
+            received: the model as it arrived.
+            trained: new values of the groups the site sends.
+
+        Raises:
+            ConfigError: this site cannot take part.
+            ProtocolError: the terms are unsound, or about something else.
+        """
+        self.check(request)
+        assert request.secure is not None and request.plan is not None and self._identity is not None  # noqa: PT018
+        task = request.secure
+        try:
+            terms = Terms.model_validate_json(task.terms)
+        except ValidationError as error:
+            faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
+            raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
+        if (terms.run, terms.round) != (request.run, request.round):
+            expected = f"run {request.run}, round {request.round}"
+            raise ProtocolError("the terms are of another round", got=f"run {terms.run}, round {terms.round}", expected=expected)
+        weigh = choose_weighting(task.strategy, pseudo=task.pseudo, enhancing_needs_t1ce=request.plan.enhancing_needs_t1ce)
+        rows = split_rows if splits_rows(task.strategy) else dict
+        update = flatten_update(rows(trained), rows(received))
+        weights = {group: weight for group, weight in weigh(report).items() if weight > 0 and group in update}
+        identities: dict[str, ec.EllipticCurvePublicKey] = {}
+        half = SiteHalf(
+            report.site,
+            terms=terms,
+            sizes={group: value.size for group, value in update.items()},
+            subject=request.subject(),
+            identity=self._identity,
+            identities=identities,
+            opened=self._opened,
+        )
+        keys = half.advertise(weights)
+        self._note_clipping(update, terms)
+        self._attempt = _Attempt(report.site, request, half, identities, update)
+        return report.model_copy(update={"secure": keys.decode()})
+
+    def answer(self, content: RecordDict) -> RecordDict:
+        """Phases 1 to 4: return the reply to a phase's message.
+
+        Raises:
+            ProtocolError: there is no such attempt, or what was asked must not be answered; the attempt is over then.
+        """
+        question, payload = read_phase_request(content)
+        attempt = self._attempt
+        if attempt is None or (question.run, question.round) != (attempt.request.run, attempt.request.round):
+            raise ProtocolError(
+                "a phase of a secure round that this site does not take part in",
+                got=f"run {question.run:.60}, round {question.round}",
+                expected="the round this process has trained for, after which it forgets its secrets",
+                remedy="the coordinator tries the round again",
+            )
+        try:
+            answered = self._answer(attempt, question, payload)
+        except BaseException:
+            attempt.half.forget()
+            self._attempt = None
+            raise
+        return write_phase(PhaseReply(site=attempt.site, run=question.run, round=question.round, phase=question.phase), answered)
+
+    def _answer(self, attempt: _Attempt, question: PhaseRequest, payload: bytes) -> bytes:
+        if question.phase == 1:
+            attempt.identities |= self._trusted(question.identities, own=attempt.site)
+            return attempt.half.share_keys(payload)
+        if question.phase == 2:
+            masked = attempt.half.mask(payload, attempt.update)
+            attempt.update = {}
+            return masked
+        if question.phase == 3:
+            return attempt.half.agree(payload)
+        shares = attempt.half.unmask(payload)
+        # Before a share leaves: a site that forgot what it opened could be asked for the same sum less one site.
+        self._write(LEDGER_FILE, self._opened.document())
+        self._attempt = None
+        return shares
+
+    def _trusted(self, shown: Mapping[str, str], *, own: str) -> dict[str, ec.EllipticCurvePublicKey]:
+        """Return the keys that this site trusts of those the coordinator shows.
+
+        Raises:
+            ProtocolError: a key is another than the one this site knows, or no key of that name is known (code TRUST).
+        """
+        assert self._identity is not None
+        trusted = {site: _parse(site, text) for site, text in shown.items()}
+        if own not in trusted or trusted[own] != self._identity.public_key():
+            raise untrusted(f"key of {own}", "another key under this site's own name, or none", "the key of this node")
+        for site, key in trusted.items():
+            if site != own:
+                self._check_peer(site, key, shown[site])
+        if self._peers is None and self._seen:
+            self._write(PEERS_FILE, SeenPeers(keys=self._seen))
+        return trusted
+
+    def _check_peer(self, site: str, key: ec.EllipticCurvePublicKey, text: str) -> None:
+        if self._peers is None:
+            if self._seen.setdefault(site, text) != text:
+                raise untrusted(f"key of {site}", "another key than the one seen first", f"the key in {PEERS_FILE}")
+            return
+        try:
+            known = load_public_key(self._peers / f"{Path(site).name}.pub")
+        except TrustError as error:
+            raise untrusted(
+                f"key of {site}", "a site that is not among this site's peers", "a .pub file of its name in node.peers"
+            ) from error
+        if known != key:
+            raise untrusted(f"key of {site}", "another key than in node.peers", "the key its hospital gave")
+
+    def _note_clipping(self, update: Mapping[str, Float32], terms: Terms) -> None:
+        """Say at the site, and only there, how much of the update lies beyond the clip."""
+        beyond = {group: float(np.mean(np.abs(value) > terms.clip[group])) for group, value in update.items() if value.size}
+        worst = max(beyond, key=lambda group: beyond[group], default="")
+        if worst and beyond[worst] > 0:
+            logger.info("secure aggregation clips %.2g %% of the update of %s", 100 * beyond[worst], worst)
+
+    def _read(self, name: str, kind: type[DocumentT]) -> DocumentT:
+        path = self._folder / name if self._folder is not None else None
+        if path is None or not path.exists():
+            return kind()
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ConfigError(
+                "what this site knows of secure rounds cannot be read",
+                where=path,
+                got=f"{error.error_count()} faults",
+                expected=f"a {kind.__name__}",
+                remedy="restore the file from a backup; without it, remove it only if no run goes on",
+                code=ReasonCode.TRUST,
+            ) from error
+
+    def _write(self, name: str, document: FrozenModel) -> None:
+        if self._folder is not None:
+            write_atomic(make_private_folder(self._folder) / name, document.model_dump_json().encode())
+
+
+def _parse(site: str, text: str) -> ec.EllipticCurvePublicKey:
+    try:
+        key = serialization.load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise untrusted(f"key of {site}", "no public key", "a P-384 key in OpenSSH form") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise untrusted(f"key of {site}", "a key of another kind", "a P-384 key in OpenSSH form")
+    return key

@@ -1,0 +1,275 @@
+"""The coordinator's side of a secure round: what takes the sites' advertisements, and leads those sites through the phases to the sum.
+
+It stands where a running mean of replies would (strategies.aggregation.Aggregate). The training request is phase 0: a report brings keys
+in place of tensors. `settle` does phases 1 to 4, one message each way, and judges: a site that did not come through to its masked update is
+not in the sum. Below the threshold no reply counts, and the round is tried again like one without a quorum.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from numpy.typing import NDArray
+
+from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
+from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_schema.secure import LARGEST_FEDERATION, SECURE_MESSAGE, PhaseRequest, SecureConfig, SecureTask, choose_threshold
+from gmmas_schema.strategy import Strategy
+from gmmas_schema.vocabulary import Region, Task
+from server.courier import Courier, Reply
+from server.membership import Member
+from strategies.aggregation import Verdict
+from strategies.codec import size_bytes
+from strategies.secure.coordinator import CoordinatorHalf, SecureResult
+from strategies.secure.documents import DIGEST_BYTES, Advertisement, Terms, read
+from strategies.secure.vectors import add_update, group_sizes
+from strategies.secure_letters import read_phase_reply, write_phase
+
+logger = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+
+_SHARE, _MASK, _AGREE, _UNMASK = 1, 2, 3, 4
+_PHASES: Final = {_SHARE: "sharing keys", _MASK: "masking", _AGREE: "agreeing", _UNMASK: "unmasking"}
+
+
+class SecureReplies:
+    """The replies of one attempt at a round, summed unseen.
+
+    Args:
+        tensors: the current global model, as the strategy averages it.
+        config: settings.
+        strategy: by which sites weigh themselves.
+        courier: the way to the nodes.
+        members: the sites that are asked.
+        attempt: 1-based.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Float32],
+        *,
+        config: SecureConfig,
+        strategy: Strategy,
+        courier: Courier,
+        members: Iterable[Member],
+        attempt: int,
+    ) -> None:
+        self._tensors, self._config, self._strategy, self._courier, self._attempt = tensors, config, strategy, courier, attempt
+        self._members = {member.site: member for member in members}
+        self._half: CoordinatorHalf | None = None
+        self._request: TaskRequest | None = None
+        self._result = SecureResult({}, {})
+        self._refused: dict[str, ProtocolError] = {}
+        self._advertised: list[str] = []
+        self._traffic: dict[str, tuple[int, int]] = {}
+
+    def task(self, request: TaskRequest, *, pseudo: Mapping[Region | Task, float]) -> SecureTask:
+        """Begin the attempt; returns what is to go with the training request.
+
+        Raises:
+            FederationError: too few or too many sites for a secure sum.
+        """
+        sites = len(self._members)
+        if not self._config.minimum_holders <= sites <= LARGEST_FEDERATION:
+            raise FederationError(
+                "secure aggregation is not for so many sites",
+                where=f"round {request.round}",
+                got=sites,
+                expected=f"{self._config.minimum_holders} to {LARGEST_FEDERATION}",
+                remedy="raise quorum.replies to secure.minimum_holders or more, or leave sites out",
+                code=ReasonCode.QUORUM,
+            )
+        sizes = group_sizes(self._tensors)
+        terms = Terms(
+            run=request.run,
+            round=request.round,
+            attempt=self._attempt,
+            nonce=secrets.token_bytes(DIGEST_BYTES),
+            subject=request.subject(),
+            sites=sites,
+            threshold=_threshold(sites, self._config),
+            minimum_holders=self._config.minimum_holders,
+            bits=self._config.bits,
+            ring_bits=self._config.ring_bits,
+            clip={group: self._config.clip_of(group) for group in sizes},
+            weight_limit=self._config.weight_limit,
+            sizes=sizes,
+        )
+        self._request = request
+        self._half = CoordinatorHalf(terms, self._identities())
+        return SecureTask(terms=terms.model_dump_json(), strategy=self._strategy, pseudo=dict(pseudo))
+
+    def admit(self, report: SiteReport, *, weights: Mapping[str, float]) -> None:
+        """Take the report of a site that keeps its update until it is masked.
+
+        Args:
+            report: checked.
+            weights: what the site counts by its own figures; it may advertise these groups.
+
+        Raises:
+            ProtocolError: no advertisement, one that cannot be trusted, or of other groups.
+        """
+        raw = report.secure.encode()
+        held = set(read(raw, Advertisement, sites=len(self._members), where=f"keys of {report.site}").seeds)
+        allowed = {group for group, weight in weights.items() if weight > 0}
+        if not held <= allowed:
+            raise ProtocolError(
+                "a site advertises other groups than its counts allow",
+                where=f"site {report.site}",
+                got=", ".join(sorted(held - allowed)),
+                expected=", ".join(sorted(allowed)) or "none",
+                remedy="run the same release of gmmas-fed on both sides",
+                code=ReasonCode.REPLY_REFUSED,
+            )
+        self._in_progress.add_advertisement(report.site, raw)
+        self._advertised.append(report.site)
+
+    def fold(self, site: str, tensors: Mapping[str, Float32], *, weights: Mapping[str, float]) -> None:
+        """Refuse tensors: in a secure round none travel.
+
+        Raises:
+            ProtocolError: always.
+        """
+        raise ProtocolError(
+            "a secure round takes no tensors", where=site, got=f"{len(tensors)} tensors, {len(weights)} weights", expected="keys"
+        )
+
+    def settle(self) -> Verdict:
+        """Do phases 1 to 4; sites that are not in the sum are refused, groups that stay as they were are named."""
+        try:
+            self._result = self._lead()
+        except FederationError as error:
+            logger.warning("no secure sum: %s", error)
+            failed = ProtocolError(
+                error.what, where=error.where, got=error.got, expected=error.expected, remedy=error.remedy, code=error.code
+            )
+            self._refused = dict.fromkeys(self._advertised, failed) | self._refused
+        kept = {group: f"unchanged: {reason}" for group, reason in self._result.refused.items()}
+        return Verdict(refused=self._refused, combined=kept, traffic=self._traffic)
+
+    def result(self) -> dict[str, Float32]:
+        """Return the joint model: the current one plus the mean of the clipped updates."""
+        moved = dict(self._tensors)
+        for group, found in self._result.groups.items():
+            moved |= add_update(self._tensors, group, found.mean_E)
+        return moved
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Return equal shares of every opened group for its sites: the true ones are what nobody is to know."""
+        shares: dict[str, dict[str, float]] = {}
+        for group, found in self._result.groups.items():
+            for site in found.sites:
+                shares.setdefault(site, {})[group] = 1 / len(found.sites)
+        return shares
+
+    def close(self) -> None:
+        """Let go of the running sums."""
+        self._half = None
+
+    @property
+    def _in_progress(self) -> CoordinatorHalf:
+        assert self._half is not None, "task() begins an attempt"
+        return self._half
+
+    def _lead(self) -> SecureResult:
+        """Lead the sites through the phases and return the sums."""
+        half = self._in_progress
+        roster = half.roster()
+        alive = self._exchange(_SHARE, dict.fromkeys(self._advertised, roster), half.add_shares)
+        inboxes = half.inboxes()
+        alive = self._exchange(_MASK, {site: inboxes[site] for site in alive}, half.add_masked)
+        survivors = half.survivors()
+        # Whose masked update is in the sum counts, whether or not it answers from now on.
+        dropped = dict(self._refused)
+        alive = self._exchange(_AGREE, dict.fromkeys(alive, survivors), half.add_agreement)
+        request = half.unmask_request()
+        self._exchange(_UNMASK, dict.fromkeys(alive, request), half.add_unmasking)
+        self._refused = dropped
+        return half.result()
+
+    def _exchange(self, phase: int, payloads: Mapping[str, bytes], take: Callable[[str, bytes], None]) -> tuple[str, ...]:
+        """Send each site its bytes of a phase, take the answers one by one, and return whose were good."""
+        assert self._request is not None
+        identities = {site: _openssh(member) for site, member in self._members.items() if site in payloads} if phase == _SHARE else {}
+        question = PhaseRequest(run=self._request.run, round=self._request.round, phase=phase, identities=identities)
+        deadline_s = self._config.phase_deadline_s
+        letters = {
+            site: self._courier.post(
+                self._members[site].node, write_phase(question, payload), kind=SECURE_MESSAGE, round=question.round, ttl_s=deadline_s
+            )
+            for site, payload in payloads.items()
+        }
+        by_node = {letter.node.identifier: site for site, letter in letters.items()}
+        good = []
+        for reply in self._courier.gather(letters, timeout_s=deadline_s):
+            site = by_node[reply.letter.node.identifier]
+            try:
+                take(site, self._read(site, question, reply))
+                good.append(site)
+            except ProtocolError as error:
+                self._refused[site] = error
+            del reply
+        return tuple(sorted(good))
+
+    def _read(self, site: str, question: PhaseRequest, reply: Reply) -> bytes:
+        """Return the bytes of a site's answer and book what it cost."""
+        down, up = self._traffic.get(site, (0, 0))
+        self._traffic[site] = (down + reply.letter.bytes_down, up + (size_bytes(reply.content) if reply.content is not None else 0))
+        phase = _PHASES[question.phase]
+        if reply.content is None:
+            raise ProtocolError(
+                "a site dropped out of the secure sum",
+                where=f"site {site}, {phase}",
+                got="no answer, or a reason code in its place",
+                expected=f"an answer within {self._config.phase_deadline_s:g} s",
+                remedy="look at the site's log",
+                code=reply.code or ReasonCode.DEADLINE,
+            )
+        answer, payload = read_phase_reply(reply.content)
+        if (answer.site, answer.run, answer.round, answer.phase) != (site, question.run, question.round, question.phase):
+            raise ProtocolError(
+                "an answer belongs to another question",
+                where=f"site {site}, {phase}",
+                got=f"{answer.site}, run {answer.run}, round {answer.round}, phase {answer.phase}"[:200],
+                expected=f"{site}, run {question.run}, round {question.round}, phase {question.phase}",
+                remedy="run the same release of gmmas-fed on both sides",
+            )
+        return payload
+
+    def _identities(self) -> dict[str, ec.EllipticCurvePublicKey]:
+        """Return the enrolled keys of the members; a site without one is unknown, and so is refused."""
+        return {site: key for site, member in self._members.items() if (key := _enrolled_key(member)) is not None}
+
+
+def _threshold(sites: int, config: SecureConfig) -> int:
+    try:
+        return choose_threshold(sites, threshold=config.threshold)
+    except ValueError as error:
+        raise FederationError(
+            "the threshold of secure aggregation does not fit the sites of the round",
+            got=str(error),
+            expected="more than half of the sites, and at most all",
+            remedy="set secure.threshold to null, for two thirds of whoever takes part",
+            code=ReasonCode.QUORUM,
+        ) from error
+
+
+def _enrolled_key(member: Member) -> ec.EllipticCurvePublicKey | None:
+    try:
+        key = serialization.load_pem_public_key(member.node.public_key)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1) else None
+
+
+def _openssh(member: Member) -> str:
+    """Return a member's enrolled key as it stands in a .pub file, without a comment."""
+    key = _enrolled_key(member)
+    assert key is not None, "a site without an enrolled key has been refused"
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
