@@ -3,7 +3,7 @@ from flwr.app import Error, Message
 
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
-from gmmas_schema.messages import Action, TaskRequest
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Task
 from server.courier import Courier
@@ -43,7 +43,7 @@ class Newer(SimulatedSite):
     """Speaks another protocol version."""
 
     def describe(self, request):
-        return super().describe(request).model_copy(update={"protocol": 2})
+        return super().describe(request).model_copy(update={"protocol": PROTOCOL_VERSION + 1})
 
 
 class Impossible(SimulatedSite):
