@@ -73,7 +73,7 @@ class AdaptiveStep(FrozenModel):
         adaptivity: tau, below which an update counts as noise; the smaller, the more adaptive.
     """
 
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: PositiveFloat = 0.03
     first_decay: float = Field(default=0.9, ge=0, lt=1)
     second_decay: float = Field(default=0.99, ge=0, lt=1)
     adaptivity: PositiveFloat = 1e-3
