@@ -215,7 +215,7 @@ def size_bytes(content: RecordDict) -> int:
         if isinstance(record, ArrayRecord):
             total += sum(len(name) + len(array.data) for name, array in record.items())
         else:
-            total += sum(len(key) + len(str(value).encode()) for key, value in record.items())
+            total += sum(len(key) + len(value if isinstance(value, bytes) else str(value).encode()) for key, value in record.items())
     return total
 
 

@@ -1,6 +1,10 @@
+import re
+
 import pytest
 from pydantic import ValidationError
 
+from gmmas_schema.errors import ConfigError
+from gmmas_schema.federation import FederationConfig
 from gmmas_schema.secure import SecureConfig, choose_threshold
 
 
@@ -27,3 +31,31 @@ def test_a_clip_may_be_given_per_group_and_only_for_a_group():
 def test_settings_beyond_their_bounds_are_refused(wrong):
     with pytest.raises(ValidationError):
         SecureConfig(**wrong)
+
+
+SECURE = {"secure": {}, "quorum": {"sites": 3, "replies": 3}, "robustness": {"norm_limit": None}}
+
+
+def test_a_secure_federation_is_one_where_no_single_update_is_needed():
+    config = FederationConfig.parse(SECURE, where="test")
+    assert config.secure == SecureConfig()
+    assert FederationConfig().secure is None
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"quorum": {"sites": 3, "replies": 2}}, "quorum.replies 2"),
+        ({"wire": {"up": "int8", "top_k": 0.1}}, "wire.top_k"),
+        ({"wire": {"up": "int8"}}, "wire.up int8"),
+        ({"robustness": {}}, "robustness.norm_limit"),
+        ({"robustness": {"norm_limit": None, "cosine_limit": 0.0}}, "robustness.cosine_limit"),
+        ({"robustness": {"norm_limit": None, "clip": {"kind": "median"}}}, "robustness.clip"),
+        ({"robustness": {"norm_limit": None, "combine": {"kind": "median"}}}, "robustness.combine median"),
+        ({"robustness": {"norm_limit": None, "combine": {"kind": "trimmed"}}}, "robustness.combine trimmed"),
+        ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "epsilon": 8.0}, "model": {"network": {"prototypes": 0}}}, "privacy"),
+    ],
+)
+def test_what_looks_at_single_updates_is_refused_by_both_keys(change, key):
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}.* does not go with secure"):
+        FederationConfig.parse(SECURE | change, where="test")

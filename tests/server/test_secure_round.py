@@ -1,4 +1,4 @@
-"""Secure rounds in the true round loop: real trainers, the real codec, an in-process grid."""
+"""Secure rounds in the true round loop, over the real codec and the true client half, on an in-process grid."""
 
 import json
 
@@ -6,30 +6,31 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
 
+from client.app import refuse
 from client.in_process import InProcessSite
-from client.secure import SeenPeers
-from gmmas_schema.errors import FederationError, ReasonCode
+from client.secure import SecureSite, SeenPeers
+from gmmas_schema.errors import FederationError, GmmasError, ReasonCode
 from gmmas_schema.events import EventKind
-from gmmas_schema.federation import QuorumConfig
+from gmmas_schema.federation import FederationConfig
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import DOCUMENT
-from gmmas_schema.robustness import RobustnessConfig
-from gmmas_schema.secure import PAYLOAD, SECURE_MESSAGE, SecureConfig
+from gmmas_schema.secure import PAYLOAD, SECURE_MESSAGE
 from gmmas_schema.vocabulary import MODALITIES, Modality
-from gmmas_schema.wire import WireConfig
 from server.checkpoint import RunFolder
-from server.courier import Timing
-from server.events import EventLog, read_events
+from server.events import read_events
 from server.local_grid import LocalGrid
 from server.records import Outcome
-from server.rounds import run_federation
-from tests.client.tiny_sites import make_config, make_trainer
-from tests.server.simulated_sites import RecordingTracker
+from strategies.codec import write_report
+from tests.client.tiny_sites import make_config as tiny_config
+from tests.client.tiny_sites import make_trainer
+from tests.server.simulated_sites import SimulatedSite, make_config, run
 
 SITES = ("ash", "birch", "cedar", "dogwood")
 KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in SITES}
 T1CE_HOLDERS = ("ash", "birch")
+CLIP = 1.0
 WITHOUT_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
 
 
@@ -37,53 +38,62 @@ def public(key):
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def make_secure_config(**quorum):
-    plain = make_config(len(SITES))
-    fields = {"sites": 4, "replies": 3, "round_attempts": 1} | quorum
-    return plain.model_copy(
-        update={
-            "quorum": QuorumConfig(**fields),
-            "secure": SecureConfig(),
-            "robustness": RobustnessConfig(norm_limit=None),
-            "wire": WireConfig(down="fp32"),
-        }
-    )
+def make_secure_config(*, rounds=1):
+    changes = {
+        "rounds": rounds,
+        "quorum": {"sites": 4, "replies": 3, "round_attempts": 1},
+        "secure": {"clip": CLIP},
+        "robustness": {"norm_limit": None},
+        "wire": {"down": "fp32"},
+        "calibration": None,
+    }
+    return FederationConfig.parse(make_config().model_dump() | changes, where="test")
+
+
+class SecureSimulatedSite:
+    """A simulated site whose update goes through the true client half; `trained` is what nobody else may know."""
+
+    def __init__(self, site, key, folder):
+        modalities = MODALITIES if site in T1CE_HOLDERS else WITHOUT_T1CE
+        self.site, self.secure, self.trained = SimulatedSite(site, modalities), SecureSite(key, folder=folder), {}
+
+    def __call__(self, message, context):
+        try:
+            if phase_of(message):
+                return Message(self.secure.answer(message.content), reply_to=message)
+            request, tensors = self.site.wire.open(message.content)
+            if request.secure is None:
+                return self.site(message, context)
+            self.secure.check(request)
+            trained = self.site.train(request, tensors)
+            self.trained.setdefault(request.round, (tensors, trained))
+            report = self.secure.begin(request, self.site.report(request), received=tensors, trained=trained)
+            return Message(write_report(report), reply_to=message)
+        except GmmasError as error:
+            return refuse(message, error.code)
 
 
 class Federation:
-    """Four sites, two of them without T1ce; `lose` takes a site from the grid when it is asked for a phase."""
+    """Four sites, two of them without T1ce; `lose` are the sites that do not answer from a phase on."""
 
     def __init__(self, tmp_path, config, *, lose=(), keys=KEYS, folders=False):
         self.lost, self.messages = dict(lose), []
-        self.sites = {}
-        for number, site in enumerate(SITES):
-            trainer = make_trainer(site, MODALITIES if site in T1CE_HOLDERS else WITHOUT_T1CE, first=10 * number)
-            folder = tmp_path / f"site-{site}" if folders else None
-            self.sites[site] = InProcessSite(trainer, identity=keys.get(site), folder=folder)
+        self.sites = {site: SecureSimulatedSite(site, keys.get(site), tmp_path / f"site-{site}" if folders else None) for site in SITES}
         nodes = {node: self.behind(site) for node, site in enumerate(SITES, start=10)}
         enrolled = {node: public(KEYS[site]) for node, site in enumerate(SITES, start=10)}
         self.grid = LocalGrid(nodes, names=dict(enumerate(SITES, start=10)), keys=enrolled, watch=self.messages.append)
-        self.folder = RunFolder.create(tmp_path / "run", config) if not (tmp_path / "run").exists() else RunFolder.open(tmp_path / "run")
-        self.folder_root = tmp_path
+        path = tmp_path / "run"
+        self.folder = RunFolder.open(path) if path.exists() else RunFolder.create(path, config, run="r1")
 
     def behind(self, site):
         def answer(message, context):
             phase = phase_of(message)
-            if phase and phase >= self.lost.get(site, 9):
-                return None
-            return self.sites[site](message, context)
+            return None if phase and phase >= self.lost.get(site, 9) else self.sites[site](message, context)
 
         return answer
 
     def run(self):
-        now = [0.0]
-
-        def sleep(seconds):
-            now[0] += max(seconds, 1.0)
-
-        timing = Timing(clock=lambda: now[0], sleep=sleep)
-        events = EventLog(self.folder.events_path)
-        self.result = run_federation(self.grid, self.folder, tracker=RecordingTracker(), events=events, timing=timing)
+        self.result = run(self.grid, self.folder)
         return self
 
 
@@ -93,41 +103,23 @@ def phase_of(message):
     return json.loads(message.content["task"][DOCUMENT])["phase"]
 
 
-def models(folder, rounds=2):
-    return [folder.load_round(number).tensors for number in range(rounds + 1)]
-
-
-def capture_training(federation):
-    """Keep what each site received and trained in the first round, which in a deployment nobody but the site knows."""
-    kept = {}
-
-    def keep(site, train):
-        def wrapped(tensors, request, **options):
-            outcome = train(tensors, request, **options)
-            kept.setdefault(site, (dict(tensors), dict(outcome.tensors)))
-            return outcome
-
-        return wrapped
-
-    for site, node in federation.sites.items():
-        node.trainer.train = keep(site, node.trainer.train)
-    return kept
+def models(folder):
+    return [folder.load_round(number).tensors for number in folder.finished_rounds()]
 
 
 def test_the_next_model_is_the_mean_of_the_holders_updates_to_the_stated_error(tmp_path):
-    federation = Federation(tmp_path, make_secure_config())
-    kept = capture_training(federation)
-    federation.run()
-    start, first, _ = models(federation.folder)
+    federation = Federation(tmp_path, make_secure_config()).run()
+    start, first = models(federation.folder)
+    kept = {site: node.trained[1] for site, node in federation.sites.items()}
     record = federation.folder.read_record(1)
     assert {site.outcome for site in record.sites} == {Outcome.ACCEPTED}
-    half_a_step, opened = 0.25 / (2 * (2**15 - 1)), set()
+    half_a_step, opened = CLIP / (2 * (2**15 - 1)), set()
     for name, value in first.items():
         updates = [trained[name].astype(float) - received[name] for received, trained in kept.values() if name in trained]
         if len(updates) < 3:
             assert value.tobytes() == start[name].tobytes(), name
             continue
-        # Every site has three cases, so FedAvg's weights are equal and only entries are rounded: on the grid, and to float32.
+        # Every site has as many cases, so the weights are equal and only entries are rounded: on the grid, and to float32.
         float32 = 3 * 2.0**-24 * max(1.0, float(np.abs(value).max()))
         np.testing.assert_allclose(value, start[name] + np.mean(updates, axis=0), atol=half_a_step + float32, rtol=0, err_msg=name)
         opened.add(group_of(name))
@@ -137,9 +129,8 @@ def test_the_next_model_is_the_mean_of_the_holders_updates_to_the_stated_error(t
 
 
 def test_no_tensor_of_a_site_leaves_it(tmp_path):
-    federation = Federation(tmp_path, make_secure_config())
-    kept = capture_training(federation)
-    federation.run()
+    federation = Federation(tmp_path, make_secure_config()).run()
+    kept = {site: node.trained[1] for site, node in federation.sites.items()}
     replies = [message.content for message in federation.messages if message.has_content() and "report" in message.content]
     assert all("arrays" not in content for content in replies)
     everything = b"".join(bytes(content["report"].get(PAYLOAD, b"")) + content["report"][DOCUMENT].encode() for content in replies)
@@ -184,13 +175,10 @@ def test_below_the_threshold_the_round_fails_and_says_why(tmp_path):
 def test_a_site_without_a_key_refuses_before_it_trains(tmp_path):
     keys = {site: key for site, key in KEYS.items() if site != "dogwood"}
     federation = Federation(tmp_path, make_secure_config(), keys=keys)
-    trained = []
-    train = federation.sites["dogwood"].trainer.train
-    federation.sites["dogwood"].trainer.train = lambda *args, **options: trained.append(1) or train(*args, **options)
     federation.run()
     record = federation.folder.read_record(1)
     assert {site.site: site.code for site in record.sites}["dogwood"] is ReasonCode.CONFIG
-    assert not trained
+    assert not federation.sites["dogwood"].trained
 
 
 def test_a_site_with_another_key_than_the_enrolled_one_is_refused(tmp_path):
@@ -203,7 +191,7 @@ def test_a_site_with_another_key_than_the_enrolled_one_is_refused(tmp_path):
 
 def test_peers_and_ledger_are_kept_privately_and_a_changed_key_is_refused(tmp_path):
     federation = Federation(tmp_path, make_secure_config(), folders=True).run()
-    assert federation.result.rounds == 2
+    assert federation.result.rounds == 1
     for site in SITES:
         for name in ("opened-sums.json", "peers.json"):
             assert (tmp_path / f"site-{site}" / name).stat().st_mode & 0o777 == 0o600
@@ -215,7 +203,7 @@ def test_peers_and_ledger_are_kept_privately_and_a_changed_key_is_refused(tmp_pa
     seen = SeenPeers.model_validate_json(peers.read_bytes())
     peers.write_text(seen.model_copy(update={"keys": {**seen.keys, "birch": text}}).model_dump_json())
     again = Federation(tmp_path, make_secure_config(), folders=True)
-    again.folder = RunFolder.create(tmp_path / "run2", make_secure_config())
+    again.folder = RunFolder.create(tmp_path / "run2", make_secure_config(), run="r2")
     again.run()
     record = again.folder.read_record(1)
     found = {site.site: (site.outcome, site.code) for site in record.sites}
@@ -223,6 +211,59 @@ def test_peers_and_ledger_are_kept_privately_and_a_changed_key_is_refused(tmp_pa
     assert found["birch"] == (Outcome.ACCEPTED, None)
 
 
+def test_a_real_trainer_takes_part(tmp_path):
+    """Three of tiny networks, in one round, through InProcessSite."""
+    definition = tiny_config(3)
+    changes = {"rounds": 1, "quorum": {"sites": 3, "replies": 3}, "secure": {}, "robustness": {"norm_limit": None}, "calibration": None}
+    config = FederationConfig.parse(definition.model_dump() | changes, where="test")
+    nodes = {node: InProcessSite(make_trainer(site, first=10 * node), identity=KEYS[site]) for node, site in enumerate(SITES[:3])}
+    grid = LocalGrid(nodes, keys={node: public(KEYS[site]) for node, site in enumerate(SITES[:3])})
+    folder = RunFolder.create(tmp_path / "run", config, run="r1")
+    run(grid, folder)
+    start, first = models(folder)
+    assert {site.outcome for site in folder.read_record(1).sites} == {Outcome.ACCEPTED}
+    assert any(value.tobytes() != start[name].tobytes() for name, value in first.items() if group_of(name) == "encoder.t1ce")
+
+
 def test_secrets_are_gone_when_the_round_is_over(tmp_path):
     federation = Federation(tmp_path, make_secure_config()).run()
-    assert all(site._secure._attempt is None for site in federation.sites.values())
+    assert all(site.secure._attempt is None for site in federation.sites.values())
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def kill_before_the_checkpoint(federation, monkeypatch):
+    write = RunFolder.write_round
+
+    def die_with_a_record(self, model, **kept):
+        if kept["record"]:
+            raise Killed
+        return write(self, model, **kept)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_round", die_with_a_record)
+        with pytest.raises(Killed):
+            federation.run()
+
+
+def test_a_coordinator_killed_before_the_checkpoint_opens_the_same_sums_again(tmp_path, monkeypatch):
+    """The sites keep their ledgers; the round is trained again to the same updates, and the same sums may be opened."""
+    unbroken = Federation(tmp_path / "unbroken", make_secure_config(rounds=2)).run()
+    broken = tmp_path / "broken"
+    kill_before_the_checkpoint(Federation(broken, make_secure_config(rounds=2), folders=True), monkeypatch)
+    again = Federation(broken, make_secure_config(rounds=2), folders=True).run()
+    for one, other in zip(models(unbroken.folder), models(again.folder), strict=True):
+        assert {name: value.tobytes() for name, value in one.items()} == {name: value.tobytes() for name, value in other.items()}
+
+
+def test_after_a_crash_a_smaller_sum_is_not_opened(tmp_path, monkeypatch):
+    """Its difference to the sum before the crash would be the missing site's update."""
+    kill_before_the_checkpoint(Federation(tmp_path, make_secure_config(rounds=2), folders=True), monkeypatch)
+    again = Federation(tmp_path, make_secure_config(rounds=2), folders=True, lose={"dogwood": 2}).run()
+    record = again.folder.read_record(1)
+    assert record.combined["fusion"] == "unchanged: opened for other sites before"
+    start, first_model, second_model = models(again.folder)
+    assert all(value.tobytes() == start[name].tobytes() for name, value in first_model.items())
+    assert any(value.tobytes() != start[name].tobytes() for name, value in second_model.items())
