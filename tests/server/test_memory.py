@@ -9,7 +9,14 @@ import pytest
 MODEL_MIB = 20
 
 
-def measure(sites: str, folder: str) -> None:
+MODES = {
+    "default": {},
+    "voting": {"combine": {"kind": "trimmed", "share": 0.2}, "cosine_limit": -1.0, "clip": {"kind": "median", "multiple": 1.0}},
+}
+"""The `robustness` blocks that are measured: both keep the replies of a round on disk, the second reads them back."""
+
+
+def measure(sites: str, folder: str, mode: str) -> None:
     """Run a federation of a 20 MiB model in this process; print the peak of traced memory and of resident memory, MiB."""
     import resource
     import tracemalloc
@@ -18,6 +25,7 @@ def measure(sites: str, folder: str) -> None:
 
     import server.rounds
     from gmmas_schema.messages import Action
+    from gmmas_schema.robustness import RobustnessConfig
     from gmmas_schema.wire import WireConfig
     from gmmas_workflows.site_state import SiteState
     from server.checkpoint import RunFolder
@@ -37,7 +45,9 @@ def measure(sites: str, folder: str) -> None:
     # What a site holds is on its own machine: here all share a shelf, and what they carry is on disk.
     wires = (SiteWire(SiteState(Path(folder) / f"state{index}", kind=FEEDBACK), shelf=shelf) for index in range(count))
     grid = make_grid(*(BigSite(f"site{index}", wire=wire) for index, wire in enumerate(wires)))
-    config = make_config(rounds=1, sites=count, replies=count).model_copy(update={"wire": WireConfig(up="int8")})
+    config = make_config(rounds=1, sites=count, replies=count).model_copy(
+        update={"wire": WireConfig(up="int8"), "robustness": RobustnessConfig.model_validate(MODES[mode])}
+    )
     run_folder = RunFolder.create(Path(folder) / "run", config, run="r")
     tracemalloc.start()
     run(grid, run_folder)
@@ -46,14 +56,14 @@ def measure(sites: str, folder: str) -> None:
     print(tracemalloc.get_traced_memory()[1] / 2**20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # noqa: T201
 
 
-@pytest.fixture(scope="module")
-def peaks(tmp_path_factory):
+@pytest.fixture(scope="module", params=MODES)
+def peaks(tmp_path_factory, request):
     found = {}
     for sites in (2, 32):
         done = subprocess.run(
             [
                 sys.executable, "-c", "import sys; from tests.server.test_memory import measure; measure(*sys.argv[1:])",
-                str(sites), str(tmp_path_factory.mktemp("memory") / "run"),
+                str(sites), str(tmp_path_factory.mktemp("memory") / "run"), request.param,
             ],
             cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True,
         )  # fmt: skip
