@@ -26,8 +26,10 @@ class PicklableSite:
         return SimulatedSite(self.name)(message, context)
 
 
-def make_folder(path, **keys):
-    return RunFolder.create(path, make_config(sites=6, replies=6, **keys), run="r")
+def make_folder(path, *, join_deadline_s=60.0, **keys):
+    config = make_config(sites=6, replies=6, **keys)
+    quorum = config.quorum.model_copy(update={"join_deadline_s": join_deadline_s})
+    return RunFolder.create(path, config.model_copy(update={"quorum": quorum}), run="r")
 
 
 def test_the_run_does_not_depend_on_the_number_of_processes(tmp_path):
