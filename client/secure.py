@@ -82,12 +82,15 @@ class SecureSite:
         self._attempt: _Attempt | None = None
 
     def check(self, request: TaskRequest) -> None:
-        """Refuse a secure round before any training where this site could not go through with it.
+        """Refuse a secure round before any training where this site could not, or must not, go through with it.
 
         Raises:
             ConfigError: it has no key, or no process that lives on.
+            ProtocolError: the terms are unsound, or about another round or request.
         """
-        if request.secure is not None and self._identity is None:
+        if request.secure is None:
+            return
+        if self._identity is None:
             raise ConfigError(
                 "this site cannot take part in secure aggregation",
                 where=f"run {request.run}",
@@ -95,6 +98,7 @@ class SecureSite:
                 expected="executor: resident",
                 remedy="set node.executor to resident in site.yaml and start the node again",
             )
+        _read_terms(request)
 
     def begin(self, request: TaskRequest, report: SiteReport, *, received: Tensors, trained: Tensors) -> SiteReport:
         """Phase 0: keep the update and return the report with this attempt's keys.
@@ -110,16 +114,10 @@ class SecureSite:
             ProtocolError: the terms are unsound, or about something else.
         """
         self.check(request)
-        assert request.secure is not None and request.plan is not None and self._identity is not None  # noqa: PT018
-        task = request.secure
-        try:
-            terms = Terms.model_validate_json(task.terms)
-        except ValidationError as error:
-            faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
-            raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
-        if (terms.run, terms.round) != (request.run, request.round):
-            expected = f"run {request.run}, round {request.round}"
-            raise ProtocolError("the terms are of another round", got=f"run {terms.run}, round {terms.round}", expected=expected)
+        assert request.secure is not None, "the request asks for a secure round"
+        assert request.plan is not None, "a training request has a plan"
+        assert self._identity is not None, "checked above"
+        task, terms = request.secure, _read_terms(request)
         weigh = choose_weighting(task.strategy, pseudo=task.pseudo, enhancing_needs_t1ce=request.plan.enhancing_needs_t1ce)
         rows = split_rows if splits_rows(task.strategy) else dict
         update = flatten_update(rows(trained), rows(received))
@@ -235,6 +233,23 @@ class SecureSite:
     def _write(self, name: str, document: FrozenModel) -> None:
         if self._folder is not None:
             write_atomic(make_private_folder(self._folder) / name, document.model_dump_json().encode())
+
+
+def _read_terms(request: TaskRequest) -> Terms:
+    """Return the terms that come with a request, which are its own."""
+    assert request.secure is not None, "the request asks for a secure round"
+    try:
+        terms = Terms.model_validate_json(request.secure.terms)
+    except ValidationError as error:
+        faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
+        raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
+    if (terms.run, terms.round, terms.subject) != (request.run, request.round, request.subject()):
+        raise ProtocolError(
+            "the terms of a secure round are of another round, or another request",
+            got=f"run {terms.run}, round {terms.round}",
+            expected=f"run {request.run}, round {request.round}, and this very request",
+        )
+    return terms
 
 
 def _parse(site: str, text: str) -> ec.EllipticCurvePublicKey:

@@ -8,18 +8,24 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
-from client.app import SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
+from client.app import KEY_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
 from client.folder import NodeFolder
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import DOCUMENT, TASK, Action, TaskRequest
+from gmmas_schema.secure import SECURE_MESSAGE, PhaseRequest, SecureTask
 from gmmas_schema.site import SiteConfig
+from gmmas_schema.strategy import HoldersStrategy
 from gmmas_schema.vocabulary import Split
 from gmmas_schema.wire import WireConfig
 from gmmas_workflows.training import LocalTrainer
 from strategies.codec import pack_tensors, read_description, read_report, write_request
 from strategies.content_hash import hash_tensors
+from strategies.secure.documents import Advertisement
+from strategies.secure.vectors import group_sizes
+from strategies.secure_letters import write_phase
 from tests.client.serving import make_tensors, serving
 from tests.client.sites import PATIENT, make_request, read_site
+from tests.strategies.secure.attempts import make_terms
 
 CONTEXT = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
 
@@ -178,3 +184,30 @@ def test_no_trainer_is_a_reason_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_executor_side_is_free_of_torch() -> None:
     program = "import client.app, client.executor, sys; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def make_secure_request(tensors: dict[str, np.ndarray]) -> TaskRequest:
+    request = make_request()
+    terms = make_terms(sites=3, sizes=group_sizes(tensors), run=request.run, number=request.round)
+    terms = terms.model_copy(update={"subject": request.subject()})
+    return request.model_copy(update={"secure": SecureTask(terms=terms.model_dump_json(), strategy=HoldersStrategy())})
+
+
+def test_in_a_secure_round_keys_leave_in_place_of_tensors(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, str(site.node.private_key))
+    tensors = make_tensors()
+    content = send(write_request(make_secure_request(tensors), pack_tensors(tensors)), message_type="train").content
+    report, trained = read_report(content)
+    assert trained == {}
+    keys = Advertisement.model_validate_json(report.secure)
+    assert keys.site == "north"
+    assert "encoder.flair" in keys.seeds
+    phase = write_phase(PhaseRequest(run=report.run, round=report.round, phase=2), b"{}")
+    assert send(phase, message_type=SECURE_MESSAGE).error.reason == ReasonCode.PROTOCOL.value
+
+
+def test_a_process_without_the_key_refuses_a_secure_round_before_it_trains(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalTrainer, "train", lambda *_, **__: pytest.fail("it trained"))
+    tensors = make_tensors()
+    reply = send(write_request(make_secure_request(tensors), pack_tensors(tensors)), message_type="train")
+    assert reply.error.reason == ReasonCode.CONFIG.value
