@@ -167,11 +167,7 @@ class LocalTrainer:
 
         # 4. Freeze what this site must not change.
         labelled = count_labels(self._samples[Split.TRAIN], self.definition.network.tasks)
-        learned = tuple(target for target, counts in ledger.items() if counts.accepted)
-        names = names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, pseudo=learned, backbone=plan.backbone)
-        sent = frozenset(names)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in sent)
+        sent = self._freeze(network, plan, labelled, ledger)
 
         # 5. Add up the features of complete cases, by which sites that lack a sequence complete theirs; then train.
         anchors: Tensors = {}
@@ -203,6 +199,17 @@ class LocalTrainer:
             peak_memory_mib=peak_memory_mib(),
         )
         return TrainOutcome(changed | anchors, report)
+
+    def _freeze(
+        self, network: GmmasNetwork, plan: TrainingPlan, labelled: Mapping[Task, int], ledger: Mapping[Target, PseudoLabels]
+    ) -> frozenset[str]:
+        """Freeze the parameters that the site does not send, and return the names of the tensors that it does."""
+        learned = tuple(target for target, counts in ledger.items() if counts.accepted)
+        names = names_up(network.state_dict(), modalities=self.modalities, labelled=labelled, pseudo=learned, backbone=plan.backbone)
+        sent = frozenset(names)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in sent)
+        return sent
 
     def _judge(
         self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None
