@@ -31,7 +31,6 @@ from rich.progress import track
 
 from benchmarks.hostile_sites import ATTACKS, FORMS, make_site
 from benchmarks.learning.cohorts import SeedCohorts
-from benchmarks.learning.jobs import SilentTracker
 from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_tensors
@@ -43,10 +42,8 @@ from gmmas_schema.site import SplitConfig
 from gmmas_schema.vocabulary import MODALITIES, Region
 from gmmas_workflows.evaluation import score_samples
 from server.checkpoint import RunFolder
-from server.events import EventLog
-from server.local_grid import LocalGrid
 from server.records import Outcome
-from server.rounds import run_federation
+from server.simulation import NoTracker, simulate
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMMITTED: Final = ROOT / "benchmarks" / "results"
@@ -201,8 +198,7 @@ class Bench:
         sites = [make_site(config.model, samples[name], site=name, attack=attack if name == bad else "none") for name in names]
         with _without_checks(defence == "no checks"):
             try:
-                grid = LocalGrid(dict(enumerate(sites, start=100)))
-                run_federation(grid, folder, tracker=SilentTracker(), events=EventLog(folder.events_path))
+                simulate(folder, dict(zip(names, sites, strict=True)), tracker=NoTracker())
             except Exception as error:  # a broken run is a result
                 ended = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         records = folder.read_records()

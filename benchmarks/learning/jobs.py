@@ -1,24 +1,18 @@
 """One arm with one seed: train it through the real round loop, score its last model, write the result. Interrupted, it goes on.
 
-A federated arm is server.rounds over LocalGrid with one InProcessSite a hospital. A pooled arm is the same with a single site that holds
+A federated arm is server.simulation with one InProcessSite a hospital. A pooled arm is the same with a single site that holds
 every case, whose update is taken over as it is: so both share schedule, checkpoints, readiness and validation, and differ only in where
 the cases are. The model judged is that of the last round, for every arm alike: choosing by validation would favour noisy arms.
 """
 
 import logging
-import multiprocessing
-import os
 import shutil
-import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -31,19 +25,17 @@ from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
+from gmmas_runtime.worker import end_with_parent
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
-from server.events import EventLog
-from server.local_grid import LocalGrid
-from server.rounds import run_federation
+from server.simulation import NoTracker, simulate
 from strategies.anchors import SUMS
 from strategies.exchange import tensors_down
 
-FIRST_NODE = 100
 SCORED = (Split.VALIDATION, Split.TEST)
 
 
@@ -120,26 +112,6 @@ class Job:
         return max(0, sum(path.name.isdigit() for path in (self.folder / "rounds").glob("*")) - 1)
 
 
-class SilentTracker:
-    """Takes what MLflow would; the run's folder holds all that is needed."""
-
-    def start(self, resolved: Mapping[str, Any]) -> None:
-        """Take the configuration."""
-
-    def log_round(self, record: Any) -> None:
-        """Take a round."""
-
-    def register(self, kind: Literal["best", "last"], weights_folder: Path, *, round: int, metrics: Mapping[str, float]) -> str:  # noqa: A002, ARG002
-        """Take a model; its name is its folder."""
-        return weights_folder.name
-
-    def log_result(self, result: Any) -> None:
-        """Take the result."""
-
-    def finish(self, status: str) -> None:
-        """Take the end."""
-
-
 def read_result(job: Job) -> ArmResult | None:
     """Return the result of a job that is done; None where there is none, or one of another experiment.
 
@@ -166,7 +138,7 @@ def run_job(job: Job) -> str:
     """
     if read_result(job) is not None:
         return ""
-    _end_with_parent()
+    end_with_parent()
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with _log_to(job.folder.with_suffix(".log")):
         try:
@@ -183,10 +155,8 @@ def _train_and_score(job: Job) -> ArmResult:
     config = experiment.federation
     trainers = make_trainers(job)
     folder = _open_run(job)
-    sites = [InProcessSite(trainer, folder=job.state_of(trainer.site)) for trainer in trainers]
-    grid = LocalGrid(dict(enumerate(sites, start=FIRST_NODE)))
-    with folder.hold():
-        run = run_federation(grid, folder, tracker=SilentTracker(), events=EventLog(folder.events_path))
+    sites = {trainer.site: InProcessSite(trainer, folder=job.state_of(trainer.site)) for trainer in trainers}
+    run = simulate(folder, sites, tracker=NoTracker())
     held = {m for trainer in trainers for m in trainer.modalities}
     tensors = folder.load_round(config.rounds).tensors
     network = make_network(tensors, experiment, tuple(m for m in MODALITIES if m in held))
@@ -286,14 +256,6 @@ def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[
     split = job.cohorts.split_samples(site, job.experiment.federation.model.grid, job.plan.split)
     labelled = {part: [sample for sample in split[part] if sample.regions_RXYZ is not None] for part in SCORED}
     return {part: score_shown(network, kept, MODALITIES, zero_filled=job.arm.zero_fill) for part, kept in labelled.items() if kept}
-
-
-@cache
-def _end_with_parent() -> None:
-    """See to it, once a process, that a worker does not go on training when the benchmark that started it was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 @contextmanager
