@@ -114,6 +114,10 @@ class RunView:
         self.rounds = int(event.detail.get("rounds", self.rounds))
         self.finished = event.round or 0
         self.stage = f"resumed after round {event.round}" if event.kind is EventKind.RUN_RESUMED else "started"
+        privacy = event.detail.get("privacy") or {}
+        if privacy:
+            left = int(privacy.get("affordable", 0)) - int(privacy.get("releases", 0))
+            self.stage += f"; the privacy budget affords {left} more round{'s' if left != 1 else ''}, {self.rounds} are planned"
         for row in self.sites.values():
             row.state, row.failed = "expected", False
 

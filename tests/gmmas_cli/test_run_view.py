@@ -111,3 +111,10 @@ def test_a_spent_budget_is_the_last_round_there_will_be() -> None:
     view.update(Event(time=44, kind=EventKind.BUDGET_SPENT, round=2))
     assert view.rounds == 2
     assert "budget" in view.stage
+
+
+def test_the_start_of_a_private_run_says_what_its_budget_affords() -> None:
+    spent = {"affordable": 3, "releases": 1, "epsilon": 2.0}
+    view = view_of([event(EventKind.RUN_RESUMED, 0, number=1, run="r", rounds=3, privacy=spent)])
+    assert view.stage == "resumed after round 1; the privacy budget affords 2 more rounds, 3 are planned"
+    assert "privacy" not in view_of([event(EventKind.RUN_STARTED, 0, run="r", rounds=3, privacy=None)]).stage
