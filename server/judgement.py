@@ -4,6 +4,7 @@ Everything it remembers follows from the records of finished rounds, so a resume
 noise has cost, which outlives its round (server.privacy_ledger).
 """
 
+import shutil
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -48,11 +49,13 @@ class Judge:
         self.notices: dict[str, Notice] = {}
 
     def plan(self, *, finished: int) -> None:
-        """Set `rounds` to what the privacy budget allows; without privacy it stays what is configured.
+        """Set `rounds` to what the privacy budget allows; without privacy it stays what is configured. Clear away what a kill left.
 
         Raises:
             ConfigError: the budget allows no round.
         """
+        # Single replies tell more of a hospital than anything else in the folder.
+        shutil.rmtree(self._path / SPOOL, ignore_errors=True)
         if self._config.privacy is None:
             return
         self._ledger = PrivacyLedger(self._path / LEDGER_FILE, self._config.privacy)

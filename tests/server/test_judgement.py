@@ -109,6 +109,26 @@ def test_a_refusal_before_the_others_came_is_told_too_and_after_a_resume(tmp_pat
     assert notice.round == 1
 
 
+def test_replies_that_a_kill_left_on_the_disk_are_cleared_away_even_if_no_round_is_left(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def hook(event):
+        if (event.kind, event.round) == (EventKind.REPLY_ACCEPTED, 1):
+            raise Killed
+
+    folder = make_folder(tmp_path / "run", rounds=1)
+    with pytest.raises(Killed):
+        run(make_grid(*honest()), folder, events=EventLog(folder.events_path, on_event=hook))
+    (folder.path / SPOOL).mkdir(exist_ok=True)
+    (folder.path / SPOOL / "0.f32").write_bytes(b"secret")
+    run(make_grid(*honest()), folder)
+    (folder.path / SPOOL).mkdir()
+    folder.result_path.unlink()
+    run(make_grid(*honest()), folder)
+    assert not (folder.path / SPOOL).exists()
+
+
 def test_refused_replies_do_not_make_a_quorum(tmp_path):
     folder = make_folder(tmp_path / "run", sites=4, replies=4)
     with pytest.raises(FederationError) as caught:
