@@ -60,7 +60,7 @@ class _Attempt:
     """One attempt; `update` is dropped once it has been masked."""
 
     site: str
-    request: TaskRequest
+    context: str
     half: SiteHalf
     identities: dict[str, ec.EllipticCurvePublicKey]
     update: dict[str, Float32]
@@ -134,7 +134,7 @@ class SecureSite:
         )
         keys = half.advertise(weights)
         self._note_clipping(update, terms)
-        self._attempt = _Attempt(report.site, request, half, identities, update)
+        self._attempt = _Attempt(report.site, terms.context().hex(), half, identities, update)
         return report.model_copy(update={"secure": keys.decode()})
 
     def answer(self, content: RecordDict) -> RecordDict:
@@ -145,11 +145,11 @@ class SecureSite:
         """
         question, payload = read_phase_request(content)
         attempt = self._attempt
-        if attempt is None or (question.run, question.round) != (attempt.request.run, attempt.request.round):
+        if attempt is None or question.attempt != attempt.context:
             raise ProtocolError(
                 "a phase of a secure round that this site does not take part in",
                 got=f"run {question.run:.60}, round {question.round}",
-                expected="the round this process has trained for, after which it forgets its secrets",
+                expected="the attempt this process has trained for, after which it forgets its secrets",
                 remedy="the coordinator tries the round again",
             )
         try:

@@ -86,12 +86,14 @@ class PhaseRequest(FrozenModel):
     Attributes:
         run: of the attempt.
         round: of the attempt.
+        attempt: digest of the attempt's terms (hex), so that a message of an attempt before does no harm to this one.
         phase: 1 to 4, as in strategies.secure.documents.
         identities: with phase 1, the enrolled public key of each site (OpenSSH); a site holds them against those it knows.
     """
 
     run: str
     round: int = Field(ge=1)
+    attempt: str = Field(max_length=64)
     phase: int = Field(ge=1, le=4)
     identities: dict[str, Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=LARGEST_FEDERATION)
 

@@ -63,6 +63,7 @@ class SecureReplies:
         self._tensors, self._config, self._strategy, self._courier, self._attempt = tensors, config, strategy, courier, attempt
         self._members = {member.site: member for member in members}
         self._half: CoordinatorHalf | None = None
+        self._context = ""
         self._request: TaskRequest | None = None
         self._result = SecureResult({}, {})
         self._refused: dict[str, ProtocolError] = {}
@@ -103,6 +104,7 @@ class SecureReplies:
         )
         self._request = request
         self._half = CoordinatorHalf(terms, self._identities())
+        self._context = terms.context().hex()
         return SecureTask(terms=terms.model_dump_json(), strategy=self._strategy, pseudo=dict(pseudo))
 
     def admit(self, report: SiteReport, *, weights: Mapping[str, float]) -> None:
@@ -197,7 +199,7 @@ class SecureReplies:
         """Send each site its bytes of a phase, take the answers one by one, and return whose were good."""
         assert self._request is not None
         identities = {site: _openssh(member) for site, member in self._members.items() if site in payloads} if phase == _SHARE else {}
-        question = PhaseRequest(run=self._request.run, round=self._request.round, phase=phase, identities=identities)
+        question = PhaseRequest(run=self._request.run, round=self._request.round, attempt=self._context, phase=phase, identities=identities)
         deadline_s = self._config.phase_deadline_s
         letters = {
             site: self._courier.post(

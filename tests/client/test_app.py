@@ -202,7 +202,7 @@ def test_in_a_secure_round_keys_leave_in_place_of_tensors(site: SiteConfig, monk
     keys = Advertisement.model_validate_json(report.secure)
     assert keys.site == "north"
     assert "encoder.flair" in keys.seeds
-    phase = write_phase(PhaseRequest(run=report.run, round=report.round, phase=2), b"{}")
+    phase = write_phase(PhaseRequest(run=report.run, round=report.round, attempt="", phase=2), b"{}")
     assert send(phase, message_type=SECURE_MESSAGE).error.reason == ReasonCode.PROTOCOL.value
 
 

@@ -49,9 +49,14 @@ def begin(site, request, name="ash"):
     return site.begin(request, report_of(name, request.round), received=MODEL, trained=TRAINED)
 
 
+def question(phase, *, number=1, identities=None, **changes):
+    attempt = make_request(number)[0].context().hex()
+    request = PhaseRequest(run="run", round=number, attempt=attempt, phase=phase, identities=identities or {})
+    return request.model_copy(update=changes)
+
+
 def ask(site, phase, payload, *, number=1, identities=None):
-    content = site.answer(write_phase(PhaseRequest(run="run", round=number, phase=phase, identities=identities or {}), payload))
-    return read_phase_reply(content)[1]
+    return read_phase_reply(site.answer(write_phase(question(phase, number=number, identities=identities), payload)))[1]
 
 
 class Round:
@@ -129,14 +134,14 @@ def test_terms_for_another_model_are_refused():
         begin(SecureSite(KEYS["ash"]), request)
 
 
-@pytest.mark.parametrize(("run", "number"), [("run", 2), ("other", 1)])
-def test_a_phase_of_another_round_is_refused(run, number):
-    site = SecureSite(KEYS["ash"])
+def test_a_phase_of_another_attempt_is_refused_and_does_no_harm(tmp_path):
     with pytest.raises(ProtocolError, match="does not take part"):
-        ask(site, 1, b"")
-    begin(site, make_request()[1])
+        ask(SecureSite(KEYS["ash"]), 1, b"")
+    led = Round(make_sites(tmp_path))
+    earlier = make_request()[0].model_copy(update={"attempt": 7}).context().hex()
     with pytest.raises(ProtocolError, match="does not take part"):
-        site.answer(write_phase(PhaseRequest(run=run, round=number, phase=1), b""))
+        led.sites["ash"].answer(write_phase(question(1, attempt=earlier), led.roster))
+    assert set(led.finish().groups) == {"fusion", "decoder"}
 
 
 def test_after_a_refusal_the_attempt_is_over(tmp_path):
@@ -205,7 +210,7 @@ def test_a_damaged_ledger_stops_the_site(tmp_path):
 def test_an_answer_holds_no_trained_value(tmp_path):
     led = Round(make_sites(tmp_path))
     led.share()
-    content = led.sites["ash"].answer(write_phase(PhaseRequest(run="run", round=1, phase=2), led.inboxes["ash"]))
+    content = led.sites["ash"].answer(write_phase(question(2), led.inboxes["ash"]))
     assert set(content) == {REPORT}
     assert len(content[REPORT][PAYLOAD]) == 32 + 4 * (4 + 1 + 3 + 1)
     assert led.sites["ash"]._attempt.update == {}

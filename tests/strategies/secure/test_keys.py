@@ -50,3 +50,13 @@ def test_a_signature_fits_its_signer_and_its_parts_only():
     ):
         with pytest.raises(ProtocolError):
             check_signature(public, found, *said, where="w")
+
+
+def test_a_key_of_small_order_is_refused():
+    with pytest.raises(ProtocolError, match="gives no secret"):
+        KeyPair.make().agree(bytes(32))
+
+
+def test_private_keys_are_in_no_representation():
+    pair = KeyPair.make()
+    assert repr(pair.private)[2:-1] not in repr(pair)
