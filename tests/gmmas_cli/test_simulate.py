@@ -53,18 +53,28 @@ def test_a_finished_simulation_can_be_followed_again_but_not_resumed(finished: R
     assert "this run is finished" in capsys.readouterr().err
 
 
-def test_killed_and_resumed_in_other_processes_it_ends_with_the_same_bits(spec: Path, finished: RunFolder, tmp_path: Path) -> None:
-    out, cache = tmp_path / "run", spec.parent / "cache"
-    command = [sys.executable, "-m", "gmmas_cli.main", "simulate", str(spec), "--out", str(out), "--processes", "1", "--cache", str(cache)]
+@pytest.mark.parametrize(("signal_", "before", "after"), [(signal.SIGKILL, 1, 2), (signal.SIGINT, 2, 1)])
+def test_killed_or_interrupted_it_is_resumed_to_the_same_bits(
+    spec: Path, finished: RunFolder, tmp_path: Path, signal_: signal.Signals, before: int, after: int
+) -> None:
+    """Whatever the numbers of processes."""
+    out, cache, own = tmp_path / "run", spec.parent / "cache", [sys.executable, "-m", "gmmas_cli.main"]
+    command = [*own, "simulate", str(spec), "--out", str(out), "--processes", str(before), "--cache", str(cache)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
         assert killed.stdout is not None
+        lines: list[str] = []
         for line in killed.stdout:
+            lines.append(line)
             if "round 1 of 2" in line:
-                killed.send_signal(signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
+                killed.send_signal(signal_)
+    if signal_ is signal.SIGINT:
+        assert killed.returncode == 130
+        assert f"gmmas simulate --resume --out {out}" in lines[-1]
+    else:
+        assert killed.returncode == -signal.SIGKILL
     folder = RunFolder.open(out)
     assert folder.read_result() is None
-    assert run_program(["simulate", "--resume", "--out", str(out), "--processes", "2", "--cache", str(cache)]) == 0
+    assert run_program(["simulate", "--resume", "--out", str(out), "--processes", str(after), "--cache", str(cache)]) == 0
     kinds = [event.kind for event in read_events(folder.events_path)]
     assert EventKind.RUN_RESUMED in kinds
     assert kinds[-1] is EventKind.RUN_FINISHED

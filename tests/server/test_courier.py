@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -130,3 +131,25 @@ def test_a_reply_to_another_message_is_not_taken():
 )
 def test_only_reason_codes_are_read_from_an_error(error, code):
     assert reason_of(error) is code
+
+
+def test_without_deadlines_no_reply_is_late():
+    clock, calls = Clock(), []
+
+    def slow(message, context):
+        calls.append(clock.now)
+        return echo(message, context) if clock.now > 1000 else None
+
+    class PatientGrid(LocalGrid):
+        def pull_messages(self, message_ids):
+            identifiers = list(message_ids)
+            waiting = {identifier: self._waiting[identifier] for identifier in identifiers if identifier in self._waiting}
+            replies = super().pull_messages(identifiers)
+            self._waiting |= {} if replies else waiting
+            return replies
+
+    timing = replace(clock.timing(), deadlines=False)
+    courier = Courier(PatientGrid({1: slow}), timing)
+    (reply,) = courier.gather(send_all(courier), timeout_s=30)
+    assert reply.code is None
+    assert clock.now > 1000

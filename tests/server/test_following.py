@@ -13,7 +13,7 @@ from gmmas_schema.errors import FederationError
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
 from server import following
-from server.checkpoint import RunFolder
+from server.checkpoint import SIMULATION, RunFolder
 from server.deployment import init_coordinator, prepare_run
 from server.events import EventLog
 from server.folder import CoordinatorFolder
@@ -116,3 +116,29 @@ def test_an_unsubmitted_folder_is_told_as_that(tmp_path: Path) -> None:
     prepare_run(tmp_path / "run", FederationConfig())
     with pytest.raises(FederationError, match="no run was submitted"):
         follow_run(tmp_path / "run", on_event=lambda _: None)
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> RunFolder:
+    folder = prepare_run(tmp_path / "simulated", FederationConfig(rounds=2))
+    (folder.path / SIMULATION).write_text("{}")
+    return folder
+
+
+def test_a_simulation_is_followed_past_a_failure_before_its_resume(simulated: RunFolder) -> None:
+    log = EventLog(simulated.events_path)
+    for kind in (EventKind.RUN_STARTED, EventKind.RUN_FAILED, EventKind.RUN_RESUMED):
+        log.emit(kind)
+    seen: list[Event] = []
+    with process(simulated, lambda own: own.emit(EventKind.RUN_FINISHED)):
+        end = follow_run(simulated.path, on_event=seen.append, sleep=pause)
+    assert end.kind is EventKind.RUN_FINISHED
+    assert len(seen) == 4
+
+
+def test_a_simulation_that_died_is_noticed(simulated: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "DEATH_GRACE_S", 0.05)
+    EventLog(simulated.events_path).emit(EventKind.RUN_STARTED)
+    with pytest.raises(FederationError, match="no process works on it") as caught:
+        follow_run(simulated.path, on_event=lambda _: None, sleep=pause)
+    assert caught.value.remedy == f"resume with: gmmas simulate --resume --out {simulated.path}"

@@ -158,3 +158,17 @@ def test_a_site_takes_part_only_under_its_enrolled_name(events, enrolled, joins)
     roster.refresh()
     assert names(roster.members) == (["north"] if joins else [])
     assert [event.code for event in told(events, EventKind.SITE_REFUSED)] == ([] if joins else [ReasonCode.PROTOCOL])
+
+
+def test_who_leaves_is_told_once_and_may_come_back(events):
+    grid = make_grid(SimulatedSite("north"), SimulatedSite("south"))
+    roster = roster_of(grid, events)
+    roster.wait_for(2, timeout_s=10)
+    grid.take_offline(101)
+    for _ in range(2):
+        roster.refresh()
+    (left,) = told(events, EventKind.SITE_LEFT)
+    assert (left.site, left.detail) == ("south", {"node": "101"})
+    grid.bring_online(101)
+    assert names(roster.wait_for(2, timeout_s=10)) == ["north", "south"]
+    assert len(told(events, EventKind.SITE_JOINED)) == 3
