@@ -51,6 +51,7 @@ CONFIG = FederationConfig.model_validate(
             "grid": {"spacing_mm": 8.0, "shape": [24, 24, 24]},
         },
         "training": {"local_steps": 2},
+        "wire": {"up": "int8"},
         "quorum": {"sites": 3, "replies": 2, "join_deadline_s": 120, "round_deadline_s": 60},
     }
 )
@@ -60,6 +61,7 @@ class NodeKiller:
     """Follows the run's events and kills the victim's SuperNode with SIGKILL as soon as round 2 has begun."""
 
     def __init__(self, folder: DemoFolder) -> None:
+        self.folder = folder
         self._state_file = NodeFolder(SiteConfig.from_yaml(folder.site_yaml(VICTIM)).node.state).state_file
         self.killed: int | None = None
         self.events: list[Event] = []
@@ -112,6 +114,20 @@ def test_every_site_took_part_in_the_first_round_with_what_it_has(finished: tupl
     assert "encoder.t1ce" in sites["north"].shares
     assert "encoder.t1ce" not in sites[VICTIM].shares
     assert all(site.bytes_up > 0 and site.bytes_down > 0 for site in sites.values())
+
+
+def test_models_travel_once_to_a_node_that_lives_on_and_what_is_owed_lies_on_its_disk(finished: tuple[RunFolder, NodeKiller]) -> None:
+    folder, killer = finished
+    result = folder.read_result()
+    assert result is not None
+    ledger = [site for site in result.ledger if site.outcome is Outcome.ACCEPTED]
+    down = {name: [site.bytes_down for site in ledger if site.site == name] for name in ("north", FALLBACK)}
+    assert min(down["north"]) < max(down["north"]) / 5
+    # Flower's own executor starts a process for each message, which holds nothing; it is found out and sent every model.
+    assert min(down[FALLBACK]) > max(down[FALLBACK]) / 2
+    for name in down:
+        states = NodeFolder(SiteConfig.from_yaml(killer.folder.site_yaml(name)).node.state).training
+        assert [file.name for file in sorted(states.glob("feedback-*"))][-1] == f"feedback-{ROUNDS:06d}.safetensors"
 
 
 def test_mlflow_holds_the_run_and_the_registered_model(finished: tuple[RunFolder, NodeKiller]) -> None:
