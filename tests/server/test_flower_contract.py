@@ -16,8 +16,10 @@ from flwr.superlink.grid import InMemoryGrid
 
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import Action, TaskRequest
+from gmmas_schema.secure import SECURE_MESSAGE, PhaseReply, PhaseRequest
 from server.courier import Courier
 from strategies.codec import read_request, write_request
+from strategies.secure_letters import read_phase_reply, read_phase_request, write_phase
 from tests.server.simulated_sites import TINY, Clock
 
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning")  # Flower's own Alembic set-up
@@ -44,7 +46,8 @@ class Link:
             monkeypatch.setattr(module, "now", lambda: self.now)
         self.state = factory.state()
         run_id = self.state.create_run(None, None, "9f86d08", {}, NOOP_FEDERATION_ID, None, "", TaskType.SERVER_APP)
-        self.nodes = [self.state.create_node("", "", key, HEARTBEAT_S) for key in (secrets.token_bytes(8), secrets.token_bytes(8))]
+        self.keys = [secrets.token_bytes(8), secrets.token_bytes(8)]
+        self.nodes = [self.state.create_node("", "", key, HEARTBEAT_S) for key in self.keys]
         for node in self.nodes:
             assert self.state.activate_node(node, HEARTBEAT_S)
         self.grid = InMemoryGrid(factory)
@@ -95,6 +98,23 @@ def test_replies_come_back_to_their_letters(link, courier):
         assert link.answer(message, write_request(REQUEST.model_copy(update={"seed": node})))
     for reply in courier.gather(letters, timeout_s=5):
         assert read_request(reply.content)[0].seed == reply.letter.node.identifier
+
+
+def test_the_coordinator_sees_the_enrolled_keys(link, courier):
+    assert {node.identifier: node.public_key for node in courier.online_nodes()} == dict(zip(link.nodes, link.keys, strict=True))
+
+
+def test_bytes_of_a_secure_phase_come_through_under_their_own_message_type(link, courier):
+    question = PhaseRequest(run="r", round=2, attempt="", phase=3)
+    node = next(node for node in courier.online_nodes() if node.identifier == link.nodes[0])
+    payload = bytes(range(256)) * 100
+    letter = courier.post(node, write_phase(question, payload), kind=SECURE_MESSAGE, round=2, ttl_s=60)
+    message = link.take(link.nodes[0])
+    assert message.metadata.message_type == SECURE_MESSAGE
+    assert read_phase_request(message.content) == (question, payload)
+    answer = PhaseReply(site="north", run="r", round=2, phase=3)
+    assert link.answer(message, write_phase(answer, payload))
+    assert read_phase_reply(courier.pull(letter).content) == (answer, payload)
 
 
 def test_a_reason_code_comes_through(link, courier):
