@@ -94,6 +94,7 @@ class CoordinatorHalf:
         if member.site != site or site in self._advertisements or len(self._advertisements) == self._terms.sites:
             raise untrusted(f"keys of {site}", f"keys of {member.site}, twice, or too many", "one advertisement of each invited site")
         check_advertisement(member, self._terms, self._identities)
+        self._check_keys(member)
         self._advertisements[site] = member
 
     def roster(self) -> bytes:
@@ -227,6 +228,14 @@ class CoordinatorHalf:
         """Return the factors of a threshold of answers."""
         chosen = sorted(answers)[: self._terms.threshold]
         return weigh_shares([self._view.place(site) for site in chosen])
+
+    def _check_keys(self, member: Advertisement) -> None:
+        """Refuse keys that every other site would have to refuse: one site's fault must not become everybody's."""
+        taken = {key for other in self._advertisements.values() for key in (other.box_key, other.mask_key)}
+        if member.box_key == member.mask_key or taken & {member.box_key, member.mask_key}:
+            raise untrusted(f"keys of {member.site}", "a key twice", "two keys of its own")
+        for key in (member.box_key, member.mask_key):
+            KeyPair.make().agree(key)  # refuses points of small order
 
     def _require(self, sites: Collection[str], phase: str) -> None:
         if len(sites) < self._terms.threshold:

@@ -10,8 +10,8 @@ from strategies.secure.documents import (
     Unmasking,
     write,
 )
-from tests.strategies.secure.attempts import IDENTITIES, SITES, Attempt, make_terms, make_updates
-from tests.strategies.secure.refusals import TERMS, UPDATES, WEIGHTS, advertised, attempt, bad_keys, refused
+from tests.strategies.secure.attempts import IDENTITIES, KEYS, SITES, Attempt, make_terms, make_updates
+from tests.strategies.secure.refusals import TERMS, UPDATES, WEIGHTS, advertised, attempt, bad_keys, refused, signed_by
 
 
 @pytest.mark.parametrize("how", bad_keys())
@@ -20,6 +20,19 @@ def test_forged_replayed_and_foreign_keys_are_refused_by_the_coordinator(how):
     with pytest.raises(ProtocolError):
         half.add_advertisement("elm", write(bad_keys()[how]))
     half.add_advertisement("elm", write(advertised()))  # the true one still counts
+
+
+@pytest.mark.parametrize("fault", ["another site's key", "one key for both", "small order"])
+def test_keys_that_every_site_would_refuse_are_refused_of_their_sender_alone(fault):
+    half, elm, ash = CoordinatorHalf(TERMS, IDENTITIES), advertised("elm"), advertised("ash")
+    half.add_advertisement("ash", write(ash))
+    keys = {
+        "another site's key": {"mask_key": ash.box_key},
+        "one key for both": {"mask_key": elm.box_key},
+        "small order": {"mask_key": bytes(32)},
+    }[fault]
+    with refused():
+        half.add_advertisement("elm", write(signed_by(KEYS["elm"], elm.model_copy(update=keys))))
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "another attempt", "twice", "a stranger's"])
