@@ -12,7 +12,7 @@ from strategies.secure.view import mask_label
 from tests.strategies.secure.attempts import IDENTITIES, SITES, Attempt, make_terms, make_updates, sum_in_the_clear
 
 VICTIM, HONEST = "birch", "dogwood"
-HELPERS = ("ash", "cedar", "elm")  # t - 1 of five with the default threshold of four
+COLLUDERS = ("ash", "cedar", "elm")  # t - 1 of five with the default threshold of four
 SIZES = {"fusion": 40_000}
 CHANCE = 1e-7
 """A true null hypothesis is rejected this often; the tests below are some ten."""
@@ -40,9 +40,9 @@ class Adversary(Attempt):
         return np.frombuffer(self.masked[VICTIM], self.terms.grid().dtype, offset=32).copy()
 
     def residual(self, *, also=()):
-        """Return the victim's vector without every mask that the adversary knows: its helpers' and the opened self-mask."""
+        """Return the victim's vector without every mask that the adversary knows: its colluders' and the opened self-mask."""
         y, label = self.vector(), mask_label(self.terms.context(), "fusion")
-        for peer in (*HELPERS, *also):
+        for peer in (*COLLUDERS, *also):
             apply_mask(y, self.keys[peer].agree(self.members[VICTIM].mask_key), label=label, sign=-1 if peer > VICTIM else 1)
         answers = {name: Unmasking.model_validate_json(raw) for name, raw in self.unmaskings.items()}
         shares = {SITES.index(name) + 1: answer.seeds[VICTIM]["fusion"] for name, answer in answers.items()}
@@ -122,13 +122,13 @@ def test_a_vector_that_comes_late_stays_masked():
     assert uniform(y) > CHANCE
 
 
-def test_what_the_helpers_hold_of_the_victims_seed_fits_every_seed():
+def test_what_the_colluders_hold_of_the_victims_seed_fits_every_seed():
     """With t - 1 shares, each value of the missing share leads to another seed; only the share the honest site keeps, to the true one."""
     terms, first, _, weights, _ = two_worlds()
     attempt = Attempt(terms, first, weights).run(until=2)
     seed = attempt.sites[VICTIM]._seeds["fusion"]
     attempt.mask()
-    shares = {SITES.index(name) + 1: attempt.sites[name]._shares[VICTIM]["fusion"] for name in HELPERS}
+    shares = {SITES.index(name) + 1: attempt.sites[name]._shares[VICTIM]["fusion"] for name in COLLUDERS}
     honest = SITES.index(HONEST) + 1
     factors = weigh_shares([*shares, honest])
     others = {recover_bytes(shares | {honest: value.to_bytes(33, "big")}, factors) for value in range(100)}
