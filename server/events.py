@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -82,17 +82,21 @@ class EventLog:
             self._database = None
 
 
-def read_events(path: Path) -> tuple[Event, ...]:
-    """Return all events of a record, oldest first; a missing file has none.
+def read_events(path: Path, *, kinds: Collection[EventKind] = tuple(EventKind)) -> tuple[Event, ...]:
+    """Return the events of a record, oldest first; a missing file has none.
+
+    Args:
+        path: the file.
+        kinds: what is wanted; of a thousand sites, all but the answers is little.
 
     Raises:
         ConfigError: the file is no record of events.
     """
     database = open_for_reading(path)
     if database is None:
-        return tuple(_read_lines(path.with_name(_LINES_FILE)))
+        return tuple(event for event in _read_lines(path.with_name(_LINES_FILE)) if event.kind in kinds)
     with closing(database):
-        return tuple(event for _, event in _events_after(database, 0))
+        return tuple(event for _, event in _events_after(database, 0, kinds))
 
 
 def follow_events(
@@ -209,8 +213,10 @@ def _insert(database: sqlite3.Connection, event: Event) -> None:
     database.execute(f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608 - no foreign text
 
 
-def _events_after(database: sqlite3.Connection, last: int) -> list[tuple[int, Event]]:
-    rows = database.execute(f"SELECT id, {_COLUMNS} FROM events WHERE id > ? ORDER BY id", (last,)).fetchall()  # noqa: S608
+def _events_after(database: sqlite3.Connection, last: int, kinds: Collection[EventKind] = tuple(EventKind)) -> list[tuple[int, Event]]:
+    wanted = ", ".join("?" * len(kinds))
+    query = f"SELECT id, {_COLUMNS} FROM events WHERE id > ? AND kind IN ({wanted}) ORDER BY id"  # noqa: S608 - no foreign text
+    rows = database.execute(query, (last, *kinds)).fetchall()
     names = _COLUMNS.split(", ")
     return [(row[0], Event.model_validate(dict(zip(names, row[1:], strict=True)) | {"detail": json.loads(row[-1])})) for row in rows]
 

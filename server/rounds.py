@@ -89,7 +89,7 @@ class _Run:
             result = self._train_and_evaluate()
             self._folder.write_result(result)
         self._tracker.log_result(result)
-        if not any(event.kind is EventKind.RUN_FINISHED for event in read_events(self._folder.events_path)):
+        if not read_events(self._folder.events_path, kinds={EventKind.RUN_FINISHED}):
             self._events.emit(EventKind.RUN_FINISHED, round=result.rounds, detail=_summary(result) | self._cost())
         self._tracker.finish("FINISHED")
         return result
@@ -118,7 +118,7 @@ class _Run:
             self._events.emit(EventKind.RUN_STARTED, round=0, detail=detail)
             return 0
         # The crash may have come after a checkpoint and before the event log or the tracker heard of it.
-        told = {event.round for event in read_events(self._folder.events_path) if event.kind is EventKind.ROUND_FINISHED}
+        told = {event.round for event in read_events(self._folder.events_path, kinds={EventKind.ROUND_FINISHED})}
         for record in (self._folder.read_record(number) for number in finished if number > 0):
             self._note(record)
             self._announce(record, emit=record.round not in told)
@@ -215,7 +215,8 @@ class _Run:
         """Remember what later rounds are judged by, and the validation of a trained model: the seeded start is no candidate."""
         self._judge.remember(record)
         if record.validation is not None and record.validation.model_round > 0:
-            self._scores.append(record.validation)
+            # Of a thousand sites over a hundred rounds, what each measured would fill the memory; the records have it.
+            self._scores.append(record.validation.model_copy(update={"sites": {}}))
 
     def _announce(self, record: RoundRecord, *, emit: bool = True, cost: Mapping[str, object] = MappingProxyType({})) -> None:
         """Tell the event log and the tracker of a finished round; `cost` is the coordinator's, unknown after a crash."""
@@ -244,7 +245,8 @@ class _Run:
         calibration = add_test(calibration, tests)
         # The same model is calibrated once.
         of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
-        validation = next((score for score in scores if score.model_round == best_round), None)
+        # The record of a round has the validation of the model before.
+        validation = last if best_round == rounds else self._folder.read_record(best_round + 1).validation
         self._register("best", best_round, validation, calibration)
         self._register("last", rounds, last, of_last)
         return RunResult(

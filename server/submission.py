@@ -16,6 +16,7 @@ from flwr.supercore.error import ApiErrorCode
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel, differing_keys
 from gmmas_schema.errors import ConfigError, FederationError
+from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder
@@ -119,7 +120,8 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
     state = find_run_state(opened.path, earlier.flower_run) if earlier is not None and earlier.coordinator == opened.path else None
     if earlier is None or state is None or state.ended:
         return
-    has_begun = any(event.time >= earlier.submitted for event in read_events(run_dir / EVENTS_FILE))
+    begun = read_events(run_dir / EVENTS_FILE, kinds={EventKind.RUN_STARTED, EventKind.RUN_RESUMED, EventKind.RUN_FAILED})
+    has_begun = any(event.time >= earlier.submitted for event in begun)
     if is_at_work(run_dir) or (not has_begun and time.time() - earlier.submitted < START_UP_S):
         raise FederationError(
             "the coordinator is still at work on this run",

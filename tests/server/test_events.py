@@ -48,6 +48,17 @@ def test_the_file_is_nobody_elses_to_read(tmp_path):
     assert log.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_events_of_some_kinds(tmp_path):
+    log = EventLog(tmp_path / "events.db")
+    for kind in (EventKind.RUN_STARTED, EventKind.REPLY_ACCEPTED, EventKind.RUN_FINISHED):
+        log.emit(kind)
+    assert [event.kind for event in read_events(log.path, kinds={EventKind.RUN_FINISHED, EventKind.RUN_STARTED})] == [
+        EventKind.RUN_STARTED,
+        EventKind.RUN_FINISHED,
+    ]
+    assert read_events(log.path, kinds=()) == ()
+
+
 def test_a_missing_record_has_no_events(tmp_path):
     assert read_events(tmp_path / "events.db") == ()
     assert list(tmp_path.iterdir()) == []
