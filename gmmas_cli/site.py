@@ -19,6 +19,7 @@ from client.node import make_specs
 from client.preflight import check_coordinator, check_files, check_port
 from client.trainer_channel import TrainerChannel
 from client.trainer_service_pb2 import Progress, State
+from gmmas_cli.site_check import check
 from gmmas_cli.site_setup import SiteAnswers, write_site
 from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, read_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
@@ -27,6 +28,7 @@ from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import MODALITIES
 
 app = typer.Typer(help="The node of one hospital.", no_args_is_help=True)
+app.command()(check)
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="site.yaml of the site.")]
 DEFAULT_CONFIG = Path("site.yaml")

@@ -3,6 +3,9 @@
 import http.client
 import socket
 import ssl
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from gmmas_runtime.keys import load_certificate
@@ -57,6 +60,54 @@ def check_health(address: str, *, authority_certificate: Path, timeout_s: float 
             expected=f"HTTP status {HTTP_OK}",
             remedy="check the address and port, and the rules of a reverse proxy on the way",
         )
+
+
+@dataclass(frozen=True)
+class ServerLook:
+    """What one connection tells of a server.
+
+    Attributes:
+        clock_ahead_s: this machine's clock less the server's, to about a second; None if the server names no time.
+        certificate_days: days until the server's certificate expires.
+    """
+
+    clock_ahead_s: float | None
+    certificate_days: float
+
+
+def look_at_server(address: str, *, authority_certificate: Path, timeout_s: float = 5.0) -> ServerLook:
+    """Return the server's clock and certificate, as far as a verified connection shows them.
+
+    Raises:
+        TrustError: as check_health.
+        FederationError: as check_health.
+    """
+    check_health(address, authority_certificate=authority_certificate, timeout_s=timeout_s)
+    context = ssl.create_default_context(cafile=str(authority_certificate))
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    try:
+        connection.connect()
+        certificate = connection.sock.getpeercert() or {}
+        connection.request("GET", "/health")
+        told = connection.getresponse().headers.get("Date")
+        now = time.time()
+    except (OSError, http.client.HTTPException) as error:
+        raise FederationError(
+            "the server does not answer",
+            where=address,
+            got=_reason(error, timeout_s=timeout_s),
+            expected="an answer over TLS",
+            remedy="try again",
+        ) from error
+    finally:
+        connection.close()
+    try:
+        server = None if told is None else parsedate_to_datetime(told).timestamp()
+    except ValueError:
+        server = None
+    expires = ssl.cert_time_to_seconds(str(certificate["notAfter"])) if "notAfter" in certificate else now
+    return ServerLook(None if server is None else now - server, (expires - now) / 86400)
 
 
 def is_healthy(address: str, *, authority_certificate: Path, timeout_s: float = 1.0) -> bool:
