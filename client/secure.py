@@ -30,14 +30,13 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError, ProtocolError, ReasonCode, TrustError
 from gmmas_schema.messages import SiteReport, TaskRequest
 from gmmas_schema.secure import PhaseReply, PhaseRequest
-from strategies.rows import split_rows
 from strategies.secure.documents import Terms
 from strategies.secure.keys import untrusted
 from strategies.secure.ledger import LedgerDocument, OpenedSums
 from strategies.secure.site import SiteHalf
 from strategies.secure.vectors import flatten_update
 from strategies.secure_letters import read_phase_request, write_phase
-from strategies.weighting import choose_weighting, splits_rows
+from strategies.weighting import as_averaged, choose_weighting
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +118,7 @@ class SecureSite:
         assert self._identity is not None, "checked above"
         task, terms = request.secure, _read_terms(request)
         weigh = choose_weighting(task.strategy, pseudo=task.pseudo, enhancing_needs_t1ce=request.plan.enhancing_needs_t1ce)
-        rows = split_rows if splits_rows(task.strategy) else dict
-        update = flatten_update(rows(trained), rows(received))
+        update = flatten_update(as_averaged(trained, task.strategy), as_averaged(received, task.strategy))
         weights = {group: weight for group, weight in weigh(report).items() if weight > 0 and group in update}
         identities: dict[str, ec.EllipticCurvePublicKey] = {}
         half = SiteHalf(

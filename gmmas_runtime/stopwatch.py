@@ -27,3 +27,9 @@ class Stopwatch:
     def cpu_seconds(self) -> float:
         """Processor seconds that this process has used since the start, over all its threads; child processes are not counted."""
         return time.process_time() - self._processor_start
+
+    def restart(self) -> tuple[dict[str, float], float]:
+        """Begin anew; returns wall seconds by stage and processor seconds so far."""
+        spent = self.seconds, self.cpu_seconds
+        self.seconds, self._processor_start = {}, time.process_time()
+        return spent

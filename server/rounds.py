@@ -10,39 +10,33 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from gmmas_model.weights import Weights
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_runtime.stopwatch import Stopwatch
-from gmmas_schema.calibration import Calibration, CalibrationQuery
-from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
-from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, choose_best, score_model
-from server.calibration import add_test, calibrate_model, calibration_detail, query_for_test, without_sums
 from server.checkpoint import RunFolder
+from server.conclusion import Conclusion
 from server.courier import Courier, Timing
 from server.events import EventLog, read_events
 from server.initial_model import make_initial_model
 from server.judgement import Judge
-from server.membership import Member, Roster
+from server.membership import Member
+from server.questions import Questions, evaluations
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
-from server.replies import Enquiry
 from server.secure_round import SecureReplies
 from strategies.aggregation import Aggregate
 from strategies.anchors import settle_anchors
-from strategies.readiness import pseudo_weights, targets_ready
-from strategies.rows import join_rows, split_rows
+from strategies.readiness import targets_ready
+from strategies.rows import join_rows
 from strategies.server_step import Step, make_step
 from strategies.uncertainty import closed_form_tensors
-from strategies.weighting import choose_weighting, splits_rows
-from strategies.wire import Holdings
+from strategies.weighting import as_averaged
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +67,10 @@ class _Run:
     def __init__(self, grid: Grid, folder: RunFolder, *, tracker: Tracker, events: EventLog, timing: Timing) -> None:
         self._folder, self._tracker, self._events, self._timing = folder, tracker, events, timing
         self._config = folder.config
-        self._courier = Courier(grid, timing)
-        self._holdings = Holdings()
+        self._courier, self._watch = Courier(grid, timing), Stopwatch()
         self._judge = Judge(folder, events=events)
-        self._roster = Roster(self._courier, request=self._request(Action.DESCRIBE, 0), events=events)
+        self._questions = Questions(folder, self._courier, judge=self._judge, events=events, watch=self._watch)
         self._scores: list[ModelScore] = []
-        self._watch = Stopwatch()
         self._state: Tensors = {}
 
     def finish(self) -> RunResult:
@@ -96,8 +88,7 @@ class _Run:
 
     def _train_and_evaluate(self) -> RunResult:
         done = self._begin()
-        quorum = self._config.quorum
-        self._roster.wait_for(quorum.sites, timeout_s=quorum.join_deadline_s)
+        self._questions.wait_for_sites()
         tensors: Tensors = self._folder.load_round(done).tensors
         previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
         self._state = self._folder.load_state(done)
@@ -106,7 +97,8 @@ class _Run:
                 break
             previous, tensors = tensors, self._train_round(number, tensors, previous)
             done = number
-        return self._conclude(tensors, done)
+        conclusion = Conclusion(self._folder, self._questions, tracker=self._tracker, events=self._events)
+        return conclusion.reach(tensors, done, scores=self._scores, privacy=self._judge.spent())
 
     def _begin(self) -> int:
         """Return the last finished round: 0 for a new run, whose start is made here."""
@@ -127,11 +119,9 @@ class _Run:
 
     def _train_round(self, number: int, tensors: Tensors, previous: Tensors | None) -> Tensors:
         """Run one round until it counts, write it down and return the next model."""
-        quorum = self._config.quorum
         ready = targets_ready([score.metrics for score in self._scores], self._config.training.semi_supervised)
-        for attempt in range(1, quorum.round_attempts + 1):
-            with self._watch.stage("wait"):
-                members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
+        for attempt in range(1, self._config.quorum.round_attempts + 1):
+            members = self._questions.members()
             started_at, start = time.time(), self._timing.clock()
             self._events.emit(
                 EventKind.ROUND_STARTED,
@@ -140,13 +130,12 @@ class _Run:
             )
             descriptions = [member.description for member in members]
             secure = self._begin_secure(tensors, members, attempt)
-            replies = secure or self._judge.begin(self._rows(tensors), number=number, descriptions=descriptions, ready=ready)
+            replies = secure or self._judge.begin(self._averaged(tensors), number=number, descriptions=descriptions, ready=ready)
             with closing(replies):
-                with self._watch.stage("ask"):
-                    sites = self._ask(members, Action.TRAIN, number, tensors, split=Split.VALIDATION, replies=replies, ready=ready)
+                sites = self._questions.train(members, number, tensors, replies=replies, ready=ready)
                 with self._watch.stage("judge"):
                     sites, verdict = self._judge.decide(replies, sites, number=number)
-                if not self._enough(sites, number, attempt):
+                if not self._questions.enough(sites, number, attempt):
                     continue
                 with self._watch.stage("step"):
                     self._judge.book(number)
@@ -162,7 +151,7 @@ class _Run:
                 ready=ready,
                 combined=dict(verdict.combined),
                 privacy=self._judge.spent(),
-                validation=score_model(_evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
+                validation=score_model(evaluations(sites), model_round=number - 1, split=Split.VALIDATION),
                 personalised=_personalised(sites, model_round=number - 1),
                 model_sha256="",
                 cpu_seconds=self._watch.cpu_seconds,
@@ -171,14 +160,14 @@ class _Run:
             self._keep(step, record)
             self._state = step.state
             return step.tensors
-        raise self._failed(f"round {number}")
+        raise self._questions.failed(f"round {number}")
 
     def _begin_secure(self, tensors: Tensors, members: tuple[Member, ...], attempt: int) -> SecureReplies | None:
         """Return what sums the replies of an attempt unseen, where the run asks for that."""
         if self._config.secure is None:
             return None
         return SecureReplies(
-            self._rows(tensors),
+            self._averaged(tensors),
             config=self._config.secure,
             strategy=self._config.strategy,
             courier=self._courier,
@@ -190,7 +179,7 @@ class _Run:
         """Return the next global model, and what the next step must know, from the joint model of the replies."""
         shares, averaged = replies.shares(), replies.result()
         moved = {group for own in shares.values() for group in own}
-        current, before = self._rows(tensors), None if previous is None else self._rows(previous)
+        current, before = self._averaged(tensors), None if previous is None else self._averaged(previous)
         step = make_step(self._config.server_step, mean=averaged, current=current, previous=before, moved=moved, state=self._state)
         following = join_rows(step.tensors)
         following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
@@ -199,9 +188,8 @@ class _Run:
             following |= closed_form_tensors(good)
         return Step(following, step.state)
 
-    def _rows(self, tensors: Tensors) -> Tensors:
-        """Return the tensors as the strategy averages them: the segmentation head whole or row by row."""
-        return split_rows(tensors) if splits_rows(self._config.strategy) else tensors
+    def _averaged(self, tensors: Tensors) -> Tensors:
+        return as_averaged(tensors, self._config.strategy)
 
     def _keep(self, step: Step, record: RoundRecord) -> None:
         """Checkpoint a round, then tell of it, then delete models that nothing needs any more."""
@@ -227,149 +215,12 @@ class _Run:
 
     def _cost(self) -> dict[str, object]:
         """Return what the coordinator's process spent since it was asked last, for the ledger."""
-        watch, self._watch = self._watch, Stopwatch()
-        return {"coordinator": {"seconds": watch.seconds, "cpu_seconds": watch.cpu_seconds, "peak_memory_mib": peak_memory_mib()}}
+        seconds, cpu_seconds = self._watch.restart()
+        return {"coordinator": {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_memory_mib": peak_memory_mib()}}
 
     def _spent(self) -> dict[str, object] | None:
         spent = self._judge.spent()
         return None if spent is None else spent.model_dump(mode="json")
-
-    def _conclude(self, tensors: Tensors, rounds: int) -> RunResult:
-        """Evaluate the last model, that of `rounds`, choose the best, calibrate both, test the best, publish and register both."""
-        last, ledger = self._evaluate(tensors, rounds, Split.VALIDATION)
-        scores = [*self._scores, last]
-        best_round = choose_best(scores, fallback=rounds)
-        best = self._folder.load_round(best_round)
-        calibration, asked = self._calibrate(best, best_round)
-        test, tests = self._evaluate(best.tensors, best_round, Split.TEST, calibrate=query_for_test(calibration))
-        calibration = add_test(calibration, tests)
-        # The same model is calibrated once.
-        of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
-        # The record of a round has the validation of the model before.
-        validation = last if best_round == rounds else self._folder.read_record(best_round + 1).validation
-        self._register("best", best_round, validation, calibration)
-        self._register("last", rounds, last, of_last)
-        return RunResult(
-            run=self._folder.run,
-            rounds=rounds,
-            best_round=best_round,
-            model_digest=self._config.model.digest(),
-            best_sha256=best.sha256,
-            last_sha256=self._folder.load_round(rounds).sha256,
-            validation=validation,
-            last=last,
-            test=test,
-            ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
-            privacy=self._judge.spent(),
-        )
-
-    def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
-        """Return a model's calibration, or None where the run plans none, and what the asking cost."""
-        plan = self._config.calibration
-        if plan is None:
-            return None, ()
-
-        def ask(split: Split, query: CalibrationQuery) -> tuple[SiteRecord, ...]:
-            return self._evaluate(weights.tensors, model_round, split, calibrate=query)[1]
-
-        return calibrate_model(ask, weights_sha256=weights.sha256, plan=plan)
-
-    def _evaluate(
-        self, tensors: Tensors, model_round: int, split: Split, *, calibrate: CalibrationQuery | None = None
-    ) -> tuple[ModelScore, tuple[SiteRecord, ...]]:
-        """Return a model's accuracy on a split, and what the asking cost."""
-        quorum = self._config.quorum
-        for attempt in range(1, quorum.round_attempts + 1):
-            members = self._roster.wait_for(quorum.replies, timeout_s=quorum.join_deadline_s)
-            with self._watch.stage("ask"):
-                sites = self._ask(members, Action.EVALUATE, model_round, tensors, split=split, calibrate=calibrate)
-            if self._enough(sites, model_round, attempt):
-                return score_model(_evaluations(sites), model_round=model_round, split=split), sites
-        raise self._failed(f"evaluation of model {model_round} on {split}")
-
-    def _ask(
-        self,
-        members: tuple[Member, ...],
-        action: Action,
-        number: int,
-        tensors: Tensors,
-        *,
-        split: Split,
-        replies: Aggregate | None = None,
-        calibrate: CalibrationQuery | None = None,
-        ready: Mapping[Target, float] = MappingProxyType({}),
-    ) -> tuple[SiteRecord, ...]:
-        """Send one request to the members and settle their answers; tensors go into `replies`."""
-        pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
-        rule = self._config.training.enhancing_needs_t1ce
-        weigh = choose_weighting(self._config.strategy, pseudo=pseudo, enhancing_needs_t1ce=rule)
-
-        def count(report: SiteReport, received: Tensors) -> None:
-            if isinstance(replies, SecureReplies):
-                replies.admit(report, weights=weigh(report))
-            elif replies is not None:
-                replies.fold(report.site, self._rows(received), weights=weigh(report))
-
-        request = self._request(action, number, split=split, ready=ready).model_copy(update={"calibrate": calibrate})
-        if isinstance(replies, SecureReplies):
-            request = request.model_copy(update={"secure": replies.task(request, pseudo=pseudo)})
-        timeout_s = self._config.quorum.round_deadline_s
-        enquiry = Enquiry(
-            self._courier,
-            events=self._events,
-            request=request,
-            tensors=tensors,
-            timeout_s=timeout_s,
-            holdings=self._holdings,
-            notices=self._judge.notices,
-        )
-        return enquiry.ask(members, count=count)
-
-    def _request(
-        self, action: Action, number: int, *, split: Split | None = None, ready: Mapping[Target, float] = MappingProxyType({})
-    ) -> TaskRequest:
-        return TaskRequest(
-            action=action,
-            run=self._folder.run,
-            round=number,
-            rounds=self._judge.rounds,
-            seed=self._config.seed,
-            model=self._config.model,
-            plan=self._config.training if action is Action.TRAIN else None,
-            evaluate=split,
-            ready=dict(ready),
-            wire=self._config.wire,
-        )
-
-    def _enough(self, sites: tuple[SiteRecord, ...], number: int, attempt: int) -> bool:
-        """Return whether enough replies were good; says so where they were not."""
-        good = sum(site.outcome is Outcome.ACCEPTED for site in sites)
-        needed = self._config.quorum.replies
-        if good < needed:
-            detail = {"attempt": attempt, "good": good, "needed": needed, "sites": {site.site: site.code for site in sites}}
-            self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, detail=detail)
-        return good >= needed
-
-    def _failed(self, where: str) -> FederationError:
-        quorum = self._config.quorum
-        return FederationError(
-            "too few good replies",
-            where=where,
-            got=f"fewer than {quorum.replies} in each of {quorum.round_attempts} attempts",
-            expected=f"at least {quorum.replies} within {quorum.round_deadline_s:g} s",
-            remedy="see the refused and missing replies (`gmmas status RUN --events`), mend those sites and resume the run",
-            code=ReasonCode.QUORUM,
-        )
-
-    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None, calibration: Calibration | None) -> None:
-        weights_folder = self._folder.publish_model(kind, round=number, calibration=calibration)
-        version = self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
-        detail = {"kind": kind, "version": version, "calibration": calibration_detail(calibration)}
-        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail=detail)
-
-
-def _evaluations(sites: tuple[SiteRecord, ...]) -> dict[str, Evaluation]:
-    return {site.site: site.evaluation for site in sites if site.evaluation is not None}
 
 
 def _personalised(sites: tuple[SiteRecord, ...], *, model_round: int) -> ModelScore | None:

@@ -4,11 +4,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gmmas_schema.messages import SiteReport, Target
 from gmmas_schema.strategy import HoldersStrategy, Strategy
 from strategies.fedavg import weigh_cases
 from strategies.holders import weigh_holders
+from strategies.rows import split_rows
 
+Float32 = NDArray[np.float32]
 Weighting = Callable[[SiteReport], dict[str, float]]
 """From a site's report to its weight per group; a group that is missing has weight 0."""
 
@@ -31,6 +36,6 @@ def choose_weighting(
     return weigh_cases
 
 
-def splits_rows(strategy: Strategy) -> bool:
-    """Tell whether the weighting speaks of the rows of the segmentation head (strategies.rows)."""
-    return isinstance(strategy, HoldersStrategy) and strategy.region_rows
+def as_averaged(tensors: Mapping[str, Float32], strategy: Strategy) -> Mapping[str, Float32]:
+    """Return the tensors as the weighting speaks of them: the segmentation head whole, or row by row (strategies.rows)."""
+    return split_rows(tensors) if isinstance(strategy, HoldersStrategy) and strategy.region_rows else tensors

@@ -1,0 +1,93 @@
+"""The end of a run: the best model is chosen and calibrated, tested, published and registered, and the last one beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmmas_model.weights import Weights
+from gmmas_schema.calibration import Calibration, CalibrationQuery
+from gmmas_schema.events import EventKind
+from gmmas_schema.privacy import PrivacySpent
+from gmmas_schema.vocabulary import Split
+from gmmas_workflows.scores import ModelScore, choose_best
+from server.calibration import add_test, calibrate_model, calibration_detail, query_for_test, without_sums
+from server.checkpoint import RunFolder
+from server.events import EventLog
+from server.questions import Questions
+from server.records import RunResult, SiteRecord, Tracker
+
+Float32 = NDArray[np.float32]
+
+
+class Conclusion:
+    """Concludes one run.
+
+    Args:
+        folder: the run's folder, with every round finished.
+        questions: to the members.
+        tracker: is given the models.
+        events: is told of each registered model.
+    """
+
+    def __init__(self, folder: RunFolder, questions: Questions, *, tracker: Tracker, events: EventLog) -> None:
+        self._folder, self._questions, self._tracker, self._events = folder, questions, tracker, events
+
+    def reach(
+        self, tensors: Mapping[str, Float32], rounds: int, *, scores: Sequence[ModelScore], privacy: PrivacySpent | None
+    ) -> RunResult:
+        """Evaluate the last model, choose the best, calibrate both, test the best, publish and register both.
+
+        Args:
+            tensors: the last model, that of round `rounds`.
+            rounds: finished rounds.
+            scores: validation of the models before it.
+            privacy: what the rounds have spent.
+
+        Raises:
+            FederationError: too few good answers (code QUORUM).
+        """
+        last, ledger = self._questions.evaluate(tensors, rounds, Split.VALIDATION)
+        scores = [*scores, last]
+        best_round = choose_best(scores, fallback=rounds)
+        best = self._folder.load_round(best_round)
+        calibration, asked = self._calibrate(best, best_round)
+        test, tests = self._questions.evaluate(best.tensors, best_round, Split.TEST, calibrate=query_for_test(calibration))
+        calibration = add_test(calibration, tests)
+        # The same model is calibrated once.
+        of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
+        # The record of a round has the validation of the model before.
+        validation = last if best_round == rounds else self._folder.read_record(best_round + 1).validation
+        self._register("best", best_round, validation, calibration)
+        self._register("last", rounds, last, of_last)
+        return RunResult(
+            run=self._folder.run,
+            rounds=rounds,
+            best_round=best_round,
+            model_digest=self._folder.config.model.digest(),
+            best_sha256=best.sha256,
+            last_sha256=self._folder.load_round(rounds).sha256,
+            validation=validation,
+            last=last,
+            test=test,
+            ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
+            privacy=privacy,
+        )
+
+    def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
+        """Return a model's calibration, or None where the run plans none, and what the asking cost."""
+        plan = self._folder.config.calibration
+        if plan is None:
+            return None, ()
+
+        def ask(split: Split, query: CalibrationQuery) -> tuple[SiteRecord, ...]:
+            return self._questions.evaluate(weights.tensors, model_round, split, calibrate=query)[1]
+
+        return calibrate_model(ask, weights_sha256=weights.sha256, plan=plan)
+
+    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None, calibration: Calibration | None) -> None:
+        weights_folder = self._folder.publish_model(kind, round=number, calibration=calibration)
+        version = self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
+        detail = {"kind": kind, "version": version, "calibration": calibration_detail(calibration)}
+        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail=detail)
