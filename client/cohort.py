@@ -14,7 +14,7 @@ from gmmas_data.splits import split_patients
 from gmmas_schema.errors import DataError
 from gmmas_schema.messages import SiteDescription
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.site import SiteConfig
+from gmmas_schema.site import DataConfig, SiteConfig
 from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, Split, Task
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,13 @@ class SiteCohort:
         return sum(len(cases) for cases in self.cases.values())
 
 
-def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) -> SiteCohort:
-    """Read the cohort, pass every case through the quality gate and split the patients.
+def read_cases(data: DataConfig) -> tuple[Case, ...]:
+    """Return a hospital's cases as its site.yaml describes them, unchecked.
 
     Raises:
-        DataError: the folder or the table of labels is wrong, or a case is bad and data.skip_bad_cases is off, or none is left.
+        DataError: the folder or the table of labels is wrong.
     """
-    data = config.data
-    cases = read_cohort(
+    return read_cohort(
         data.root,
         layout=data.layout,
         labels=data.labels,
@@ -52,6 +51,16 @@ def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) ->
         tissues=data.segmentation_values,
         exclude=data.exclude,
     )
+
+
+def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) -> SiteCohort:
+    """Read the cohort, pass every case through the quality gate and split the patients.
+
+    Raises:
+        DataError: the folder or the table of labels is wrong, or a case is bad and data.skip_bad_cases is off, or none is left.
+    """
+    data = config.data
+    cases = read_cases(data)
     report = check_cohort(cases, on_progress=on_progress, processes=config.node.threads)
     for case_id, error in report.rejected:
         logger.warning("case %s is left out: %s", case_id, error)

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from rich.console import Console
 
+from client.cohort import read_cases
 from gmmas_cli.accuracy_report import accuracy_table, markdown_table
 from gmmas_cli.demo_deployment import DemoFolder, training_sites
 from gmmas_cli.demo_unseen import sample_cache, score_unseen
 from gmmas_cli.progress import progress_bar
-from gmmas_data.layouts import read_cohort
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients
@@ -84,6 +84,6 @@ def _train_and_test(folder: DemoFolder, config: FederationConfig, baseline: Base
 
 def _training_samples(folder: DemoFolder, data: DataConfig) -> Sequence[Sample]:
     """Return the very cases a hospital trained on in the federation."""
-    cases = split_patients(read_cohort(data.root, labels=data.labels, modalities=data.modalities), data.split)[Split.TRAIN]
+    cases = split_patients(read_cases(data), data.split)[Split.TRAIN]
     cache = sample_cache(folder)
     return [cache.get(case) for case in cases]

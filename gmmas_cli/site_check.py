@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.cohort import read_cases
 from client.folder import NodeFolder
 from client.machine import Check, CheckState, check_machine
 from gmmas_cli.progress import progress_bar
@@ -20,7 +21,7 @@ from gmmas_data.audit_report import SERIOUS, write_report
 from gmmas_data.cases import Case
 from gmmas_data.cohort_audit import aggregate_of, audit_cohort
 from gmmas_data.fingerprints import SALT_BYTES
-from gmmas_data.layouts import read_cohort, survey_folder
+from gmmas_data.layouts import survey_folder
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.keys import load_node_key
 from gmmas_runtime.signed_record import sign_record
@@ -83,15 +84,7 @@ def _check_data(
     secret = None if salt is None else read_salt(salt)
     data = site.data
     survey = survey_folder(data.root, layout=data.layout, exclude=data.exclude)
-    cases = read_cohort(
-        data.root,
-        layout=data.layout,
-        labels=data.labels,
-        modalities=data.modalities,
-        table=data.table,
-        tissues=data.segmentation_values,
-        exclude=data.exclude,
-    )
+    cases = read_cases(data)
     folder = folder or NodeFolder(site.node.state).root / "audit"
     with progress_bar(console, "auditing", each="case") as update:
         audit, pictures = audit_cohort(

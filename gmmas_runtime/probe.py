@@ -43,13 +43,7 @@ def check_health(address: str, *, authority_certificate: Path, timeout_s: float 
             "the coordinator adds a host name with `gmmas server renew --host NAME`",
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise FederationError(
-            "the server does not answer",
-            where=address,
-            got=_reason(error, timeout_s=timeout_s),
-            expected="an answer over TLS",
-            remedy="check that it runs (`gmmas server up` at the coordinator), the address, and firewalls on the way",
-        ) from error
+        raise _silent(address, error, timeout_s=timeout_s) from error
     finally:
         connection.close()
     if status != HTTP_OK:
@@ -93,13 +87,7 @@ def look_at_server(address: str, *, authority_certificate: Path, timeout_s: floa
         told = connection.getresponse().headers.get("Date")
         now = time.time()
     except (OSError, http.client.HTTPException) as error:
-        raise FederationError(
-            "the server does not answer",
-            where=address,
-            got=_reason(error, timeout_s=timeout_s),
-            expected="an answer over TLS",
-            remedy="try again",
-        ) from error
+        raise _silent(address, error, timeout_s=timeout_s) from error
     finally:
         connection.close()
     try:
@@ -128,6 +116,16 @@ def port_is_free(port: int, *, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def _silent(address: str, error: Exception, *, timeout_s: float) -> FederationError:
+    return FederationError(
+        "the server does not answer",
+        where=address,
+        got=_reason(error, timeout_s=timeout_s),
+        expected="an answer over TLS",
+        remedy="check that it runs (`gmmas server up` at the coordinator), the address, and firewalls on the way",
+    )
 
 
 def _reason(error: Exception, *, timeout_s: float) -> str:
