@@ -6,7 +6,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
 
-.PHONY: demo test check format install clean bench-learning
+.PHONY: demo test check format install clean bench-learning bench-federation
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,10 @@ format: install
 # Hours; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
 bench-learning: install
 	$(BIN)/python -m benchmarks.learning --final
+
+# An hour or two: what a round costs beside the training, here, in plain Flower and in NVFlare (installed into runs/ at the first use).
+bench-federation: install
+	$(BIN)/python -m benchmarks.federation --commit
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,1 @@
+"""FedAvg as Flower's own quickstart writes it, with a stand-in for training."""
