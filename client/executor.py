@@ -41,6 +41,7 @@ from client.app import app as local_app
 from client.app import refuse, site_socket
 from client.trainer_channel import TrainerChannel
 from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
+from strategies.object_pulls import retry_soon
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GmmasError as error:
         logger.error("the executor cannot start: %s", error)
         return os.EX_CONFIG
+    retry_soon()
     executor = Executor(node, local_app, cancel_task=cancel_at_trainer)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: executor.stop())

@@ -1,7 +1,7 @@
 """From site.yaml to the processes of a node, in the order of their start.
 
     trainer      resident, owns the scans; ready when its health service says SERVING
-    supernode    Flower's own, one outbound TLS connection to the coordinator; ready when it is connected
+    supernode    Flower's own at our pace (client.supernode), one outbound TLS connection to the coordinator; ready when it is connected
     executor     resident: the installed client.app only; or Flower's, which runs the bundle the coordinator sends
 
 SuperNode and executor talk over TLS on loopback and prove themselves by a secret; both are made anew in the state folder when missing.
@@ -82,7 +82,7 @@ def _supernode(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
     return ProcessSpec(
         name=SUPERNODE,
         argv=(
-            _program("flower-supernode"),
+            *(*_PYTHON, "client.supernode"),
             *("--superlink", config.coordinator.address),
             *("--root-certificates", str(config.coordinator.root_certificate)),
             *("--auth-supernode-private-key", str(config.node.private_key)),

@@ -19,6 +19,7 @@ from server.courier import Timing
 from server.events import EventLog
 from server.records import RunResult, Tracker
 from server.rounds import run_federation
+from strategies.object_pulls import retry_soon
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     # Not everything at INFO: the Grid's HTTP client writes a line for every look for replies.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("server").setLevel(logging.INFO)
+    retry_soon()
     from server.tracking import MlflowTracker
 
     folder = open_run_folder(context)

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import TaskRequest
+from server.arrivals import pull_ready
 from strategies.codec import Parcel, size_bytes, write_request
 
 _RESTART_CHECK_S = 5.0
@@ -130,12 +131,21 @@ class Courier:
 
     def pull(self, letter: Letter) -> Reply | None:
         """Return the reply to a letter, or None while there is none."""
-        if not letter.message_id:
-            return Reply(letter, None, ReasonCode.PROCESS)
-        for message in self._grid.pull_messages([letter.message_id]):
-            if message.metadata.reply_to_message_id == letter.message_id:
-                return Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
-        return None
+        return next((reply for _, reply in self._look({"": letter})), None)
+
+    def _look(self, waiting: Mapping[str, Letter]) -> Iterator[tuple[str, Reply]]:
+        """Yield the replies that are there with the keys of their letters; each must be dropped before the next is asked for."""
+        for key in [key for key, letter in waiting.items() if not letter.message_id]:
+            yield key, Reply(waiting[key], None, ReasonCode.PROCESS)
+        letters = {letter.message_id: (key, letter) for key, letter in waiting.items() if letter.message_id}
+        arrived = pull_ready(self._grid, list(letters))
+        while letters and (message := next(arrived, None)) is not None:
+            key, letter = letters.pop(message.metadata.reply_to_message_id, ("", None))
+            if letter is not None:
+                reply = Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
+                del message
+                yield key, reply
+                del reply
 
     def gather(
         self, letters: Mapping[str, Letter], *, timeout_s: float, again: Callable[[str, Reply], Letter | None] = lambda *_: None
@@ -153,10 +163,7 @@ class Courier:
         start = self.timing.clock()
         end, next_check = start + (timeout_s if self.timing.deadlines else math.inf), start + _RESTART_CHECK_S
         while waiting:
-            for key in list(waiting):
-                reply = self.pull(waiting[key])
-                if reply is None:
-                    continue
+            for key, reply in self._look(waiting):
                 letter = again(key, reply)
                 if letter is not None:
                     waiting[key] = letter

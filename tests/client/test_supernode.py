@@ -1,0 +1,71 @@
+import inspect
+
+import pytest
+from flwr.supernode import start_client_internal
+from flwr.supernode.cli import flower_supernode
+
+from client.supernode import IDLE_S, SHORTEST_IDLE_S, SHORTEST_LOOK_S, Pace
+
+
+class Clock:
+    """Moves when somebody sleeps; remembers the pauses."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, []
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    return Pace(clock=lambda: clock.now, sleep=clock.sleep)
+
+
+def test_a_node_that_was_busy_asks_soon_and_then_ever_less_often(clock: Clock, pace: Pace) -> None:
+    for _ in range(40):
+        pace.sleep(IDLE_S)
+    assert clock.pauses[0] == SHORTEST_IDLE_S
+    assert clock.pauses == sorted(clock.pauses)
+    assert clock.pauses[-1] == IDLE_S, "no more often than Flower's in the long run"
+
+
+def test_what_is_waited_for_too_long_is_a_share_of_what_was_waited(clock: Clock, pace: Pace) -> None:
+    for _ in range(12):
+        before = clock.now
+        pace.sleep(IDLE_S)
+        assert clock.now - before <= max(SHORTEST_IDLE_S, 0.15 * before) + 1e-9
+
+
+def test_a_running_task_is_looked_after_closely_first(clock: Clock, pace: Pace) -> None:
+    for _ in range(200):
+        pace.sleep(0.5)
+    assert clock.pauses[0] == SHORTEST_LOOK_S
+    assert clock.pauses[-1] == 0.5
+
+
+def test_work_starts_the_pace_anew(clock: Clock, pace: Pace) -> None:
+    for _ in range(40):
+        pace.sleep(IDLE_S)
+    pace.sleep(0.5)
+    pace.sleep(IDLE_S)
+    assert clock.pauses[-1] == SHORTEST_IDLE_S
+
+
+def test_other_clocks_are_those_of_the_module(pace: Pace) -> None:
+    assert pace.monotonic() > 0
+
+
+def test_flowers_loop_still_sleeps_as_this_relies_upon() -> None:
+    assert inspect.ismodule(start_client_internal)
+    loop = inspect.getsource(start_client_internal.start_client_internal)
+    assert loop.count("time.sleep(") == 1
+    assert f"time.sleep({IDLE_S:g})" in loop
+    assert inspect.getsource(start_client_internal._push_messages).count("time.sleep(0.5)") == 2
+    assert flower_supernode.__globals__["start_client_internal"] is start_client_internal.start_client_internal
