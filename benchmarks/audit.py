@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def _print(scan: Scan) -> tuple[float, ...]:
     return tuple(map(float, fingerprint_of(*scan)))
 
 
-def _masked(values: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Scan:
+def _masked(values: NDArray[np.floating[Any]], mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> Scan:
     return np.where(mask, values, 0).astype(np.float32), mask, affine
 
 

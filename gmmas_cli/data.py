@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gmmas_cli.dicom_import import import_dicom
 from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
-from gmmas_data.layouts import read_cohort, unrecognised_files
+from gmmas_data.layouts import read_cohort, survey_folder
 from gmmas_data.quality import QualityReport, check_cohort
 from gmmas_schema.vocabulary import MARKER_NAMES, MARKERS, MODALITIES, REQUIRED_TASKS, Layout, Task
 
-app = typer.Typer(help="Look at a cohort on disk.", no_args_is_help=True)
+app = typer.Typer(help="Look at a cohort on disk, or make one of DICOM studies.", no_args_is_help=True)
+app.command("import")(import_dicom)
 
 SHOWN_CASES = 20
 
@@ -34,7 +36,7 @@ _LAYOUTS = ("auto", *(str(layout) for layout in Layout))
 
 @app.callback()
 def _data() -> None:
-    """Look at a cohort on disk."""
+    """Look at a cohort on disk, or make one of DICOM studies."""
 
 
 @app.command()
@@ -56,8 +58,8 @@ def check(
     bad = {case_id for case_id, _ in report.rejected}
     console.print(_case_table(cases, bad=bad, limit=len(cases) if every else SHOWN_CASES))
     console.print(_label_table(report.accepted))
-    if strange := len(unrecognised_files(folder)):
-        console.print(f"{strange} NIfTI files follow no known naming convention and were left out", style="yellow")
+    for reason, count in survey_folder(folder, layout=_layout_named(layout)).reasons().items():
+        console.print(f"{_count(count, 'NIfTI file')} left out: {reason}", style="yellow")
     _print_verdict(console, report)
     if bad:
         raise typer.Exit(1)

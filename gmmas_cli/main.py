@@ -30,7 +30,7 @@ COMMANDS: Final = MappingProxyType(
     {
         "demo": "Run four phantom hospitals and a coordinator on this machine, from nothing to a model.",
         "phantom": "Make synthetic cohorts of glioma MRI.",
-        "data": "Look at a cohort on disk.",
+        "data": "Look at a cohort on disk, or make one of DICOM studies.",
         "site": "Set up, start, watch, pause and stop the node of one hospital.",
         "server": "Set up and run a coordinator, enrol and revoke hospitals.",
         "run": "Start or resume a federated run and follow it.",

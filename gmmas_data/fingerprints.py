@@ -14,8 +14,9 @@ What the hashes leak. Whoever has the salt (the coordinator, every site of the f
 the signs are open: 96 bits a sequence that say coarsely on which side the brain is brighter, hence roughly where the tumour lies; and
 they can test whether a scan they hold is in the cohort. Nobody else learns anything, and no image can be made from the signs.
 
-Measured on 42 phantoms of three scanners: other mask, storage, noise: all found; spacing 1.8 x: 98 %; tilted by 5 degrees: 57 %; a strong
-bias field: next to none. None of 861 pairs of patients is taken for one; the largest mean cosine among them is 0.63.
+Measured on 140 phantoms of five scanners (benchmarks/results/audit.json): other mask, noise, scaling: all found; spacing 1.8 x: 99 %
+between sites; tilted by 5 degrees: 90 % between sites, 76 % within one. Of 9730 pairs of patients 2 are taken for one between sites,
+none within; the largest mean cosine is 0.78. A strong bias field hides a twin. SURE was chosen on 42 of these phantoms.
 """
 
 import hashlib

@@ -11,7 +11,8 @@ T1 and T1ce differ by enhancement alone. Where a case has both, each over its ow
 which: vessels, choroid plexus and tumour get brighter, nothing gets darker. One of them alone is told only by very bright vessels.
 
 A verdict is given outside a band around each threshold and is `cannot tell` inside it. Tumours, lesions and thick slices shift all numbers
-towards the bands. Figures on phantoms of five scanners and on real cases: benchmarks/results/sequence-identity.md.
+towards the bands. Figures on phantoms of five scanners and on real cases: benchmarks/results/audit.json; the thresholds were
+set with these in view, so they are no estimate for another scanner. The rules hold for skull-stripped scans only.
 """
 
 from collections.abc import Mapping
