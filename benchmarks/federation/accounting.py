@@ -72,6 +72,16 @@ def descendants(root: int) -> list[Process]:
     return found
 
 
+def _consistent(root: int) -> tuple[float, list[Process], float]:
+    """Return the time, the descendants, and the seconds of ended children, read while no child of this process was waited for."""
+    while True:
+        before, now, below, after = read_process(root), time.monotonic(), descendants(root), read_process(root)
+        assert before is not None
+        assert after is not None
+        if before.children_s == after.children_s:
+            return now, below, after.children_s
+
+
 def peak_mib(pid: int) -> float:
     """Return the largest resident memory a process ever had (VmHWM), 0 if it is gone."""
     with suppress(OSError):
@@ -131,7 +141,7 @@ class TreeSampler:
     def sample(self) -> None:
         """Take one sample."""
         root = os.getpid()
-        now, below = time.monotonic(), descendants(root)
+        now, below, ended_s = _consistent(root)
         seconds: dict[tuple[str, str], float] = {}
         for process in below:
             key = self._key(process, root)
@@ -144,12 +154,9 @@ class TreeSampler:
             elif process.parent == root and process.pid not in self.roles:
                 with suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
-        own = read_process(root)
-        assert own is not None
-        seconds["ended", "ended"] = own.children_s
+        seconds["ended", "ended"] = ended_s
         sample = Sample(now, {key: value for key, value in seconds.items() if value > 0}, loopback_bytes())
         if self.samples:
-            # A process read alive and its parent read after it was waited for are counted once too often for one sample, never lost.
             self.ended_unseen_s = max(self.ended_unseen_s, max(each.total_s for each in self.samples[-5:]) - sample.total_s)
         self.samples.append(sample)
 

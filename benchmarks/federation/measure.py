@@ -79,7 +79,6 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
     try:
         module = importlib.import_module(f"benchmarks.federation.{MODULES[cell.system]}")
         extra = module.run(cell, folder, launcher)
-        sampler.sample()
     finally:
         sampler.stop()
         launcher.stop()
