@@ -23,7 +23,7 @@ from client.trainer_servicer import parse_request
 from gmmas_data.cache import SampleCache
 from gmmas_schema.errors import FederationError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.groups import group_of, groups_sent
-from gmmas_schema.messages import Action
+from gmmas_schema.messages import PROTOCOL_VERSION, Action
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, TASKS, Modality, Task
@@ -122,8 +122,8 @@ def document(**changes: object) -> str:
     [
         ("not json", ReasonCode.PROTOCOL),
         ("[]", ReasonCode.PROTOCOL),
-        (document(protocol=2), ReasonCode.PROTOCOL_VERSION),
-        (document(protocol=2, unknown=1), ReasonCode.PROTOCOL_VERSION),
+        (document(protocol=PROTOCOL_VERSION + 1), ReasonCode.PROTOCOL_VERSION),
+        (document(protocol=PROTOCOL_VERSION + 1, unknown=1), ReasonCode.PROTOCOL_VERSION),
         (document(model={"version": 2, "other": {}}), ReasonCode.MODEL_DEFINITION),
         (document(model=None), ReasonCode.MODEL_DEFINITION),
         (document(unknown=1), ReasonCode.PROTOCOL),

@@ -65,7 +65,7 @@ def test_the_end_says_what_came_and_where_it_is(tmp_path) -> None:
     text = shown(folder, result(score_model({"north": evaluation(0.8, 3)}, model_round=2, split=Split.TEST), rounds=3))
     assert "Training stopped early after round 3 of 4. 40 steps in 2 min 10 s on cpu. Best model: round 2." in text
     assert "model of round 2 on the test patients" in text
-    assert "0.80 [0.10, 0.90]" in text
+    assert ".10–.90" in text
     assert f"--backend-store-uri sqlite:///{folder.path}/mlflow.db" in text
     assert f"--model {folder.path}/models/best" in text
     assert "No cohort has test cases" in shown(folder, result(None))
