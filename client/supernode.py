@@ -5,14 +5,20 @@ is ago. Here a pause is a share of the time since the node last had something to
 
     pause = clip(share x waited, shortest, Flower's)
 
-so that short rounds do not wait for the clock and a node that has nothing to do for a while asks no more often than Flower's does. Only the
-clock that the loop sleeps by is replaced (tests/client/test_supernode.py says what is relied upon); everything else is Flower's.
+so that short rounds do not wait for the clock and a node that has nothing to do for a while asks no more often than Flower's does.
+
+The executor asks five times a second for a task, over TLS. Here its question is held until a message is there with all its objects, or
+HOLD_S are over, so that it is told at once and asks seldom. Only the clock that the loop sleeps by and the way to the runtime API are
+replaced (tests/client/test_supernode.py says what is relied upon); everything else is Flower's.
 """
 
+import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from flwr.supernode import main as runtime_api
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
@@ -24,6 +30,14 @@ SHORTEST_IDLE_S: Final = 0.4
 IDLE_SHARE: Final = 0.15
 SHORTEST_LOOK_S: Final = 0.05
 LOOK_SHARE: Final = 0.05
+ACQUIRE_PATH: Final = "/v1/runtime/acquire-task"
+HOLD_S: Final = 2.0
+"""An executor that is to stop does so within this time."""
+HELD_LOOK_S: Final = 0.03
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Pace:
@@ -32,10 +46,17 @@ class Pace:
     Args:
         clock: monotonic seconds.
         sleep: waits seconds.
+        on_work: called when the loop begins to wait for the executor, which is when a message is there with all its objects.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._clock, self._sleep = clock, sleep
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        on_work: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock, self._sleep, self._on_work = clock, sleep, on_work
         self._since, self._is_busy = clock(), False
 
     def sleep(self, seconds: float) -> None:
@@ -43,6 +64,8 @@ class Pace:
         now, is_busy = self._clock(), seconds < IDLE_S
         if is_busy != self._is_busy:
             self._since, self._is_busy = now, is_busy
+            if is_busy:
+                self._on_work()
         shortest, share = (SHORTEST_LOOK_S, LOOK_SHARE) if is_busy else (SHORTEST_IDLE_S, IDLE_SHARE)
         self._sleep(min(seconds, max(shortest, share * (now - self._since))))
 
@@ -51,10 +74,39 @@ class Pace:
         return getattr(time, name)
 
 
+class HeldQuestions:
+    """ASGI middleware: holds the question for a task until there is one, or HOLD_S are over.
+
+    Args:
+        app: the runtime API.
+        work: set when there is a task; taken back by the question that it lets through.
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, work: threading.Event) -> None:
+        self._app, self._work = app, work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, late if it is that question."""
+        if scope["type"] == "http" and scope["path"] == ACQUIRE_PATH:
+            end = time.monotonic() + HOLD_S
+            while not self._work.is_set() and time.monotonic() < end:
+                await asyncio.sleep(HELD_LOOK_S)
+            self._work.clear()
+        await self._app(scope, receive, send)
+
+
 def main() -> None:
     """Run flower-supernode with this pace."""
     loop: Any = start_client_internal
-    loop.time = Pace()
+    api: Any = runtime_api
+    before, work = api.create_app, threading.Event()
+
+    def create_app(*arguments: Any, **options: Any) -> Any:
+        app = before(*arguments, **options)
+        app.add_middleware(HeldQuestions, work=work)
+        return app
+
+    loop.time, api.create_app = Pace(on_work=work.set), create_app
     retry_soon()
     flower_supernode()
 

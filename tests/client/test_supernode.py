@@ -1,10 +1,14 @@
+import asyncio
 import inspect
+import threading
+import time
 
 import pytest
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
-from client.supernode import IDLE_S, SHORTEST_IDLE_S, SHORTEST_LOOK_S, Pace
+import client.supernode
+from client.supernode import ACQUIRE_PATH, IDLE_S, SHORTEST_IDLE_S, SHORTEST_LOOK_S, HeldQuestions, Pace
 
 
 class Clock:
@@ -69,3 +73,50 @@ def test_flowers_loop_still_sleeps_as_this_relies_upon() -> None:
     assert f"time.sleep({IDLE_S:g})" in loop
     assert inspect.getsource(start_client_internal._push_messages).count("time.sleep(0.5)") == 2
     assert flower_supernode.__globals__["start_client_internal"] is start_client_internal.start_client_internal
+    assert "import (  # pylint: disable=import-outside-toplevel\n        create_app" in inspect.getsource(flower_supernode_module())
+
+
+def flower_supernode_module():
+    return inspect.getmodule(flower_supernode)
+
+
+def test_the_held_path_is_that_of_the_runtime_api() -> None:
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supernode.main import create_app
+    from flwr.supernode.nodestate import NodeStateFactory
+
+    paths = create_app(NodeStateFactory(ObjectStoreFactory()), superexec_auth_secret=None).openapi()["paths"]
+    assert ACQUIRE_PATH in paths
+
+
+async def passed(middleware: HeldQuestions, path: str) -> float:
+    start = time.monotonic()
+    await middleware({"type": "http", "path": path}, None, None)
+    return time.monotonic() - start
+
+
+async def nothing(*_: object) -> None:
+    """Stand for Flower's app."""
+
+
+def test_a_question_is_let_through_once_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.supernode, "HOLD_S", 0.4)
+    work = threading.Event()
+    middleware = HeldQuestions(nothing, work=work)
+
+    async def ask() -> tuple[float, float, float]:
+        asyncio.get_running_loop().call_later(0.1, work.set)
+        return await passed(middleware, ACQUIRE_PATH), await passed(middleware, ACQUIRE_PATH), await passed(middleware, "/v1/other")
+
+    told, empty, other = asyncio.run(ask())
+    assert 0.09 <= told < 0.39
+    assert empty >= 0.39, "one task lets one question through"
+    assert other < 0.2
+
+
+def test_work_is_told_when_the_loop_begins_to_wait_for_the_executor(clock: Clock) -> None:
+    told = []
+    pace = Pace(clock=lambda: clock.now, sleep=clock.sleep, on_work=lambda: told.append(clock.now))
+    for seconds in (IDLE_S, 0.5, 0.5, IDLE_S, 0.5):
+        pace.sleep(seconds)
+    assert len(told) == 2
