@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = 0 if options.report else _run(console, cells, options)
     results = [result for cell in cells if (result := read_result(options.out, cell)) is not None]
     if results:
-        _report(console, results, options, command=shlex.join(["python", "-m", "benchmarks.federation", *(arguments or sys.argv[1:])]))
+        words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if word != "--report"]
+        _report(console, results, options, command=shlex.join(["python", "-m", "benchmarks.federation", *words]))
     return 1 if failed or not results else 0
 
 
