@@ -57,7 +57,15 @@ def test_every_bad_case_is_explained_and_the_exit_code_is_one(cohort: Path) -> N
     (cohort / "c1" / "odd.nii").touch()
     result = check(cohort, "--processes", 1)
     assert result.exit_code == 1
-    for said in ("c0_seg.nii", "no tumour voxel", "c2_t2.nii", "cannot be read", "remedy:", "2 of 3 cases bad", "1 NIfTI file left out: the name follows no"):
+    for said in (
+        "c0_seg.nii",
+        "no tumour voxel",
+        "c2_t2.nii",
+        "cannot be read",
+        "remedy:",
+        "2 of 3 cases bad",
+        "1 NIfTI file left out: the name follows no",
+    ):
         assert said in result.output
     assert not list(cohort.rglob("*.csv"))
 
