@@ -11,7 +11,7 @@ def test_it_measures_a_round_of_real_messages(tmp_path: Path) -> None:
     # Half precision down and single up, of the groups that a site has sequences for.
     assert 0.5 < found["mib_down_per_site"] / (result["parameters"] * 2 / 2**20) <= 1.01
     assert 0.5 < found["mib_up_per_site"] / (result["parameters"] * 4 / 2**20) <= 1.01
-    assert found["coordinator_peak_mib"] > found["coordinator_mib_before"] > 10
+    assert found["coordinator_peak_mib"] >= found["coordinator_mib_before"] > 10
 
 
 def test_the_committed_result_shows_memory_that_does_not_grow_with_the_sites() -> None:
