@@ -92,7 +92,7 @@ class _Watch:
 
     def __init__(self, run_dir: Path, submission: Submission) -> None:
         self._run_dir, self._submission = run_dir, submission
-        self._heard = False
+        self._events, self._heard = 0, False
         self._pause_s = FIRST_QUESTION_S
         self._next_question = time.monotonic() + FIRST_QUESTION_S
         self._dead_since: float | None = None
@@ -101,7 +101,8 @@ class _Watch:
 
     def note(self, event: Event) -> bool:
         """Take an event into account; returns whether it ends the run that was submitted last."""
-        if event.time < self._submission.submitted:
+        self._events += 1
+        if self._events <= self._submission.events_before:
             return False
         self._heard, self._dead_since, self._pause_s = True, None, FIRST_QUESTION_S
         self._next_question = time.monotonic() + self._pause_s

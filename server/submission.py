@@ -16,7 +16,6 @@ from flwr.supercore.error import ApiErrorCode
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel, differing_keys
 from gmmas_schema.errors import ConfigError, FederationError
-from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder
@@ -31,11 +30,17 @@ START_UP_S: Final = 30.0
 
 
 class Submission(FrozenModel):
-    """Contents of submission.json; `submitted` in seconds since 1970-01-01 UTC."""
+    """Contents of submission.json.
+
+    Attributes:
+        submitted: seconds since 1970-01-01 UTC.
+        events_before: how many events of the run were there already; clocks may be set, so times do not tell old events from new ones.
+    """
 
     flower_run: str
     coordinator: Path
     submitted: float
+    events_before: int = 0
 
 
 class RunState(FrozenModel):
@@ -106,10 +111,11 @@ def submit_run(folder: Path, run_dir: Path) -> str:
     opened, run_dir = CoordinatorFolder.open(folder), run_dir.resolve()
     RunFolder.open(run_dir)
     _settle_earlier(opened, run_dir)
+    events_before = len(read_events(run_dir / EVENTS_FILE))
     request = StartRunRequest(fab=fab_to_proto(make_app_bundle()), override_config=user_config_to_proto({RUN_DIR: str(run_dir)}))
     with open_control(opened, purpose="start the run") as control:
         answer = control.StartRun(request)
-    submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time())
+    submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time(), events_before=events_before)
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
     return submission.flower_run
 
@@ -120,8 +126,7 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
     state = find_run_state(opened.path, earlier.flower_run) if earlier is not None and earlier.coordinator == opened.path else None
     if earlier is None or state is None or state.ended:
         return
-    begun = read_events(run_dir / EVENTS_FILE, kinds={EventKind.RUN_STARTED, EventKind.RUN_RESUMED, EventKind.RUN_FAILED})
-    has_begun = any(event.time >= earlier.submitted for event in begun)
+    has_begun = len(read_events(run_dir / EVENTS_FILE)) > earlier.events_before
     if is_at_work(run_dir) or (not has_begun and time.time() - earlier.submitted < START_UP_S):
         raise FederationError(
             "the coordinator is still at work on this run",

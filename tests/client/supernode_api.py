@@ -77,6 +77,10 @@ class SuperNode:
         wait_until(lambda: bool(found.extend(self.replies()) or found), what="a reply")
         return found[0]
 
+    def wait_for_end_of_task(self) -> None:
+        """A reply is announced before its content has come; a finished task has handed over everything."""
+        wait_until(lambda: all(task.status.status == "finished" for task in self.state.get_tasks()), what="end of the task")
+
     def stored_bytes(self) -> bytes:
         """Return everything in the object store: contents of messages as they would travel."""
         store = self.factory.objectstore_factory.store()

@@ -19,7 +19,6 @@ from client.executor import Executor, main
 from gmmas_schema.errors import ReasonCode
 from tests.client.sites import PATIENT
 from tests.client.supernode_api import SuperNode
-from tests.gmmas_runtime.waiting import wait_until
 
 CONTENT = RecordDict({"task": ConfigRecord({"document": "hello"})})
 
@@ -78,7 +77,7 @@ def test_what_an_app_raises_stays_here(node: SuperNode) -> None:
     with node.serve(), running(node, app_that(fail)):
         node.put(CONTENT, message_type="train")
         reply = node.wait_for_reply()
-        wait_until(lambda: all(task.status.status == "finished" for task in node.state.get_tasks()), what="end of the task")
+        node.wait_for_end_of_task()
         details = [task.status.details for task in node.state.get_tasks()]
     assert reply.error.reason == ReasonCode.PROTOCOL.value
     assert details == [ReasonCode.PROTOCOL.value]
@@ -94,11 +93,11 @@ def test_a_message_type_without_a_handler_gets_a_reason_code(node: SuperNode) ->
 def test_an_absent_supernode_is_waited_for(node: SuperNode) -> None:
     node.put(CONTENT, message_type="train")
     with running(node, app_that(echo)):
-        with node.serve():
-            node.wait_for_reply()
-        node.put(CONTENT, message_type="train")
-        with node.serve():
-            node.wait_for_reply()
+        for _ in range(2):
+            with node.serve():
+                node.wait_for_reply()
+                node.wait_for_end_of_task()
+            node.put(CONTENT, message_type="train")
 
 
 def test_a_stop_cancels_the_running_task_and_answers_it(node: SuperNode) -> None:

@@ -62,7 +62,7 @@ def test_no_case_stays_in_memory(sites: dict[str, SimulatedSite], tmp_path: Path
     before = sum(type(each) is Sample for each in gc.get_objects())
     simulate(RunFolder.create(tmp_path / "run", make_config(2, MODEL), run="r"), sites, tracker=NoTracker())
     gc.collect()
-    assert sum(type(each) is Sample for each in gc.get_objects()) == before
+    assert sum(type(each) is Sample for each in gc.get_objects()) <= before
 
 
 def test_a_site_is_a_small_record(sites: dict[str, SimulatedSite]) -> None:

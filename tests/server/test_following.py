@@ -30,9 +30,14 @@ def coordinator(tmp_path: Path) -> CoordinatorFolder:
 @pytest.fixture
 def run(tmp_path: Path, coordinator: CoordinatorFolder) -> RunFolder:
     folder = prepare_run(tmp_path / "run", FederationConfig(rounds=2))
-    submission = Submission(flower_run="1", coordinator=coordinator.path, submitted=time.time())
-    (folder.path / "submission.json").write_text(submission.model_dump_json())
+    submit(folder, coordinator)
     return folder
+
+
+def submit(run: RunFolder, coordinator: CoordinatorFolder, *, events_before: int = 0) -> None:
+    # The coordinator's clock was set back by an hour afterwards.
+    submission = Submission(flower_run="1", coordinator=coordinator.path, submitted=time.time() + 3600, events_before=events_before)
+    (run.path / "submission.json").write_text(submission.model_dump_json())
 
 
 @contextmanager
@@ -74,7 +79,8 @@ def test_events_come_in_order_until_the_end(run: RunFolder, coordinator: Coordin
 
 def test_the_failure_before_a_resume_is_not_the_end(run: RunFolder, coordinator: CoordinatorFolder) -> None:
     log = EventLog(run.events_path)
-    log.append(Event(time=time.time() - 100, kind=EventKind.RUN_FAILED))
+    log.append(Event(time=time.time(), kind=EventKind.RUN_FAILED))
+    submit(run, coordinator, events_before=1)
 
     def work(log: EventLog) -> None:
         log.emit(EventKind.RUN_RESUMED, round=0)
