@@ -1,4 +1,4 @@
-# demo, test, check: each makes .venv by itself. PYTHON names the interpreter to build it with.
+# demo, test, test-slow, check: each makes .venv by itself. PYTHON names the interpreter to build it with.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export FLWR_TELEMETRY_ENABLED := 0
@@ -6,7 +6,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
 
-.PHONY: demo test check format install clean bench-learning bench-federation
+.PHONY: demo test test-slow check format install clean bench-learning bench-federation
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,7 +18,10 @@ demo: install
 	$(BIN)/gmmas demo
 
 test: install
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+test-slow: install
+	$(BIN)/pytest -m slow
 
 check: install
 	$(BIN)/ruff check .

@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from benchmarks.whole_volume import main
 
 
+@pytest.mark.slow
 def test_a_small_scan_is_measured_in_a_process_of_its_own(tmp_path) -> None:
     out = tmp_path / "result.json"
     sizes = ["--network", "small", "--scan", "40", "40", "32", "--box", "32", "40", "32", "--patches", "16"]

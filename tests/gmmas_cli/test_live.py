@@ -1,12 +1,10 @@
 import io
-from pathlib import Path
 
 from rich.console import Console
 
-from gmmas_cli.live import LiveRun, RoundReader, describe_event, draw_run
-from gmmas_cli.run_view import RunView
-from gmmas_cli.screens import format_bytes, format_clock, format_metrics, format_seconds
+from gmmas_cli.live import LiveRun, describe_event, draw_run
 from gmmas_schema.events import EventKind
+from server.run_view import RunView
 from tests.gmmas_cli.events import event, whole_run
 
 
@@ -87,20 +85,6 @@ def test_brackets_in_messages_are_text() -> None:
     view = RunView()
     view.update(event(EventKind.RUN_FAILED, 0, message="[red]odd[/]"))
     assert any("[red]odd[/]" in line for line in drawn(view))
-
-
-def test_damaged_records_are_nothing_to_show(tmp_path: Path) -> None:
-    (tmp_path / "rounds" / "0001").mkdir(parents=True)
-    (tmp_path / "rounds" / "0001" / "round.json").write_text("{")
-    assert RoundReader(tmp_path)(1) is None
-    assert RoundReader(tmp_path)(2) is None
-
-
-def test_formats() -> None:
-    assert [format_seconds(s) for s in (0.4, 59.6, 185, 7805)] == ["0 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
-    assert [format_clock(s) for s in (5, 185, 7805)] == ["0:05", "3:05", "2:10:05"]
-    assert [format_bytes(b) for b in (999, 1500, 12_345_678, 2e9)] == ["999 B", "1.5 kB", "12.3 MB", "2 GB"]
-    assert format_metrics({"dice_et": 0.25, "auc_codeletion": 1.0, "loss_idh": 3.0}) == "Dice ET 0.250  AUC 1p/19q 1.000"
 
 
 def test_of_many_sites_those_in_trouble_have_a_row() -> None:

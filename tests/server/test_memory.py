@@ -56,7 +56,7 @@ def measure(sites: str, folder: str, mode: str) -> None:
     print(tracemalloc.get_traced_memory()[1] / 2**20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # noqa: T201
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=["default", pytest.param("voting", marks=pytest.mark.slow)])
 def peaks(tmp_path_factory, request):
     found = {}
     for sites in (2, 32):

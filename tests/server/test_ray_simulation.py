@@ -28,6 +28,7 @@ print(json.dumps({"last": result.last_sha256, "end": told[-1].kind, "quiet": qui
 """
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_run_is_that_of_our_own_engine(tmp_path):
     pytest.importorskip("ray", reason="the optional dependencies `simulation`")

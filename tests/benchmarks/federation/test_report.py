@@ -68,6 +68,7 @@ def test_what_is_measured_is_not_measured_again_and_other_settings_do_not_count(
     assert read_result(tmp_path, done.cell.model_copy(update={"model": "20 MB"})) is None
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_our_deployment_is_measured_in_earnest(tmp_path):

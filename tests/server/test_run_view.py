@@ -1,11 +1,13 @@
+from pathlib import Path
+
 import pytest
 
-from gmmas_cli.run_view import RunView
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import Region, Split, Task
 from server.records import Outcome, RoundRecord, SiteRecord
+from server.run_view import RoundReader, RunView
 from tests.gmmas_cli.events import START, accepted, event, finished, joined, whole_run
 
 
@@ -118,3 +120,10 @@ def test_the_start_of_a_private_run_says_what_its_budget_affords() -> None:
     view = view_of([event(EventKind.RUN_RESUMED, 0, number=1, run="r", rounds=3, privacy=spent)])
     assert view.stage == "resumed after round 1; the privacy budget affords 2 more rounds, 3 are planned"
     assert "privacy" not in view_of([event(EventKind.RUN_STARTED, 0, run="r", rounds=3, privacy=None)]).stage
+
+
+def test_damaged_records_are_nothing_to_show(tmp_path: Path) -> None:
+    (tmp_path / "rounds" / "0001").mkdir(parents=True)
+    (tmp_path / "rounds" / "0001" / "round.json").write_text("{")
+    assert RoundReader(tmp_path)(1) is None
+    assert RoundReader(tmp_path)(2) is None
