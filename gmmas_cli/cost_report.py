@@ -7,9 +7,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from gmmas_cli.screens import format_bytes, format_clock
 from gmmas_schema.errors import ConfigError
 from server.ledger import Cost, LedgerEntry, add_up
+from server.wording import format_bytes, format_clock
 
 Key = TypeVar("Key", int, str)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,11 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gmmas_cli.run_view import RunView, SiteRow
-from gmmas_cli.screens import format_bytes, format_clock, format_metrics, format_seconds
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
-from server.records import RoundRecord
+from server.run_view import RoundReader, RunView, SiteRow
+from server.wording import format_bytes, format_clock, format_metrics, format_seconds
 
 REFRESH_PER_S: Final = 2
 MOST_ROWS: Final = 20
@@ -132,20 +130,6 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         return None
     text = f"{event.site} left" if event.kind is EventKind.SITE_LEFT else view.stage
     return Text.assemble(clock, (text, "yellow" if event.kind is EventKind.BUDGET_SPENT else ""))
-
-
-class RoundReader:
-    """Reads round.json of a finished round; one that is missing or damaged is nothing to show."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._rounds = run_dir / "rounds"
-
-    def __call__(self, number: int) -> RoundRecord | None:
-        """Return the record of a round."""
-        try:
-            return RoundRecord.model_validate_json((self._rounds / f"{number:04d}" / "round.json").read_bytes())
-        except (OSError, ValidationError):
-            return None
 
 
 def _progress(view: RunView, now: float | None) -> Table:

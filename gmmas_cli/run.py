@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.text import Text
 
 from gmmas_cli.live import LiveRun
-from gmmas_cli.screens import format_metrics
 from gmmas_cli.server import DEFAULT_FOLDER, FolderOption
-from gmmas_runtime.probe import check_health
 from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
+from server import launching
 from server.checkpoint import RunFolder
-from server.deployment import prepare_run, stop_run, submit_run
-from server.folder import CoordinatorFolder
+from server.deployment import stop_run
 from server.following import follow_run, resume_command
+from server.launching import resume_run
 from server.tracking import MlflowTracker
+from server.wording import format_metrics
 
 app = typer.Typer()
 
@@ -79,15 +79,7 @@ def start_run(federation: Path | None, out: Path, server: Path, *, resume: bool,
     config = _read_config(federation, out, resume=resume)
     if tracking_uri is not None:
         config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": tracking_uri})})
-    check_server(server)
-    prepare_run(out, config, resume=resume)
-    return submit_run(server, out)
-
-
-def check_server(server: Path) -> None:
-    """Refuse a coordinator that does not answer, before anything is written."""
-    opened = CoordinatorFolder.open(server)
-    check_health(opened.config.local_address, authority_certificate=opened.authority_certificate)
+    return resume_run(out, server, config) if resume else launching.start_run(out, server, config)
 
 
 def failure_of(end: Event, out: Path, server: Path | None) -> FederationError:

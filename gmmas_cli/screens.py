@@ -1,9 +1,8 @@
 """Tables and lines that several commands show: processes, nodes, enrolled sites."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -11,14 +10,8 @@ from rich.text import Text
 
 from gmmas_runtime.process_state import ProcessState, SupervisorState
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS
 from server.enrolment import Connection, NodeStatus
-
-METRICS: Final = {
-    "Dice": {f"dice_{region}": region.upper() for region in REGIONS},
-    "AUC": {f"auc_{task}": name for task, name in MARKER_NAMES.items()},
-}
-"""Names in ModelScore.metrics and on the screen."""
+from server.wording import format_seconds
 
 _STATE_STYLE = {
     ProcessState.RUNNING: "green",
@@ -82,36 +75,3 @@ def describe_process_event(event: ProcessEvent) -> Text:
             return Text.assemble(clock, (f"{event.name} failed", "bold red"))
         case ProcessEventKind.STOPPED:
             return Text.assemble(clock, f"{event.name} stopped")
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as 45 s, 3 min 05 s or 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def format_clock(seconds: float) -> str:
-    """Return a duration as 0:45 or 2:05:30."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return mean Dice per region and AUC per marker on one line; what was not measured is left out."""
-    parts = []
-    for family, names in METRICS.items():
-        shown = [f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics]
-        parts += [" ".join([family, *shown])] if shown else []
-    return "  ".join(parts)
-
-
-def format_bytes(count: float) -> str:
-    """Return a number of bytes in kB, MB or GB (powers of ten)."""
-    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"

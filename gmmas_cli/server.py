@@ -15,7 +15,6 @@ from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, Supervisor
 from gmmas_schema.coordinator import DEFAULT_PORT
-from gmmas_schema.errors import ConfigError
 from server.deployment import (
     coordinator_processes,
     enrol,
@@ -23,10 +22,9 @@ from server.deployment import (
     list_nodes,
     renew_certificate,
     revoke,
-    stop_run,
 )
 from server.folder import CoordinatorFolder
-from server.submission import read_submission
+from server.launching import stop_submitted_run
 
 app = typer.Typer(help="Set up and run a coordinator, enrol and revoke hospitals.", no_args_is_help=True)
 
@@ -136,16 +134,7 @@ def renew(folder: FolderArgument = DEFAULT_FOLDER, *, host: HostOption = None) -
 @app.command("stop-run")
 def stop_run_command(run_dir: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)]) -> None:
     """Stop a run that goes on in the background; it can be resumed."""
-    submission = read_submission(run_dir)
-    if submission is None:
-        raise ConfigError(
-            "no run was submitted from this folder",
-            where=run_dir,
-            got="no submission.json",
-            expected="the folder of a run that `gmmas run` started",
-            remedy="name the folder given to `gmmas run --out`",
-        )
-    stop_run(submission.coordinator, submission.flower_run)
+    stop_submitted_run(run_dir)
     Console().print("The run has stopped; its finished rounds are safe.")
 
 

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gmmas_cli.cost_report import cost_tables
-from gmmas_cli.live import LiveRun, RoundReader, draw_run
+from gmmas_cli.live import LiveRun, draw_run
 from gmmas_cli.run import failure_of, print_outcome
-from gmmas_cli.run_view import RunView
 from gmmas_cli.screens import nodes_table, processes_table
 from gmmas_runtime.probe import is_healthy
 from gmmas_runtime.process_state import live_state
@@ -25,6 +24,7 @@ from server.events import read_events
 from server.folder import CoordinatorFolder
 from server.following import follow_run
 from server.ledger import read_ledger
+from server.run_view import RoundReader, RunView, first_line
 from server.submission import is_at_work, read_submission
 
 app = typer.Typer()
@@ -103,7 +103,7 @@ def event_line(event: Event) -> Text:
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
     number = "" if event.round is None else str(event.round)
     style = "red" if event.code is not None else ""
-    reason = " ".join(filter(None, [event.code, event.message.partition("\n")[0].removesuffix(f" [{event.code}]")]))
+    reason = " ".join(filter(None, [event.code, first_line(event)]))
     return Text.assemble((clock, "dim"), (f"  {event.kind:<18}{number:>4}  {event.site or '':<12} {reason}".rstrip(), style))
 
 

@@ -8,13 +8,13 @@ from rich.text import Text
 
 from gmmas_cli.accuracy_report import accuracy_table
 from gmmas_cli.demo_report import PROGRAMS
-from gmmas_cli.screens import METRICS, format_metrics, format_seconds
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.standalone import POOLED
 from gmmas_schema.vocabulary import REGIONS, TASKS
 from gmmas_workflows.scores import ModelScore, choose_best
 from gmmas_workflows.tracking import store_uri
 from gmmas_workflows.train_folder import TrainFolder, TrainResult, TrainRound
+from server.wording import METRICS, format_metrics, format_seconds
 
 Curve = list[tuple[int, float]]
 

@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gmmas_cli.live import Redrawn
-from gmmas_cli.run_view import RECENT_ROUNDS
-from gmmas_cli.screens import format_metrics, format_seconds
 from gmmas_schema.messages import SiteDescription
 from gmmas_schema.standalone import TrainConfig
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, choose_best
 from gmmas_workflows.train_folder import TrainRound
 from gmmas_workflows.train_watch import TrainWatch
+from server.run_view import RECENT_ROUNDS
+from server.wording import format_metrics, format_seconds
 
 RECENT_STEPS: Final = 20
 """The speed shown within a round rests on the last steps."""

@@ -4,12 +4,13 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gmmas_schema.base import FrozenModel
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"
 DEFAULT_PORT = 9092
+DEFAULT_DASHBOARD_PORT = 9093
 
 
 def _host(value: str) -> str:
@@ -25,6 +26,30 @@ def _host(value: str) -> str:
 Host = Annotated[str, AfterValidator(_host)]
 
 
+class DashboardConfig(FrozenModel):
+    """The coordinator's dashboard, always on 127.0.0.1.
+
+    Attributes:
+        port: TCP port; plain HTTP, since it never leaves the machine by itself.
+        hosts: further names by which browsers may ask for it, where a reverse proxy or a tunnel leads to it, beside 127.0.0.1 and
+            localhost. A request for another name is refused, so that no foreign web page can reach it under a name of its own.
+        session_hours: a login ends after so long, used or not.
+        idle_minutes: and after so long without a request.
+        mlflow: address of the MLflow server's pages, for links; empty for the command that shows a run's own store.
+    """
+
+    port: int = Field(default=DEFAULT_DASHBOARD_PORT, ge=1024, le=65535)
+    hosts: tuple[Host, ...] = ()
+    session_hours: float = Field(default=12.0, gt=0, le=168)
+    idle_minutes: float = Field(default=60.0, gt=0, le=1440)
+    mlflow: str = Field(default="", pattern=r"^(https?://[^\s<>\"']+)?$")
+
+    @property
+    def address(self) -> str:
+        """Where a browser on this machine finds it."""
+        return f"http://127.0.0.1:{self.port}"
+
+
 class CoordinatorDeployment(FrozenModel):
     """One coordinator.
 
@@ -34,12 +59,20 @@ class CoordinatorDeployment(FrozenModel):
         port: the one TCP port everything is served on, over TLS.
         listen: `loopback` serves this machine only (demo, tests, or behind a reverse proxy). `network` serves every interface: enrolled
             nodes may then connect from outside; administration stays on loopback.
+        dashboard: pages for the people at the coordinator; None: none are served.
     """
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     hosts: tuple[Host, ...] = ()
     port: int = Field(default=DEFAULT_PORT, ge=1024, le=65535)
     listen: Literal["loopback", "network"] = "loopback"
+    dashboard: DashboardConfig | None = None
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "CoordinatorDeployment":
+        if self.dashboard is not None and self.dashboard.port == self.port:
+            raise ValueError(f"dashboard.port {self.dashboard.port} is the port of the coordinator itself")
+        return self
 
     @property
     def local_address(self) -> str:

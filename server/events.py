@@ -99,6 +99,27 @@ def read_events(path: Path, *, kinds: Collection[EventKind] = tuple(EventKind)) 
         return tuple(event for _, event in _events_after(database, 0, kinds))
 
 
+def events_after(path: Path, last: int, *, most: int | None = None) -> tuple[tuple[int, Event], ...]:
+    """Return the events after one, with their numbers, oldest first; a missing file has none.
+
+    Args:
+        path: the file.
+        last: number of an event; 0 for all.
+        most: how many of the newest are wanted; None for all.
+
+    Raises:
+        ConfigError: the file is no record of events.
+    """
+    database = open_for_reading(path)
+    if database is None:
+        return ()
+    with closing(database):
+        if most is not None:
+            (newest,) = database.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+            last = max(last, newest - most)
+        return tuple(_events_after(database, last))
+
+
 def follow_events(
     path: Path, *, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep, from_start: bool = True
 ) -> Iterator[Event]:

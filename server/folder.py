@@ -7,8 +7,10 @@
     superlink.db                    Flower's state: enrolled nodes, runs, messages
     flower/                         home of Flower's processes (FLWR_HOME)
     processes.json, logs/           running processes
+    operators.db                    who may use the dashboard, and what they did (server.operators)
+    runs/, runs.jsonl               runs begun on the dashboard; folders of all runs (server.run_register)
 
-The folder has rights 0700. It can be moved while nothing runs: no absolute path is kept in it.
+The folder has rights 0700. It can be moved while nothing runs: no absolute path of its own is kept in it.
 """
 
 from dataclasses import dataclass
@@ -74,6 +76,16 @@ class CoordinatorFolder:
     def flower_home(self) -> Path:
         """FLWR_HOME of the resident processes."""
         return self.path / "flower"
+
+    @property
+    def operators(self) -> Path:
+        """Operators, their sessions and what they did."""
+        return self.path / "operators.db"
+
+    @property
+    def runs(self) -> Path:
+        """Runs that were begun on the dashboard."""
+        return self.path / "runs"
 
     @property
     def logs(self) -> Path:

@@ -22,6 +22,7 @@ from server.checkpoint import RunFolder
 from server.control import RefusalError, open_control
 from server.events import EVENTS_FILE, read_events
 from server.folder import CoordinatorFolder
+from server.run_register import note_run
 
 FINISHED: Final = "finished"
 MOST_DIFFERENCES_SHOWN: Final = 8
@@ -117,6 +118,7 @@ def submit_run(folder: Path, run_dir: Path) -> str:
         answer = control.StartRun(request)
     submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time(), events_before=events_before)
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
+    note_run(opened, run_dir)
     return submission.flower_run
 
 

@@ -1,10 +1,15 @@
-"""The state of a run as its events tell it: rounds, stage, one row per site, failures. No terminal in here."""
+"""The state of a run as its events tell it: rounds, stage, one row per site, failures. For the terminal and for the dashboard."""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from gmmas_schema.audit import SMALLEST_COUNT
+from gmmas_schema.errors import ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, TASKS, Region, Task
@@ -19,7 +24,13 @@ ReadRound = Callable[[int], RoundRecord | None]
 
 @dataclass
 class SiteRow:
-    """One site: counts of cases, bytes since the start, seconds of its last round, accuracy of the model it was sent last."""
+    """One site: counts of cases, bytes since the start, seconds of its last round, accuracy of the model it was sent last.
+
+    Attributes:
+        failures: requests that were not answered, or not in a way that counts, since the start.
+        software: version of this project at the site, as it tells it.
+        few: whether that accuracy rests on fewer than SMALLEST_COUNT cases.
+    """
 
     name: str
     state: str = "joined"
@@ -32,6 +43,21 @@ class SiteRow:
     bytes_up: int = 0
     dice: dict[Region, float] = field(default_factory=dict)
     auc: dict[Task, float] = field(default_factory=dict)
+    failures: int = 0
+    software: str = ""
+    few: bool = False
+
+
+@dataclass
+class Trouble:
+    """What keeps going wrong: one reason at one site, or of the run itself; `message` and `round` are of the last time."""
+
+    site: str | None
+    code: ReasonCode
+    count: int = 0
+    round: int | None = None
+    time: float = 0.0
+    message: str = ""
 
 
 @dataclass
@@ -65,6 +91,7 @@ class RunView:
         self.succeeded = False
         self.sites: dict[str, SiteRow] = {}
         self.faults: deque[Fault] = deque(maxlen=KEPT_FAULTS)
+        self.troubles: dict[tuple[str | None, ReasonCode], Trouble] = {}
         self.validation: dict[int, dict[str, float]] = {}
         self.result: dict[str, Any] = {}
         self._seconds: deque[float] = deque(maxlen=RECENT_ROUNDS)
@@ -85,6 +112,8 @@ class RunView:
         """Take one event into account."""
         self.started = event.time if self.started is None else self.started
         self.now = event.time
+        if event.code is not None:
+            self._trouble(event, event.code)
         handle = {
             EventKind.RUN_STARTED: self._begin,
             EventKind.RUN_RESUMED: self._begin,
@@ -104,7 +133,9 @@ class RunView:
             EventKind.RUN_FINISHED: self._end,
             EventKind.RUN_FAILED: self._end,
         }
-        handle[event.kind](event)
+        # What says nothing of rounds, sites or faults changes no picture.
+        if event.kind in handle:
+            handle[event.kind](event)
 
     def _begin(self, event: Event) -> None:
         self.ended = self.succeeded = False
@@ -132,6 +163,7 @@ class RunView:
         row.state, row.failed = "joined", False
         row.modalities = tuple(detail.get("modalities", ()))
         row.cases = detail.get("cases")
+        row.software = str(detail.get("software", ""))
         row.labelled = dict(detail.get("labelled", {}))
         row.bytes_down += int(detail.get("bytes_down", 0))
         row.bytes_up += int(detail.get("bytes_up", 0))
@@ -164,7 +196,7 @@ class RunView:
             if detail.get("action") == "evaluate":
                 self.stage = f"evaluating on {detail.get('split') or 'held-out'} cases"
             return
-        row.failed = True
+        row.failed, row.failures = True, row.failures + 1
         row.state = "no answer" if event.kind is EventKind.REPLY_MISSING else "failed"
         self._fail(event, f"{row.name}, round {event.round}: {row.state}")
 
@@ -185,7 +217,7 @@ class RunView:
 
     def _dismiss(self, event: Event) -> None:
         row = self._row(event.site or "?")
-        row.state, row.failed = "refused", True
+        row.state, row.failed, row.failures = "refused", True, row.failures + 1
         self._fail(event, f"{row.name}, round {event.round}")
 
     def _stop(self, event: Event) -> None:
@@ -200,10 +232,20 @@ class RunView:
         else:
             self._fail(event, "the run failed")
 
+    def _trouble(self, event: Event, code: ReasonCode) -> None:
+        trouble = self.troubles.setdefault((event.site, code), Trouble(event.site, code))
+        trouble.count += 1
+        trouble.round, trouble.time = event.round, event.time
+        trouble.message = first_line(event)
+
     def _fail(self, event: Event, what: str) -> None:
-        message = event.message.partition("\n")[0].removesuffix(f" [{event.code}]")
-        reason = " ".join(filter(None, [event.code, message]))
+        reason = " ".join(filter(None, [event.code, first_line(event)]))
         self.faults.append(Fault(event.time, f"{what}: {reason}" if reason else what))
+
+
+def first_line(event: Event) -> str:
+    """Return the first line of an event's message, without the code that stands beside it."""
+    return event.message.partition("\n")[0].removesuffix(f" [{event.code}]")
 
 
 def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
@@ -216,4 +258,19 @@ def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
 
 def _set_accuracy(row: SiteRow, evaluation: Evaluation) -> None:
     row.dice = {region: value for region in REGIONS if region in evaluation.dice and (value := evaluation.dice[region].value) is not None}
+    row.few = evaluation.cases < SMALLEST_COUNT
     row.auc = {task: value for task in TASKS if task in evaluation.auc and (value := evaluation.auc[task].value) is not None}
+
+
+class RoundReader:
+    """Reads round.json of a finished round; one that is missing or damaged is nothing to show."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._rounds = run_dir / "rounds"
+
+    def __call__(self, number: int) -> RoundRecord | None:
+        """Return the record of a round."""
+        try:
+            return RoundRecord.model_validate_json((self._rounds / f"{number:04d}" / "round.json").read_bytes())
+        except (OSError, ValidationError):
+            return None

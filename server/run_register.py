@@ -1,0 +1,62 @@
+"""Which runs a coordinator has worked on: `runs.jsonl` in its folder, a line per run, and every folder below `runs/`.
+
+A run may lie anywhere on the machine; the dashboard shows those that are noted here and opens no other path, whatever is asked for.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from server.checkpoint import CONFIGURATION
+from server.folder import CoordinatorFolder
+
+REGISTER: Final = "runs.jsonl"
+
+
+def note_run(folder: CoordinatorFolder, run_dir: Path) -> None:
+    """Note that the coordinator works on a run; a folder that is noted already stays noted once."""
+    run_dir = run_dir.resolve()
+    if run_dir in _noted(folder):
+        return
+    # One short write at the end of the file is whole, whoever else writes.
+    descriptor = os.open(folder.path / REGISTER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, json.dumps({"run": str(run_dir)}).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def known_runs(folder: CoordinatorFolder) -> dict[str, Path]:
+    """Return the folders of the runs that are still there, by a key that is safe in an address, in the order they were begun."""
+    found = dict.fromkeys(_noted(folder))
+    if folder.runs.is_dir():
+        found |= dict.fromkeys(sorted(folder.runs.iterdir()))
+    present = [path for path in found if (path / CONFIGURATION).is_file()]
+    return {run_key(path): path for path in sorted(present, key=_begun)}
+
+
+def run_key(run_dir: Path) -> str:
+    """Return the key of a run: its folder's name, and the beginning of a digest, as folders of one name may lie in several places."""
+    digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]
+    name = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in run_dir.name)
+    return f"{name}-{digest}"
+
+
+def _noted(folder: CoordinatorFolder) -> list[Path]:
+    try:
+        lines = (folder.path / REGISTER).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(Path(json.loads(line)["run"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short by a crash
+    return found
+
+
+def _begun(run_dir: Path) -> float:
+    return (run_dir / CONFIGURATION).stat().st_mtime
