@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from gmmas_data.cache import SampleCache
@@ -15,7 +15,7 @@ from gmmas_schema.errors import DataError
 from gmmas_schema.messages import SiteDescription
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.site import DataConfig, SiteConfig
-from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, TASKS, Split, Task
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) ->
         DataError: the folder or the table of labels is wrong, or a case is bad and data.skip_bad_cases is off, or none is left.
     """
     data = config.data
-    cases = read_cases(data)
+    cases = tuple(_with_labels_of(case, config.policy.heads) for case in read_cases(data))
     report = check_cohort(cases, on_progress=on_progress, processes=config.node.threads)
     for case_id, error in report.rejected:
         logger.warning("case %s is left out: %s", case_id, error)
@@ -91,6 +91,15 @@ def describe_cohort(cohort: SiteCohort, *, site: str, model: ModelDefinition) ->
         cases=len(cases),
         labelled={task: sum(_has_label(case, task) for case in cases) for task in model.network.tasks},
     )
+
+
+def _with_labels_of(case: Case, heads: tuple[Task, ...]) -> Case:
+    """Return a case with the labels of these tasks alone, as the site's policy has it."""
+    hidden = [task for task in TASKS if task not in heads]
+    if not hidden:
+        return case
+    labels = {"segmentation" if task is Task.SEGMENTATION else str(task): None for task in hidden}
+    return replace(case, **labels, sources={task: source for task, source in case.sources.items() if task in heads})  # type: ignore[arg-type]
 
 
 def _has_label(case: Case, task: Task) -> bool:

@@ -7,6 +7,9 @@
 <state>/loopback/         TLS between SuperNode and executor, and the secret they share
 <state>/logs/             one file per process; patient identifiers and paths may stand there, so they never leave the site
 <state>/trainer-fault.json   why the trainer cannot start, if so
+<state>/audit-log/        the record of requests and answers (client.audit_log)
+<state>/paused            who paused the site, when and why; gone when it takes part
+<state>/overrides.json    leave to pass a check of the policy for a while
 <state>/trainer.lock      held by the running trainer
 <state>/node.json         what the supervisor knows (gmmas_runtime.process_state)
 """
@@ -78,6 +81,16 @@ class NodeFolder:
     def paused(self) -> Path:
         """File that is there while the site is paused."""
         return self.root / "paused"
+
+    @property
+    def audit_log(self) -> Path:
+        """Folder of the record of requests and answers."""
+        return self.root.absolute() / "audit-log"
+
+    @property
+    def overrides(self) -> Path:
+        """Leave to pass checks of the policy."""
+        return self.root.absolute() / "overrides.json"
 
     @property
     def state_file(self) -> Path:

@@ -1,8 +1,9 @@
 """The trainer's gRPC service: checks a request, runs it in the one working thread, and answers with a result or a reason code.
 
-    request -> protocol version -> model definition -> queue of one worker -> LocalTrainer -> result | reason code
+    request -> protocol version -> policy -> model definition -> queue of one worker -> LocalTrainer -> audit log -> result | reason code
 
-What an exception says stays in the local log; a gRPC status carries the value of a ReasonCode and nothing else.
+What an exception says stays in the local log; a gRPC status carries the value of a ReasonCode and nothing else. No answer leaves before
+the line that tells of it is on the disk, and none where that line cannot be written.
 """
 
 # ruff: noqa: N802, ARG002 - gRPC gives the methods their names and arguments
@@ -18,6 +19,7 @@ import grpc
 from pydantic import ValidationError
 
 from client.activity import Activity
+from client.admission import Docket, Gate
 from client.cohort import SiteCohort, describe_cohort, open_cohort, prepare_samples
 from client.folder import NodeFolder
 from client.reports import report_evaluation
@@ -83,6 +85,7 @@ class SiteTrainer(TrainerServicer):
 
     def __init__(self, config: SiteConfig, activity: Activity) -> None:
         self._config, self._activity, self._folder = config, activity, NodeFolder(config.node.state)
+        self._gate = Gate(config)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="task")
         self._trainer: LocalTrainer | None = None
         self._definition_of_run: dict[str, str] = {}
@@ -91,23 +94,25 @@ class SiteTrainer(TrainerServicer):
     def Describe(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
         """Answer with counts; preprocessing for the model's grid begins meanwhile."""
 
-        def answer() -> TaskAnswer:
+        def answer(docket: Docket) -> TaskAnswer:
             request = parse_request(call.document, action=Action.DESCRIBE)
+            docket.read(request)
             self._activity.admit()
             cohort = self._await(self.cohort, context)
+            self._gate.admit(request, cohort, docket)
             self._check_definition(request)
             self._worker.submit(self._prepare_early, request.model)
             return TaskAnswer(document=describe_cohort(cohort, site=self._config.site, model=request.model).model_dump_json())
 
-        return self._answer(answer, context)
+        return self._answer(call, Action.DESCRIBE, answer, context)
 
     def Train(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
         """Run one round of local training."""
-        return self._answer(lambda: self._task(call, Action.TRAIN, self._train, context), context)
+        return self._answer(call, Action.TRAIN, lambda docket: self._task(call, docket, self._train, context), context)
 
     def Evaluate(self, call: TaskCall, context: grpc.ServicerContext) -> TaskAnswer:
         """Evaluate the tensors that came."""
-        return self._answer(lambda: self._task(call, Action.EVALUATE, self._evaluate, context), context)
+        return self._answer(call, Action.EVALUATE, lambda docket: self._task(call, docket, self._evaluate, context), context)
 
     def Cancel(self, call: CancelCall, context: grpc.ServicerContext) -> Progress:
         """End the running task."""
@@ -116,7 +121,8 @@ class SiteTrainer(TrainerServicer):
 
     def Pause(self, call: PauseCall, context: grpc.ServicerContext) -> Progress:
         """Refuse tasks, hold or end the running one; the file keeps the site paused across restarts."""
-        write_atomic(self._folder.paused, b"")
+        if not self._folder.paused.exists():  # else it says who and why
+            write_atomic(self._folder.paused, b"")
         self._activity.pause(abandon=call.abandon)
         return self._activity.snapshot()
 
@@ -141,38 +147,45 @@ class SiteTrainer(TrainerServicer):
         self._activity.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, work: Callable[[], TaskAnswer], context: grpc.ServicerContext) -> TaskAnswer:
-        """Run the work of one call; every failure becomes a reason code."""
+    def _answer(self, call: TaskCall, action: Action, work: Callable[[Docket], TaskAnswer], context: grpc.ServicerContext) -> TaskAnswer:
+        """Run the work of one call; every failure becomes a reason code, and everything a line of the audit log."""
+        docket = Docket(action, call)
+        code, answer = ReasonCode.TRAINER, None
         try:
-            return work()
+            answer = work(docket)
         except GmmasError as error:
             logger.warning("a task ends with %s", error)
             code = error.code
         except Exception as error:
             logger.exception("a task failed")
             code = reason_of(error)
+        try:
+            self._gate.note(docket, answer=answer, code=code)
+        except GmmasError as error:
+            logger.error("an answer is withheld, for nothing may leave unrecorded: %s", error)
+            code, answer = error.code, None
+        if answer is not None:
+            return answer
         self._activity.fail(code)
         return _abort(context, code)
 
     def _task(
-        self,
-        call: TaskCall,
-        action: Action,
-        work: Callable[[TaskRequest, Tensors], TaskAnswer],
-        context: grpc.ServicerContext,
+        self, call: TaskCall, docket: Docket, work: Callable[[TaskRequest, Tensors], TaskAnswer], context: grpc.ServicerContext
     ) -> TaskAnswer:
         """Check a call and run it in the worker."""
-        request = parse_request(call.document, action=action)
+        request = parse_request(call.document, action=docket.action)
+        docket.read(request)
         if request.notice is not None:
             logger.warning("round %d: the coordinator refused this site's answer: %s", request.notice.round, request.notice.reason)
+        self._activity.admit()
+        admitted = self._gate.admit(request, self._await(self.cohort, context), docket)
         tensors = unpack_tensors(call.tensors)
 
         def run() -> TaskAnswer:
             self._check_definition(request)
             with self._activity.task(request):
-                return work(request, tensors)
+                return work(admitted, tensors)
 
-        self._activity.admit()
         return self._await(self._worker.submit(run), context)
 
     def _await(self, future: Future[ResultT], context: grpc.ServicerContext) -> ResultT:

@@ -6,6 +6,7 @@
     |-- TrustError       a key, a certificate, an enrolment
     |-- ModelError       weights or a model definition
     |-- ProtocolError    a message that does not fit the protocol
+    |-- PolicyError      a request that the hospital's policy refuses
     `-- FederationError  a round, a quorum, a deployed process
 
 An error says what failed, where, what was found, what was expected and the remedy. Only `code` ever leaves a hospital.
@@ -39,6 +40,13 @@ class ReasonCode(StrEnum):
     TRAINER = "E_TRAINER"
     TRAINER_UNREACHABLE = "E_TRAINER_UNREACHABLE"
     PAUSED = "E_PAUSED"
+    POLICY_TASK = "E_POLICY_TASK"
+    POLICY_HOURS = "E_POLICY_HOURS"
+    POLICY_ROUNDS = "E_POLICY_ROUNDS"
+    POLICY_COHORT = "E_POLICY_COHORT"
+    POLICY_MODEL = "E_POLICY_MODEL"
+    POLICY_PRIVACY = "E_POLICY_PRIVACY"
+    AUDIT_LOG = "E_AUDIT_LOG"
     CANCELLED = "E_CANCELLED"
     OUT_OF_MEMORY = "E_OUT_OF_MEMORY"
     PROCESS = "E_PROCESS"
@@ -109,6 +117,12 @@ class ProtocolError(GmmasError):
     """A message does not fit the protocol."""
 
     default_code = ReasonCode.PROTOCOL
+
+
+class PolicyError(GmmasError):
+    """The hospital's policy refuses a request."""
+
+    default_code = ReasonCode.POLICY_TASK
 
 
 class FederationError(GmmasError):

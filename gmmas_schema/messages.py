@@ -14,11 +14,12 @@ from gmmas_schema.calibration import CalibrationQuery, CalibrationStatistics
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.policy import Safeguards
 from gmmas_schema.secure import SecureTask
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_schema.wire import WireConfig
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 ARRAYS, TASK, REPORT, DOCUMENT = "arrays", "task", "report", "document"
 """Names of the records in a Flower RecordDict, and of the one key in TASK and REPORT."""
@@ -69,6 +70,7 @@ class TaskRequest(FrozenModel):
         evaluate: split on which the received model is evaluated, or None.
         calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
+        safeguards: what the coordinator says it does with updates; the site holds its policy against it (gmmas_schema.policy).
         wire: how the answer to TRAIN is to be packed (strategies.wire).
         notice: why the site's last reply was refused, if it was.
         secure: with TRAIN where the run aggregates securely: the site keeps its update and advertises keys instead.
@@ -85,6 +87,7 @@ class TaskRequest(FrozenModel):
     evaluate: Split | None = None
     calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
+    safeguards: Safeguards = Safeguards()
     wire: WireConfig = WireConfig()
     notice: Notice | None = None
     secure: SecureTask | None = None

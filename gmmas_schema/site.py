@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from gmmas_schema.base import FrozenModel, HeldModalities
+from gmmas_schema.policy import SitePolicy
 from gmmas_schema.vocabulary import MODALITIES, Layout, Tissue
 
 
@@ -129,3 +130,10 @@ class SiteConfig(FrozenModel):
     data: DataConfig
     coordinator: CoordinatorConfig
     node: NodeConfig
+    policy: SitePolicy = SitePolicy()
+
+    @model_validator(mode="after")
+    def _masks_are_made_here(self) -> "SiteConfig":
+        if self.policy.privacy.secure and self.node.executor == "flower":
+            raise ValueError("policy.privacy.secure does not go with node.executor flower: masks are made by the resident executor only")
+        return self

@@ -1,10 +1,13 @@
 """Who takes part: every connected node is asked what it holds, and is a member from then on until it leaves.
 
-A node is described once per activation. One that misfits (another protocol or model) is left out until it comes back; one that cannot
-answer yet (its trainer still reads data, the hospital paused it) is asked again. Nothing is trained before a site's description fits.
+A node is described once per activation. One that misfits (another protocol or model, a policy that refuses this run) is left out until it
+comes back; one that cannot answer yet (its trainer still reads data, the hospital paused it or has other hours) is asked again. A member
+that says so later is no member until it describes itself again, so that a run waits for it instead of failing round after round. Nothing
+is trained before a site's description fits.
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
@@ -21,7 +24,19 @@ _SETTLE_S: Final = 10.0
 """A round waits this long for nodes that have just been asked."""
 _RETRY_S: Final = 10.0
 """A node that could not answer is asked again after this pause."""
-_MISFIT = frozenset({ReasonCode.PROTOCOL, ReasonCode.PROTOCOL_VERSION, ReasonCode.MODEL_DEFINITION})
+_MISFIT = frozenset(
+    {
+        ReasonCode.PROTOCOL,
+        ReasonCode.PROTOCOL_VERSION,
+        ReasonCode.MODEL_DEFINITION,
+        ReasonCode.POLICY_TASK,
+        ReasonCode.POLICY_COHORT,
+        ReasonCode.POLICY_MODEL,
+        ReasonCode.POLICY_PRIVACY,
+    }
+)
+_NOT_NOW = MappingProxyType({ReasonCode.PAUSED: _RETRY_S, ReasonCode.POLICY_HOURS: 60.0, ReasonCode.POLICY_ROUNDS: 60.0})
+"""Reasons that go over, and the pause before such a node is asked again."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +125,18 @@ class Roster:
                 del self._asked[node]
                 self._refuse(node, ReasonCode.DEADLINE, "no answer to the first question")
 
+    def hear(self, site: str, code: ReasonCode) -> None:
+        """Take note of a reason code with which a member answered; one that does not take part now is no member until it does again."""
+        node = next((node for node, member in self._members.items() if member.site == site), None)
+        if node is not None and code in _NOT_NOW:
+            del self._members[node]
+            self._refuse(node, code, "the site does not take part now", site=site)
+
     def _may_ask(self, node: Node, now: float) -> bool:
         if node in self._members or node in self._asked:
             return False
         refusal = self._refused.get(node)
-        return refusal is None or (refusal.code not in _MISFIT and now - refusal.at >= _RETRY_S)
+        return refusal is None or (refusal.code not in _MISFIT and now - refusal.at >= _NOT_NOW.get(refusal.code, _RETRY_S))
 
     def _decide(self, node: Node, reply: Reply) -> None:
         """Admit a node or refuse it, by its answer."""
@@ -151,13 +173,13 @@ class Roster:
                 remedy="give each site its own name in site.yaml",
             )
 
-    def _refuse(self, node: Node, code: ReasonCode, message: str) -> None:
+    def _refuse(self, node: Node, code: ReasonCode, message: str, *, site: str | None = None) -> None:
         """Leave a node out; the same reason is told once."""
         known = self._refused.get(node)
         self._refused[node] = _Refusal(code, self._courier.timing.clock())
         if known is None or known.code is not code:
             detail = {"node": str(node.identifier)}
-            self._events.emit(EventKind.SITE_REFUSED, site=node.name or None, code=code, message=message, detail=detail)
+            self._events.emit(EventKind.SITE_REFUSED, site=site or node.name or None, code=code, message=message, detail=detail)
 
     def _too_few(self, count: int, timeout_s: float) -> FederationError:
         refused = ", ".join(refusal.code for refusal in self._refused.values())

@@ -11,6 +11,7 @@ from gmmas_schema.calibration import CalibrationQuery
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
+from gmmas_schema.policy import Safeguards
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, score_model
 from server.checkpoint import RunFolder
@@ -148,7 +149,11 @@ class Questions:
             notices=self._judge.notices,
         )
         with self._watch.stage("ask"):
-            return enquiry.ask(members, count=count)
+            records = enquiry.ask(members, count=count)
+        for record in records:
+            if record.outcome is Outcome.FAILED and record.code is not None:
+                self._roster.hear(record.site, record.code)
+        return records
 
     def _request(
         self, action: Action, number: int, *, split: Split | None = None, ready: Mapping[Target, float] = MappingProxyType({})
@@ -163,6 +168,7 @@ class Questions:
             plan=self._config.training if action is Action.TRAIN else None,
             evaluate=split,
             ready=dict(ready),
+            safeguards=Safeguards(privacy=self._config.privacy, secure=self._config.secure, clip=self._config.robustness.clip),
             wire=self._config.wire,
         )
 

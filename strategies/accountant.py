@@ -12,6 +12,7 @@ import math
 from typing import Final
 
 import numpy as np
+from scipy.special import log_ndtr, ndtr
 
 from gmmas_schema.errors import ConfigError
 
@@ -39,6 +40,13 @@ def epsilon_of(releases: int, *, noise_multiplier: float, delta: float) -> float
     # A delta that underflows is the logarithm of 0 there, which is what is meant.
     with np.errstate(divide="ignore"):
         return float(get_epsilon_gaussian(noise_multiplier / math.sqrt(releases), delta))
+
+
+def keeps_within(releases: int, *, noise_multiplier: float, epsilon: float, delta: float) -> bool:
+    """Tell whether so many noisy sums cost no more than a budget, by the equation above; needs no accountant, so that hospitals can ask."""
+    width = noise_multiplier / math.sqrt(releases)
+    least = ndtr(-epsilon * width + 0.5 / width) - math.exp(min(epsilon + log_ndtr(-epsilon * width - 0.5 / width), 0.0))
+    return bool(least <= delta)
 
 
 def affordable_releases(*, noise_multiplier: float, delta: float, epsilon: float) -> int:

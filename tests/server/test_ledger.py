@@ -35,7 +35,7 @@ class FailsOnce:
     def __call__(self, message, context):
         if message.metadata.group_id == "2" and not self.failed:
             self.failed = True
-            return Message(Error(2, "E_PAUSED"), reply_to=message)
+            return Message(Error(2, "E_TRAINER"), reply_to=message)
         return self.site(message, context)
 
 
@@ -61,7 +61,7 @@ def test_the_ledger_agrees_with_the_records_of_the_rounds(folder):
 def test_an_attempt_that_did_not_count_was_paid_for(folder):
     second = [entry for entry in read_ledger(folder.events_path) if entry.round == 2 and entry.action == "train"]
     assert [(entry.site, entry.outcome, entry.code) for entry in second] == [
-        ("north", "accepted", None), ("south", "failed", "E_PAUSED"), ("north", "accepted", None), ("south", "accepted", None),
+        ("north", "accepted", None), ("south", "failed", "E_TRAINER"), ("north", "accepted", None), ("south", "accepted", None),
     ]  # fmt: skip
     cost = add_up(second)
     assert (cost.asked, cost.answered, cost.cpu_seconds) == (4, 3, 10.5)
@@ -106,7 +106,7 @@ def test_the_documented_queries_give_what_they_say(folder):
         trained = [e for e in read_ledger(folder.events_path) if e.site == "north"]
         assert table.loc["north", "mb_up"] == pytest.approx(sum(e.bytes_up for e in trained) / 1e6, abs=0.06)
         reasons = pandas.read_sql(refused, database)
-        assert reasons[["round", "site", "kind", "code"]].to_numpy().tolist() == [[2, "south", "reply_refused", "E_PAUSED"]]
+        assert reasons[["round", "site", "kind", "code"]].to_numpy().tolist() == [[2, "south", "reply_refused", "E_TRAINER"]]
         rounds = pandas.read_sql(slowest, database)
         assert rounds["round"].tolist() == [1, 2]
         assert set(rounds["train_s"]) == {2.0}

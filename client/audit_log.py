@@ -1,0 +1,326 @@
+"""The hospital's record of what was asked of its node and what it answered: a chain of signed lines that only grows.
+
+    <state>/audit-log/audit.jsonl             the newest lines
+    <state>/audit-log/audit-000004711.jsonl   older ones, by the number of their first line
+    <state>/audit-log/head.json               number and hash of the last line, signed (gmmas_runtime.signed_record)
+
+    line n = canonical JSON of {entry, n, previous = SHA-256(line n - 1), signature = ECDSA P-384 of all this with the node's key}
+
+A changed line breaks its signature, a removed or moved one the numbers and hashes, a cut end the head (client.audit_verification). Whoever
+has the node's key can write another history, and who restores an old copy of the whole folder cuts its end unseen: note the head now and
+then (`gmmas site audit`). A line reaches the disk before the answer that it tells of leaves.
+
+A power cut may leave half a line behind the one that the head names. The next writer puts a signed line behind it that names its hash
+(kind RECOVERED), so nothing is ever taken away, and a torn line is told from one that was cut: the answer of a torn line never left.
+
+No line holds anything of a patient: a failed task leaves its reason code, texts are those of a policy or of the hospital's operators.
+"""
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import Field, ValidationError
+
+from gmmas_runtime.files import make_private_folder, sync_folder, write_atomic
+from gmmas_runtime.signed_record import read_signed_record, sign_record
+from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ReasonCode, TrustError
+
+NEWEST: Final = "audit.jsonl"
+HEAD: Final = "head.json"
+SEGMENT_BYTES: Final = 4 * 2**20
+"""A file that is as long gets a successor."""
+LONGEST_LINE_BYTES: Final = 16 * 2**10
+NO_LINE: Final = "0" * 64
+"""What stands for the hash of the line before the first."""
+
+
+class AuditKind(StrEnum):
+    """What a line is about."""
+
+    STARTED = "started"
+    DESCRIBE = "query"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    SECURE = "secure"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    OVERRIDE = "override"
+    RECOVERED = "recovered"
+    RENEWED = "renewed"
+
+
+class AuditOutcome(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class AuditEntry(FrozenModel):
+    """What a line says.
+
+    Attributes:
+        run: of the request, as the coordinator names it.
+        round: of the request.
+        phase: of a secure round, 1 to 4.
+        request: SHA-256 over the request's document and tensors.
+        verdict: `allowed`, `overridden`, or the reason code for which the policy refused.
+        withheld: parts of the answer that the policy left out.
+        outcome: of a request.
+        code: reason code that left, where no answer did.
+        answer: SHA-256 over the answer's document and tensors.
+        bytes_out: of the answer as it left the trainer, before packing.
+        reason: a policy's or an operator's words; they stay here.
+        by: the operator.
+        detail: software and policy of a start, the hash of a torn line, the head of an older log.
+    """
+
+    kind: AuditKind
+    run: str = Field(default="", max_length=128)
+    round: int | None = None
+    phase: int | None = None
+    request: str = ""
+    verdict: str = ""
+    withheld: tuple[str, ...] = ()
+    outcome: AuditOutcome | None = None
+    code: ReasonCode | None = None
+    answer: str = ""
+    bytes_out: int = Field(default=0, ge=0)
+    reason: str = Field(default="", max_length=400)
+    by: str = Field(default="", max_length=64)
+    detail: dict[str, str] = Field(default_factory=dict)
+
+
+class AuditLine(AuditEntry):
+    """An entry in its place in the chain."""
+
+    n: int = Field(ge=1)
+    time: datetime
+    previous: str
+    signature: str
+
+    def signed_part(self) -> bytes:
+        """Return what the signature is of."""
+        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+    def encode(self) -> bytes:
+        """Return the line, without its end."""
+        return _canonical(self.model_dump(mode="json"))
+
+
+class Tail(FrozenModel):
+    """Where the chain ends: number and hash of its last line."""
+
+    n: int = 0
+    sha256: str = NO_LINE
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of the chain, what a power cut has left behind it, and whether the file lacks its last line's end."""
+
+    tail: Tail
+    torn: bytes
+    is_open: bool
+
+
+class AuditLog:
+    """A node's log. Several processes may write to it; a lock keeps them apart.
+
+    Args:
+        folder: made with rights 0700.
+        key: the node's private key.
+        segment_bytes: length from which a file gets a successor.
+    """
+
+    def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._folder, self._key, self._segment_bytes = make_private_folder(folder), key, segment_bytes
+
+    def append(self, entry: AuditEntry) -> AuditLine:
+        """Write a line; it is on the disk when this returns.
+
+        Raises:
+            TrustError: code AUDIT_LOG, the end of the log is not as this node left it, or the disk does not take the line.
+        """
+        try:
+            with self._held():
+                return self._write(entry, self._mended())
+        except OSError as error:
+            raise _fault(
+                "the audit log cannot be written",
+                self._folder,
+                f"{type(error).__name__}: {error.strerror or error}",
+                "a disk with room that this user may write to",
+            ) from error
+
+    def tail(self) -> Tail:
+        """Return where the chain ends.
+
+        Raises:
+            TrustError: code AUDIT_LOG, the end is not as this node left it.
+        """
+        with self._held():
+            return self._end().tail
+
+    def count_answered(self, kind: AuditKind, *, since: datetime) -> int:
+        """Return how many requests of a kind were answered since a moment."""
+        found = 0
+        for path in reversed(segments(self._folder)):
+            lines = [line for line in map(parse_line, path.read_bytes().split(b"\n")) if line is not None]
+            found += sum(line.kind is kind and line.outcome is AuditOutcome.ANSWERED and line.time >= since for line in lines)
+            if lines and lines[0].time < since:
+                break
+        return found
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, entry: AuditEntry, tail: Tail) -> AuditLine:
+        unsigned = AuditLine(**dict(entry), n=tail.n + 1, time=datetime.now(UTC).replace(microsecond=0), previous=tail.sha256, signature="")
+        signature = base64.b64encode(self._key.sign(unsigned.signed_part(), ec.ECDSA(hashes.SHA384()))).decode()
+        line = unsigned.model_copy(update={"signature": signature})
+        self._turn_over(line.n)
+        append_durably(self._folder / NEWEST, line.encode() + b"\n")
+        self._write_head(Tail(n=line.n, sha256=digest_of(line.encode())))
+        return line
+
+    def _turn_over(self, n: int) -> None:
+        """Give a long file its successor, whose first line goes on with the chain."""
+        newest = self._folder / NEWEST
+        if newest.exists() and newest.stat().st_size >= self._segment_bytes:
+            first = parse_line(newest.read_bytes().partition(b"\n")[0])
+            newest.rename(self._folder / f"audit-{first.n if first is not None else n:09d}.jsonl")
+            sync_folder(self._folder)
+
+    def _write_head(self, tail: Tail) -> None:
+        write_atomic(self._folder / HEAD, sign_record(tail.model_dump(mode="json"), self._key))
+
+    def _mended(self) -> Tail:
+        """Return where the chain ends; what a power cut has left behind it is told in a line of its own."""
+        end = self._end()
+        if end.is_open:
+            append_durably(segments(self._folder)[-1], b"\n")
+        if not end.torn:
+            return end.tail
+        line = self._write(AuditEntry(kind=AuditKind.RECOVERED, detail={"torn": digest_of(end.torn)}), end.tail)
+        return Tail(n=line.n, sha256=digest_of(line.encode()))
+
+    def _end(self) -> "_End":
+        """Return the end of the chain, held against the head: what is not there any more is no power cut's work."""
+        end, head = self._last_line(), self._head()
+        if head.n > end.tail.n or (head.n == end.tail.n and head.sha256 != end.tail.sha256):
+            raise _damaged(self._folder, f"its last whole line is {end.tail.n}, its signed head says {head.n}")
+        return end
+
+    def _last_line(self) -> "_End":
+        paths = segments(self._folder)
+        behind = b""
+        for path in reversed(paths):
+            text = read_end(path)
+            raws = text.split(b"\n")
+            for place in reversed(range(len(raws))):
+                line = parse_line(raws[place])
+                if line is not None and is_signed(line, self._key.public_key()):
+                    torn = b"\n".join(raws[place + 1 :]).removesuffix(b"\n")
+                    is_open = not read_end(paths[-1]).endswith(b"\n")
+                    return _End(Tail(n=line.n, sha256=digest_of(raws[place])), torn or behind, is_open)
+            behind = text.removesuffix(b"\n")
+        return _End(Tail(), behind, bool(behind) and not read_end(paths[-1]).endswith(b"\n"))
+
+    def _head(self) -> Tail:
+        if not (self._folder / HEAD).exists():
+            return Tail()
+        return Tail.model_validate(read_signed_record(self._folder / HEAD, self._key.public_key()))
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return the files of a log, oldest first."""
+    newest = folder / NEWEST
+    return [*sorted(folder.glob("audit-*.jsonl")), *([newest] if newest.exists() else [])]
+
+
+def parse_line(raw: bytes) -> AuditLine | None:
+    """Return a line, None for bytes that are none as this software writes them."""
+    try:
+        line = AuditLine.model_validate_json(raw)
+    except (ValidationError, ValueError):
+        return None
+    return line if line.encode() == raw else None
+
+
+def is_signed(line: AuditLine, key: ec.EllipticCurvePublicKey) -> bool:
+    """Tell whether a line was signed with the private half of a key."""
+    try:
+        signature = base64.b64decode(line.signature, validate=True)
+        key.verify(signature, line.signed_part(), ec.ECDSA(hashes.SHA384()))
+    except Exception:  # whatever a damaged signature does to the decoders, it is none
+        return False
+    return base64.b64encode(signature).decode() == line.signature
+
+
+def digest_of(raw: bytes) -> str:
+    """Return the SHA-256 hex digest of a line."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def read_end(path: Path) -> bytes:
+    """Return the end of a file, long enough for its last whole line and a torn one."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - 3 * LONGEST_LINE_BYTES))
+        return handle.read()
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Add bytes to the end of a file of rights 0600; they are on the disk when this returns."""
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync_folder(path.parent)
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    """Return values as one line of JSON, without those that say nothing."""
+    told = {key: value for key, value in values.items() if value not in ("", None, [], {}) and (key, value) != ("bytes_out", 0)}
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _damaged(folder: Path, got: str) -> TrustError:
+    return _fault("the end of the audit log is not as this node left it", folder, got, "an unbroken chain of lines")
+
+
+def _fault(what: str, where: Path, got: str, expected: str) -> TrustError:
+    return TrustError(
+        what,
+        where=where,
+        got=got,
+        expected=expected,
+        remedy="`gmmas site audit verify` names the first bad line; `gmmas site audit renew` puts this log aside and begins another",
+        code=ReasonCode.AUDIT_LOG,
+    )

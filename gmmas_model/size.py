@@ -1,0 +1,21 @@
+"""How large a network is, told from its configuration without taking the memory for it."""
+
+import torch
+
+from gmmas_model.network import GmmasNetwork
+from gmmas_schema.model import NetworkConfig
+
+_MOST_BLOCKS = 512
+_KERNEL = 27
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Return the numbers of a network with every encoder; for one too deep to be set up, a bound from below.
+
+    Raises:
+        ModelError: the sizes do not fit together.
+    """
+    if sum(config.blocks) > _MOST_BLOCKS:  # only to be set up, such a one takes minutes
+        return sum(count * _KERNEL * width**2 for count, width in zip(config.blocks, config.channels, strict=False))
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GmmasNetwork(config).parameters())
