@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from gmmas_cli.predict import THREADS, StoreOption, ThreadsOption
+from gmmas_cli.predict import THREADS, AuthorityOption, StoreOption, ThreadsOption, tell_origin
 from gmmas_cli.progress import progress_bar
 from gmmas_runtime.results import check_result_folder, result_folder
 
 if TYPE_CHECKING:
-    from gmmas_model.weights import Weights
+    from gmmas_workflows.model_source import OpenedModel
 
 
 class Format(StrEnum):
@@ -48,6 +48,7 @@ def export(
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export of the same format.")] = False,
     tracking_uri: StoreOption = "",
+    authority: AuthorityOption = None,
     threads: ThreadsOption = THREADS,
 ) -> None:
     """Write a model for other programs. Research use only."""
@@ -61,46 +62,47 @@ def export(
     with console.status("loading the model"):
         import torch
 
-        from gmmas_workflows.model_source import read_model
+        from gmmas_workflows.model_source import open_model
 
         torch.set_num_threads(threads)
-        weights = read_model(model, tracking_uri=tracking_uri)
+        opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
+    tell_origin(console, opened.origin)
     with result_folder(out) as folder:
-        told = _WRITERS[form](folder, weights, out.absolute().name, console)
+        told = _WRITERS[form](folder, opened, out.absolute().name, console)
     console.print(told, highlight=False, soft_wrap=True)
-    if weights.calibration is None:
+    if opened.weights.calibration is None:
         console.print("the model is not calibrated: its probabilities are the network's own", style="yellow")
     console.print("Research use only. Not a medical device.", style="yellow")
     console.print(f"written to {out}", soft_wrap=True)
 
 
-def _write_bundle(folder: Path, weights: "Weights", name: str, console: Console) -> str:
+def _write_bundle(folder: Path, model: "OpenedModel", name: str, console: Console) -> str:
     with console.status("writing the bundle; MONAI verifies its metadata"):
         from gmmas_workflows.export.bundle import write_bundle
 
-        write_bundle(folder, weights, name=name)
+        write_bundle(folder, model.weights, name=name, documents=model.documents)
     return f"MONAI bundle {name}, metadata verified by MONAI; docs/README.md in it says how to run it"
 
 
-def _write_onnx(folder: Path, weights: "Weights", _: str, console: Console) -> str:
+def _write_onnx(folder: Path, model: "OpenedModel", _: str, console: Console) -> str:
     from gmmas_workflows.export.onnx_graph import write_onnx
 
     with progress_bar(console, "translating, comparing with PyTorch") as update:
-        check = write_onnx(folder, weights, on_progress=update).check
+        check = write_onnx(folder, model.weights, on_progress=update).check
     return (
         f"ONNX Runtime answers as PyTorch does: {check.subsets} subsets of sequences, logits within {check.largest:.1g}"
         f" (accepted: {check.tolerance:g})"
     )
 
 
-def _write_weights(folder: Path, weights: "Weights", _: str, console: Console) -> str:
+def _write_weights(folder: Path, model: "OpenedModel", _: str, console: Console) -> str:
     from gmmas_workflows.export.weights import write_weights
 
     with console.status("writing the weights"):
-        write_weights(folder, weights)
-    return f"weights {weights.sha256[:12]}"
+        write_weights(folder, model.weights, documents=model.documents)
+    return f"weights {model.weights.sha256[:12]}"
 
 
-_WRITERS: Final[MappingProxyType[Format, Callable[[Path, "Weights", str, Console], str]]] = MappingProxyType(
+_WRITERS: Final[MappingProxyType[Format, Callable[[Path, "OpenedModel", str, Console], str]]] = MappingProxyType(
     {Format.BUNDLE: _write_bundle, Format.ONNX: _write_onnx, Format.WEIGHTS: _write_weights}
 )

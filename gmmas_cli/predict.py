@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gmmas_cli.progress import progress_bar
+from gmmas_runtime.manifest import Origin, Standing
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import MONTE_CARLO_PASSES, OVERLAP, Flip, InferencePlan
 from gmmas_schema.vocabulary import MARKER_NAMES, MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
@@ -18,6 +19,12 @@ ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of weights, or models:/<name>@best, models:/<name>/<version>.", show_default=False)
 ]
 StoreOption = Annotated[str, typer.Option(help="MLflow store of a models:/ address, for instance sqlite:///<run>/mlflow.db.")]
+AuthorityOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="authority.pem of a coordinator: take no model but one signed under it.", envvar="GMMAS_AUTHORITY", show_default=False
+    ),
+]
 THREADS: Final = os.cpu_count() or 1
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads.", min=1)]
 
@@ -38,6 +45,7 @@ def predict(
     ] = OVERLAP,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier prediction.")] = False,
     tracking_uri: StoreOption = "",
+    authority: AuthorityOption = None,
     threads: ThreadsOption = THREADS,
 ) -> None:
     """Segment one case and tell its molecular markers. Research use only."""
@@ -50,11 +58,13 @@ def predict(
         import torch
 
         from gmmas_workflows.inference import predict_case
-        from gmmas_workflows.model_source import read_model
+        from gmmas_workflows.model_source import open_model
         from gmmas_workflows.prediction_files import write_prediction
 
         torch.set_num_threads(threads)
-        weights = read_model(model, tracking_uri=tracking_uri)
+        opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
+    weights = opened.weights
+    tell_origin(console, opened.origin)
     plan = InferencePlan(flip=flip, overlap=overlap, passes=MONTE_CARLO_PASSES if uncertainty else 0)
     with progress_bar(console, "windows") as update:
         prediction = predict_case(case_folder, weights, modalities=wanted, plan=plan, on_progress=update)
@@ -65,6 +75,15 @@ def predict(
         console.print(f"{MARKER_NAMES[task]} is left open: {reason}", highlight=False)
     console.print(prediction.findings.notice, style="yellow")
     console.print(f"written to {out}", soft_wrap=True)
+
+
+def tell_origin(console: Console, origin: Origin) -> None:
+    """Say who vouches for a model, and that nobody does where nobody does."""
+    if origin.is_signed:
+        told = f"the model is {origin.standing}" + (f" ({origin.signer})" if origin.signer else "")
+        console.print(told + ("" if origin.standing is Standing.VOUCHED else "; --authority authority.pem checks by whom"), soft_wrap=True)
+    else:
+        console.print(f"nobody vouches for this model: {origin.standing}", style="yellow")
 
 
 def parse_modalities(text: str) -> tuple[Modality, ...]:

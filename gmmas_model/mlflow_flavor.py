@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from gmmas_model.calibration import calibrate_prediction
 from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import RECORD_FILE, TENSORS_FILE, load_weights, make_network
-from gmmas_schema.calibration import CALIBRATION_FILE, Temperatures
+from gmmas_model.weights import load_weights, make_network
+from gmmas_schema.calibration import Temperatures
+from gmmas_schema.manifest import MANIFEST_FILE, MODEL_FILES
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES
 
@@ -63,9 +64,9 @@ def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None =
         # Only the files of the model: what else lies in a checkpoint's folder is nobody's business here.
         data = Path(scratch) / "weights"
         data.mkdir()
-        calibration = () if weights.calibration is None else (CALIBRATION_FILE,)
-        for name in (TENSORS_FILE, RECORD_FILE, *calibration):
-            shutil.copyfile(weights_folder / name, data / name)
+        for name in (*MODEL_FILES, MANIFEST_FILE):
+            if (weights_folder / name).exists():
+                shutil.copyfile(weights_folder / name, data / name)
         mlflow.pyfunc.save_model(
             path=str(path), loader_module=__name__, data_path=str(data), mlflow_model=model, pip_requirements=_requirements()
         )

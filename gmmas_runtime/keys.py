@@ -22,6 +22,7 @@ from gmmas_schema.errors import TrustError
 
 AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "authority.pem", "authority.key"
 SERVER_CERTIFICATE, SERVER_KEY = "server.pem", "server.key"
+SIGNING_CERTIFICATE, SIGNING_KEY = "signing.pem", "signing.key"
 AUTHORITY_DAYS, SERVER_DAYS = 3653, 825
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 
@@ -103,6 +104,32 @@ def issue_server_certificate(authority_folder: Path, folder: Path, *, hosts: Seq
     )
     _write_pair(issued.certificate_path, certificate, issued.key_path, key)
     return issued
+
+
+def issue_signing_certificate(authority_folder: Path, folder: Path, *, name: str) -> None:
+    """Issue the certificate by which a coordinator signs models: signing.pem and signing.key, valid as long as the authority.
+
+    Raises:
+        TrustError: the authority is missing, damaged, expired or readable by others, or a certificate exists.
+    """
+    make_private_folder(folder)
+    certificate_path, key_path = folder / SIGNING_CERTIFICATE, folder / SIGNING_KEY
+    _refuse_existing(certificate_path, key_path)
+    authority = load_certificate(authority_folder / AUTHORITY_CERTIFICATE)
+    authority_key = load_private_key(authority_folder / AUTHORITY_KEY)
+    _check_pair(authority, authority_key, authority_folder / AUTHORITY_KEY)
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    certificate = (
+        _builder(subject=subject, issuer=authority.subject, key=key.public_key(), days=(authority.not_valid_after_utc - _now()).days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA384())
+    )
+    _write_pair(certificate_path, certificate, key_path, key)
 
 
 def make_node_key(path: Path) -> Path:

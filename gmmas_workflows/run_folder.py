@@ -6,7 +6,7 @@
         state.safetensors              what the next round must remember beside the model, if anything (of the last rounds)
         round.json                     what happened (gmmas_workflows.records.FinishedRound)
         SHA256SUMS                     `sha256sum -c SHA256SUMS` checks the folder
-    models/best/, models/last/         the run's outcome
+    models/best/, models/last/         the run's outcome, with a manifest of its files (gmmas_runtime.manifest)
     result.json                        the run's end (gmmas_workflows.records.FinishedRun)
 
 A folder is written under a temporary name, flushed to the disk and renamed, so after a crash a round is there as a whole or not at all.
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
 from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
+from gmmas_runtime.manifest import Signer, write_manifest
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Calibration
 from gmmas_schema.errors import ConfigError, FederationError, ModelError
@@ -212,8 +213,24 @@ class RunStore(Generic[RoundT, ResultT]):
             for name in done_with:
                 (folder / name).unlink(missing_ok=True)
 
-    def publish_model(self, kind: Literal["best", "last"], *, round: int, calibration: Calibration | None = None) -> Path:  # noqa: A002
-        """Copy the model of a round, with its calibration, to models/<kind> as a whole and return that folder."""
+    def publish_model(
+        self,
+        kind: Literal["best", "last"],
+        *,
+        round: int,  # noqa: A002
+        calibration: Calibration | None = None,
+        documents: Mapping[str, bytes] = MappingProxyType({}),
+        signer: Signer | None = None,
+    ) -> Path:
+        """Copy the model of a round to models/<kind> as a whole and return that folder.
+
+        Args:
+            kind: which model of the run it is.
+            round: that made it.
+            calibration: of it.
+            documents: further files by name, for instance the model card.
+            signer: signs the manifest; None leaves it unsigned.
+        """
         self.load_round(round)
         target = self.model_path(kind)
         clear_unfinished(target.parent)
@@ -224,6 +241,9 @@ class RunStore(Generic[RoundT, ResultT]):
                 shutil.copyfile(self.round_path(round) / name, folder / name)
             if calibration is not None:
                 save_calibration(folder, calibration)
+            for name, content in documents.items():
+                write_atomic(folder / name, content)
+            write_manifest(folder, model_digest=self._definition.digest(), run=self.run, round=round, signer=signer)
         return target
 
 

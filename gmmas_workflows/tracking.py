@@ -17,6 +17,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -73,7 +74,8 @@ class RunTracker(Generic[RoundT]):
         self.uri = store_uri(config, folder)
         self._config, self._folder = config, folder
         self._round_type, self._round_metrics = round_type, round_metrics
-        self._configuration, self._tags = configuration, {"gmmas.training": kind}
+        self._configuration = configuration
+        self._tags: dict[str, str] = {"gmmas.training": kind}
         self._client: MlflowClient | None = None
         self._run = ""
         self._logged: set[int] = set()
@@ -172,7 +174,7 @@ class RunTracker(Generic[RoundT]):
 
         client = self._connected()
         name = str(resolved.get("run", self._folder.resolve().name))
-        run = client.create_run(self._experiment(), run_name=name, tags=self._tags).info.run_id
+        run = client.create_run(self._experiment(), run_name=name, tags=self._tags | origin_tags(self._folder)).info.run_id
         parameters = [Param(key, text[:LONGEST_PARAMETER]) for key, text in flatten(resolved)]
         for first in range(0, len(parameters), PARAMETERS_PER_REQUEST):
             client.log_batch(run, params=parameters[first : first + PARAMETERS_PER_REQUEST])
@@ -258,9 +260,14 @@ class RunTracker(Generic[RoundT]):
                 self._write_calibration(weights.calibration, made_in)
             tags = {"round": made_in, "model_digest": weights.definition.digest(), **identity, **metrics}
             texts = {key: str(value) for key, value in tags.items()}
-            same = client.create_model_version(name, f"runs:/{self._run}/{place}", run_id=self._run, tags=texts)
+            description = self._describe(weights_folder) or None
+            same = client.create_model_version(name, f"runs:/{self._run}/{place}", run_id=self._run, tags=texts, description=description)
         client.set_registered_model_alias(name, kind, str(same.version))
         return f"models:/{name}/{same.version}"
+
+    def _describe(self, weights_folder: Path) -> str:  # noqa: ARG002 - for those that have cards
+        """Return the description of a model's version, Markdown of at most 5000 characters; none by default."""
+        return ""
 
     def _write_calibration(self, calibration: Calibration, made_in: int) -> None:
         """Record the calibration of the model that a round made: its figures at that step, the record and the reliability diagram."""
@@ -273,6 +280,15 @@ class RunTracker(Generic[RoundT]):
             (Path(made) / CALIBRATION_FILE).write_text(calibration.model_dump_json(indent=2), encoding="utf-8")
             reliability_diagram(calibration, Path(made) / "reliability.png")
             self._connected().log_artifacts(self._run, made, f"calibration/round-{made_in:04d}")
+
+
+def origin_tags(folder: Path) -> dict[str, str]:
+    """Return the tags by which runs are told apart: software, its commit where it is a checkout, and the run's folder."""
+    from mlflow.utils.git_utils import get_git_commit
+
+    tags = {"gmmas.software": version("gmmas-fed"), "gmmas.folder": str(folder.resolve())}
+    commit = get_git_commit(str(Path(__file__).parent))
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
 def store_uri(config: TrackingConfig, folder: Path) -> str:

@@ -1,7 +1,7 @@
 """The end of a run: the best model is chosen and calibrated, tested, published and registered, and the last one beside it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from gmmas_workflows.scores import ModelScore, choose_best
 from server.calibration import add_test, calibrate_model, calibration_detail, query_for_test, without_sums
 from server.checkpoint import RunFolder
 from server.events import EventLog
+from server.model_card import ModelEvidence
+from server.publishing import card_documents, signer_for_run
 from server.questions import Questions
 from server.records import RunResult, SiteRecord, Tracker
 
@@ -59,9 +61,7 @@ class Conclusion:
         of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
         # The record of a round has the validation of the model before.
         validation = last if best_round == rounds else self._folder.read_record(best_round + 1).validation
-        self._register("best", best_round, validation, calibration)
-        self._register("last", rounds, last, of_last)
-        return RunResult(
+        result = RunResult(
             run=self._folder.run,
             rounds=rounds,
             best_round=best_round,
@@ -74,6 +74,10 @@ class Conclusion:
             ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
             privacy=privacy,
         )
+        self._register(ModelEvidence("best", replace(best, calibration=calibration), best_round, validation, test, privacy))
+        final = replace(self._folder.load_round(rounds), calibration=of_last)
+        self._register(ModelEvidence("last", final, rounds, last, test if best_round == rounds else None, privacy))
+        return result
 
     def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
         """Return a model's calibration, or None where the run plans none, and what the asking cost."""
@@ -86,8 +90,16 @@ class Conclusion:
 
         return calibrate_model(ask, weights_sha256=weights.sha256, plan=plan)
 
-    def _register(self, kind: Literal["best", "last"], number: int, score: ModelScore | None, calibration: Calibration | None) -> None:
-        weights_folder = self._folder.publish_model(kind, round=number, calibration=calibration)
-        version = self._tracker.register(kind, weights_folder, round=number, metrics=score.metrics if score else {})
-        detail = {"kind": kind, "version": version, "calibration": calibration_detail(calibration)}
-        self._events.emit(EventKind.MODEL_REGISTERED, round=number, detail=detail)
+    def _register(self, model: ModelEvidence) -> None:
+        """Publish a model with its card, register it and tell of it."""
+        weights_folder = self._folder.publish_model(
+            model.kind,
+            round=model.round,
+            calibration=model.weights.calibration,
+            documents=card_documents(self._folder, model),
+            signer=signer_for_run(self._folder.path),
+        )
+        metrics = model.validation.metrics if model.validation else {}
+        version = self._tracker.register(model.kind, weights_folder, round=model.round, metrics=metrics)
+        detail = {"kind": model.kind, "version": version, "calibration": calibration_detail(model.weights.calibration)}
+        self._events.emit(EventKind.MODEL_REGISTERED, round=model.round, detail=detail)

@@ -4,12 +4,16 @@ gmmas_workflows.tracking says how runs, steps and models are written; here is wh
 The validation in the record of round k is of the model the sites received, the one round k - 1 made, and is step k - 1.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gmmas_schema.federation import TrackingConfig
 from gmmas_workflows.run_metrics import mean_losses, score_metrics, trained_metrics
 from gmmas_workflows.tracking import RunTracker
+from server.card_text import card_summary
 from server.checkpoint import CONFIGURATION
+from server.model_card import read_card
 from server.records import Outcome, RoundRecord
 
 
@@ -24,6 +28,15 @@ class MlflowTracker(RunTracker[RoundRecord]):
     def __init__(self, config: TrackingConfig, folder: Path) -> None:
         super().__init__(config, folder, round_type=RoundRecord, round_metrics=round_metrics, configuration=CONFIGURATION, kind="federated")
 
+    def start(self, resolved: Mapping[str, Any]) -> None:
+        """Open the MLflow run, with tags by which runs of other strategies, wires and privacy are found."""
+        self._tags |= configuration_tags(resolved)
+        super().start(resolved)
+
+    def _describe(self, weights_folder: Path) -> str:
+        card = read_card(weights_folder)
+        return "" if card is None else card_summary(card)
+
     def _write_round(self, record: RoundRecord) -> None:
         """Record a round, and as tags `refused/<site>` the last reason why a reply of the site was refused."""
         if record.round not in self._logged:
@@ -34,6 +47,25 @@ class MlflowTracker(RunTracker[RoundRecord]):
                 metrics = score_metrics(record.personalised, prefix="personalised")
                 self._write_metrics(metrics, step=record.personalised.model_round, time_s=record.started_at + record.seconds)
         super()._write_round(record)
+
+
+def configuration_tags(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tells one kind of federated run from another, from its resolved configuration.
+
+    `gmmas.strategy` and `gmmas.server_step` are kinds, `gmmas.wire` is `<down>/<up>`, `gmmas.privacy` the budget or `none`, `gmmas.secure`
+    `on` or `off`, `gmmas.model` the network's channels.
+    """
+    parts = {key: resolved.get(key) or {} for key in ("strategy", "server_step", "wire", "privacy", "model")}
+    privacy = f"epsilon {parts['privacy']['epsilon']:g}" if parts["privacy"] else "none"
+    channels = (parts["model"].get("network") or {}).get("channels") or ()
+    return {
+        "gmmas.strategy": str(parts["strategy"].get("kind", "")),
+        "gmmas.server_step": str(parts["server_step"].get("kind", "")),
+        "gmmas.wire": f"{parts['wire'].get('down', '')}/{parts['wire'].get('up', '')}",
+        "gmmas.privacy": privacy,
+        "gmmas.secure": "on" if resolved.get("secure") else "off",
+        "gmmas.model": "-".join(map(str, channels)),
+    }
 
 
 def round_metrics(record: RoundRecord) -> dict[str, float]:

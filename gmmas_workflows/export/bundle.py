@@ -2,8 +2,9 @@
 
     configs/metadata.json      what goes in and out, versions, limits; passes MONAI's verify_metadata
     configs/inference.yaml     the same for every model; names gmmas_workflows.export.bundle_parts and MONAI's own components
-    models/                    model.safetensors, model.json and, of a calibrated model, calibration.json
-    docs/README.md             model card
+    models/                    model.safetensors, model.json, manifest.json and, of a calibrated model, calibration.json
+    docs/README.md             what it is and how it is run
+    docs/model-card.md, .json  training data, accuracy, calibration, cost and limits, where the model has a card
     docs/metadata_schema.json  the schema, for verification without a network
     LICENSE
 
@@ -16,16 +17,18 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, Final
 
 from gmmas_model.traceable import output_names
 from gmmas_model.weights import Weights, make_network
 from gmmas_schema.errors import ModelError
+from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES, Modality, Region, Task
 from gmmas_workflows.export.weights import write_weights
 from gmmas_workflows.inference import readable_modalities
@@ -50,26 +53,30 @@ _MARKERS: Final = {
 _MARKER_NAMES: Final = {Task.IDH: "IDH status", Task.CODELETION: "1p/19q status", Task.GRADE: "grade", Task.MGMT: "MGMT status"}
 
 
-def write_bundle(folder: Path, weights: Weights, *, name: str) -> None:
+def write_bundle(folder: Path, weights: Weights, *, name: str, documents: Mapping[str, bytes] = MappingProxyType({})) -> None:
     """Write a bundle into a folder and let MONAI verify its metadata.
 
     Args:
         folder: exists and is empty.
         weights: the model.
         name: of the bundle.
+        documents: the files of the model's card, which go into docs/ too, and its manifest, by name.
 
     Raises:
         ModelError: MONAI refuses the metadata, or the weights cannot be read.
     """
     for place in ("configs", "docs", "models"):
         (folder / place).mkdir()
-    write_weights(folder / "models", weights)
+    write_weights(folder / "models", weights, documents=documents)
     own = files("gmmas_workflows.export") / "bundle_files"
     for source, target in _FILES.items():
         (folder / target).write_bytes((own / source).read_bytes())
-    facts = _facts(weights, name=name)
+    facts = _facts(weights, name=name, has_card=CARD_TEXT in documents)
     card = Template((own / "README.md").read_text(encoding="utf-8")).substitute(facts)
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
+    for document in (CARD_FILE, CARD_TEXT):
+        if document in documents:
+            (folder / "docs" / document).write_bytes(documents[document])
     (folder / METADATA_FILE).write_text(json.dumps(describe(weights, name=name), indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(_licence(), folder / "LICENSE")
     verify(folder)
@@ -162,7 +169,7 @@ def _tensor(
     }
 
 
-def _facts(weights: Weights, *, name: str) -> dict[str, str]:
+def _facts(weights: Weights, *, name: str, has_card: bool) -> dict[str, str]:
     """Return what the model card is filled with."""
     network = make_network(weights, modalities=readable_modalities(weights))
     grid, readable = weights.definition.grid, network.modalities
@@ -178,6 +185,7 @@ def _facts(weights: Weights, *, name: str) -> dict[str, str]:
         "sha256": weights.sha256,
         "digest": weights.definition.digest(),
         "origin": _origin(weights),
+        "card": "`docs/model-card.md`" if has_card else "none: ask whoever published it",
         "calibration": "none" if weights.calibration is None else "temperatures per head, `models/calibration.json`",
         "grid": f"{_times(grid.shape)} voxels of {grid.spacing_mm:g} mm around the brain{windows}",
         "readable": "It reads " + _listed([_SEQUENCES[m] for m in readable]),

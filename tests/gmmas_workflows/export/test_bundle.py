@@ -139,7 +139,7 @@ def test_nothing_in_a_bundle_is_a_pickle_and_the_card_is_filled(bundle, weights:
     names = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert names == {
         *("LICENSE", "configs/inference.yaml", "configs/metadata.json", "docs/README.md", "docs/metadata_schema.json"),
-        *("models/model.json", "models/model.safetensors"),
+        *("models/manifest.json", "models/model.json", "models/model.safetensors"),
     }
     assert load_weights(bundle / "models").sha256 == weights.sha256
     card = (bundle / "docs" / "README.md").read_text()
