@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from gmmas_cli import operators
 from gmmas_cli.screens import describe_process_event, nodes_table
 from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, Supervisor
-from gmmas_schema.coordinator import DEFAULT_PORT
+from gmmas_schema.coordinator import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 from server.deployment import (
     coordinator_processes,
     enrol,
@@ -25,8 +26,10 @@ from server.deployment import (
 )
 from server.folder import CoordinatorFolder
 from server.launching import stop_submitted_run
+from server.operators import OperatorStore
 
 app = typer.Typer(help="Set up and run a coordinator, enrol and revoke hospitals.", no_args_is_help=True)
+app.add_typer(operators.app, name="operator")
 
 DEFAULT_FOLDER = Path("coordinator")
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
@@ -45,13 +48,18 @@ def init_command(
     port: Annotated[int, typer.Option(help="TCP port to serve on.")] = DEFAULT_PORT,
     name: Annotated[str, typer.Option(help="Name of the federation.")] = "gmmas",
     network: Annotated[bool, typer.Option("--network", help="Serve every network interface, not loopback only.")] = False,
+    dashboard_port: Annotated[
+        int, typer.Option(help="TCP port of the dashboard, on 127.0.0.1; 0 for no dashboard.")
+    ] = DEFAULT_DASHBOARD_PORT,
 ) -> None:
     """Make a coordinator's folder: keys, certificates, configuration.
 
     Without --network nothing listens beyond 127.0.0.1. With it, enrolled hospitals can connect; administration stays on loopback.
     """
     console = Console()
-    made = init_coordinator(folder, hosts=host or (), port=port, name=name, listen="network" if network else "loopback")
+    made = init_coordinator(
+        folder, hosts=host or (), port=port, name=name, listen="network" if network else "loopback", dashboard_port=dashboard_port or None
+    )
     console.print(
         Text.assemble("Made the coordinator's folder ", (str(made.path), "bold"), ". Keep it private and back it up."), soft_wrap=True
     )
@@ -71,6 +79,7 @@ def up(
     if background:
         state = _start_in_background(console, opened)
         console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address} (pid {state.pid})."))
+        _print_dashboard(console, opened)
         console.print(Text(f"Stop it with: gmmas server down {folder}"), soft_wrap=True)
         return
     supervisor = Supervisor(coordinator_processes(folder), _reporter(console, opened), state_file=opened.state_file)
@@ -147,6 +156,16 @@ def _print_handout(console: Console, opened: CoordinatorFolder) -> None:
         console.print("It serves this machine only (`listen: loopback` in coordinator.yaml).", style="yellow")
 
 
+def _print_dashboard(console: Console, opened: CoordinatorFolder) -> None:
+    """Say where the dashboard is, and how to be let in."""
+    if opened.config.dashboard is None:
+        return
+    console.print(Text.assemble("Dashboard: ", (opened.config.dashboard.address, "bold")))
+    if not OperatorStore(opened.operators).operators():
+        folder = os.path.relpath(opened.path)
+        console.print(Text(f"Be let in: gmmas server operator add NAME --role coordinator --server {folder}"), soft_wrap=True)
+
+
 def _start_in_background(console: Console, opened: CoordinatorFolder) -> SupervisorState:
     coordinator_processes(opened.path)  # faults of the folder are told here, not in a log
     argv = [sys.executable, "-m", "gmmas_cli.main", "server", "up", str(opened.path)]
@@ -158,7 +177,7 @@ def _start_in_background(console: Console, opened: CoordinatorFolder) -> Supervi
 
 def _reporter(console: Console, opened: CoordinatorFolder) -> Callable[[ProcessEvent], None]:
     """Return what prints the changes of the processes, and once that all are ready."""
-    waiting = {"superlink", "superexec"}
+    waiting = {"superlink", "superexec"} | ({"dashboard"} if opened.config.dashboard is not None else set())
 
     def report(event: ProcessEvent) -> None:
         console.print(describe_process_event(event), soft_wrap=True)
@@ -166,6 +185,7 @@ def _reporter(console: Console, opened: CoordinatorFolder) -> Callable[[ProcessE
             waiting.remove(event.name)
             if not waiting:
                 console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address}. Ctrl-C stops it."))
+                _print_dashboard(console, opened)
                 console.print(Text(f"Enrol a hospital: gmmas server enrol KEY.pub --name SITE --server {os.path.relpath(opened.path)}"))
 
     return report

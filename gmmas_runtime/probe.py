@@ -107,6 +107,18 @@ def is_healthy(address: str, *, authority_certificate: Path, timeout_s: float = 
     return True
 
 
+def serves_http(address: str, *, timeout_s: float = 1.0) -> bool:
+    """Return whether `http://host:port` answers /health with 200 OK; for servers of this machine."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=timeout_s)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == HTTP_OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def port_is_free(port: int, *, host: str = "127.0.0.1") -> bool:
     """Return whether a server could listen there now."""
     with socket.socket() as probe:

@@ -1,7 +1,8 @@
-"""The coordinator on one machine: making its folder, and the two resident processes that serve it.
+"""The coordinator on one machine: making its folder, and the resident processes that serve it.
 
     superlink   flower-superlink (server.superlink): TLS, node authentication, SQLite, on 127.0.0.1 unless coordinator.yaml says otherwise
     superexec   flower-superexec: starts one flwr-serverapp process per run; with the secret, nobody else can
+    dashboard   pages on 127.0.0.1 (server.dashboard), where coordinator.yaml asks for them
 
 Runs survive a restart of either: the database is on disk, and the executor and the nodes come back by themselves.
 """
@@ -23,7 +24,7 @@ from gmmas_runtime.keys import (
     load_private_key,
     make_authority,
 )
-from gmmas_runtime.probe import is_healthy, port_is_free
+from gmmas_runtime.probe import is_healthy, port_is_free, serves_http
 from gmmas_runtime.processes import ProcessSpec
 from gmmas_schema.coordinator import DEFAULT_PORT, CoordinatorDeployment
 from gmmas_schema.errors import ConfigError, FederationError, GmmasError
@@ -54,7 +55,13 @@ _YAML: Final = """\
 
 
 def init_coordinator(
-    folder: Path, *, hosts: Sequence[str] = (), port: int = DEFAULT_PORT, name: str = "gmmas", listen: str = "loopback"
+    folder: Path,
+    *,
+    hosts: Sequence[str] = (),
+    port: int = DEFAULT_PORT,
+    name: str = "gmmas",
+    listen: str = "loopback",
+    dashboard_port: int | None = None,
 ) -> CoordinatorFolder:
     """Make a coordinator's folder: configuration, authority, TLS certificate, secret. All of it appears at once, or nothing.
 
@@ -64,11 +71,13 @@ def init_coordinator(
         port: TCP port.
         name: name of the federation.
         listen: `loopback` or `network`.
+        dashboard_port: TCP port of the dashboard on 127.0.0.1; None for no dashboard.
 
     Raises:
         ConfigError: the folder is in use, or a value is wrong.
     """
-    settings = {"name": name, "hosts": list(hosts), "port": port, "listen": listen}
+    dashboard = None if dashboard_port is None else {"port": dashboard_port}
+    settings = {"name": name, "hosts": list(hosts), "port": port, "listen": listen, "dashboard": dashboard}
     config = CoordinatorDeployment.parse(settings, where="gmmas server init")
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -163,7 +172,32 @@ def coordinator_processes(folder: Path) -> list[ProcessSpec]:
         opened.path,
         opened.logs / "superexec.log",
     )
-    return [superlink, superexec]
+    return [superlink, superexec, *_dashboard(opened)]
+
+
+def _dashboard(opened: CoordinatorFolder) -> list[ProcessSpec]:
+    """Return the process of the dashboard, if there is to be one."""
+    config = opened.config.dashboard
+    if config is None:
+        return []
+    if not port_is_free(config.port):
+        raise FederationError(
+            "the dashboard's port is taken",
+            where=f"127.0.0.1:{config.port}",
+            got="another program listens there",
+            expected="a free TCP port",
+            remedy=f"stop that program, or change `dashboard.port` in {opened.path / 'coordinator.yaml'} (`dashboard: null` for none)",
+        )
+    return [
+        ProcessSpec(
+            "dashboard",
+            (flower_python(), "-m", "server.dashboard", str(opened.path)),
+            flower_environment(opened.flower_home),
+            opened.path,
+            opened.logs / "dashboard.log",
+            ready=lambda: serves_http(config.address),
+        )
+    ]
 
 
 def flower_python() -> str:

@@ -1,6 +1,7 @@
 """Which hospitals' updates differ from the others': how long, which way, how often shortened or refused.
 
-    rho_k = median over groups g of  n_k,g / median_j n_j,g          groups with at least three holders
+    rho_k = median over groups g of  n_k,g / median_j n_j,g          groups with at least three holders,
+                                                                             without anchors and log-variances
 
 n_k,g is the length of hospital k's update of group g (strategies.norms), so that hospitals which hold different parts of the network can be
 compared. A hospital is flagged by the median of its last rounds, as one round may be chance. Between honest phantom hospitals of unlike
@@ -21,6 +22,8 @@ LOOKED_AT: Final = 5
 """Rounds that are shown."""
 SETTLED: Final = 3
 """Rounds whose median decides on a flag."""
+NO_UPDATES: Final = ("anchors", "uncertainty")
+"""Groups that are sums over patients, or of one value, whose length is chance."""
 LONG: Final = 2.0
 SHORT: Final = 0.5
 
@@ -67,9 +70,9 @@ def length_ratios(record: RoundRecord) -> dict[str, float]:
         for group, norm in site.norms.items():
             groups.setdefault(group, {})[site.site] = norm
     found: dict[str, list[float]] = {}
-    for holders in groups.values():
+    for group, holders in groups.items():
         middle = median(holders.values())
-        if len(holders) < FEWEST_HOLDERS or middle <= 0:
+        if len(holders) < FEWEST_HOLDERS or middle <= 0 or group.startswith(NO_UPDATES):
             continue
         for site_name, norm in holders.items():
             found.setdefault(site_name, []).append(norm / middle)

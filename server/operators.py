@@ -171,13 +171,14 @@ class OperatorStore:
             )
         return value
 
-    def session(self, value: str, *, longest_s: float, idle_s: float) -> Session | None:
+    def session(self, value: str, *, longest_s: float, idle_s: float, used: bool = True) -> Session | None:
         """Return the session of a cookie, or None if there is none or it is over.
 
         Args:
             value: of the cookie.
             longest_s: seconds from the login.
             idle_s: seconds from the last use.
+            used: whether this is one.
         """
         digest, now = _digest(value), time.time()
         with self._open() as database:
@@ -186,8 +187,8 @@ class OperatorStore:
             row = database.execute(query, (digest,)).fetchone()
             if row is None:
                 return None
-            name, role, created, csrf, used = row
-            if now - used > min(_TOUCH_S, idle_s / 2):
+            name, role, created, csrf, before = row
+            if used and now - before > min(_TOUCH_S, idle_s / 2):
                 database.execute("UPDATE sessions SET used = ? WHERE digest = ?", (now, digest))
         return Session(Operator(name, Role(role), created), csrf)
 

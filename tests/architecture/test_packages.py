@@ -23,6 +23,7 @@ def test_package_resolves_under_the_repository_root(name: str) -> None:
         ("gmmas_schema.site", {"torch", "flwr", "numpy"}),
         ("gmmas_cli.main", {"torch", "mlflow", "flwr"}),
         ("client.app", {"torch", "monai", "mlflow"}),
+        ("server.dashboard.app", {"torch", "monai", "mlflow"}),
         ("client.executor", {"torch", "monai", "mlflow"}),
     ],
 )

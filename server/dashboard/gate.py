@@ -1,0 +1,275 @@
+"""Who may pass: recognises an operator by session or token, holds every route to its access, and records the calls.
+
+    OPEN     anybody: login, health
+    READ     every operator
+    CHANGE   coordinators; by a session only with the form's secret, and only from a page of this dashboard
+
+A session is a cookie that scripts cannot read and other pages cannot send (HttpOnly, SameSite=Strict); a forged request from another page
+would also lack the secret of the session's forms (OWASP, "Cross-Site Request Forgery Prevention"). A bearer token needs neither, as no
+browser sends it by itself.
+
+Refused and changing requests are always recorded; of reading ones the pages, not the parts of a page that are fetched again and again.
+"""
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from gmmas_schema.coordinator import DashboardConfig
+from gmmas_schema.errors import GmmasError
+from server.operators import Operator, OperatorStore, Role, Session, Way, same_secret
+
+LARGEST_BODY: Final = 256 * 1024
+CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
+MOST_FAILURES: Final = 10
+FAILURES_WITHIN_S: Final = 300.0
+MOST_NAMES: Final = 1000
+_UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+Handle = Callable[[Request], Awaitable[Response]]
+Explain = Callable[[Request, GmmasError, int], Response]
+
+
+class Access(StrEnum):
+    """Who may use a route."""
+
+    OPEN = "open"
+    READ = "read"
+    CHANGE = "change"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks: nobody known, or an operator; `csrf` is the secret of the session's forms."""
+
+    operator: Operator | None = None
+    way: Way = Way.NONE
+    csrf: str = ""
+    refused: str = ""
+
+    @property
+    def may_change(self) -> bool:
+        """Whether start, stop and resume are theirs."""
+        return self.operator is not None and self.operator.role is Role.COORDINATOR
+
+
+class Failures:
+    """Counts failed proofs of identity by the name that was claimed, and refuses more than MOST_FAILURES in FAILURES_WITHIN_S.
+
+    Tokens have 256 bits and are not guessed; the limit keeps guessers from costing time, so sessions that are open are not held up.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._times, self._lock = clock, dict[str, deque[float]](), threading.Lock()
+
+    def wait_s(self, name: str) -> float:
+        """Return the seconds until another try; 0 where it may be made now."""
+        with self._lock:
+            times = self._recent(name)
+            return 0.0 if len(times) < MOST_FAILURES else max(0.0, times[0] + FAILURES_WITHIN_S - self._clock())
+
+    def note(self, name: str) -> None:
+        """Count a failure."""
+        with self._lock:
+            times = self._recent(name)
+            times.append(self._clock())
+            self._times[name] = times
+            while len(self._times) > MOST_NAMES:
+                del self._times[next(iter(self._times))]
+
+    def _recent(self, name: str) -> deque[float]:
+        times = self._times.get(name, deque[float](maxlen=MOST_FAILURES))
+        while times and times[0] + FAILURES_WITHIN_S <= self._clock():
+            times.popleft()
+        return times
+
+
+class Gate:
+    """Decides on every request.
+
+    Args:
+        store: operators, sessions, calls.
+        config: of the dashboard.
+        explain: answers with an error that a person can act on.
+    """
+
+    def __init__(self, store: OperatorStore, config: DashboardConfig, *, explain: Explain) -> None:
+        self.store, self.config, self._explain = store, config, explain
+        self.failures = Failures()
+        self._scrypt = threading.Lock()
+        self._verified: tuple[str, Operator] | None = None
+
+    @property
+    def cookie(self) -> str:
+        """Name of the session's cookie; browsers do not keep ports apart."""
+        return f"gmmas_session_{self.config.port}"
+
+    async def admit(self, request: Request, access: Access, handle: Handle) -> Response:
+        """Answer a request, or refuse it."""
+        visitor = await run_in_threadpool(self._recognise, request) if access is not Access.OPEN else Visitor()
+        request.state.visitor = visitor
+        refusal = await self._refusal(request, access, visitor)
+        if refusal is not None:
+            await self.record(request, visitor, f"refused: {refusal.status_code}")
+            return refusal
+        try:
+            response = await handle(request)
+            outcome = str(response.status_code)
+        except GmmasError as error:
+            outcome = f"failed: {error.code} {error.brief()}"
+            response = self._explain(request, error, 409)
+        if access is Access.CHANGE or (access is Access.READ and "/part" not in request.url.path):
+            await self.record(request, visitor, outcome)
+        return response
+
+    async def record(self, request: Request, visitor: Visitor, outcome: str) -> None:
+        """Append a call to the record."""
+        operator = visitor.operator
+        await run_in_threadpool(
+            self.store.note,
+            f"{request.method} {request.url.path}",
+            outcome,
+            operator=operator.name if operator else None,
+            role=operator.role if operator else None,
+            way=visitor.way,
+            client=request.client.host if request.client else "",
+        )
+
+    def verify(self, token: str) -> tuple[Operator | None, float]:
+        """Return whose token this is, and if it was not looked at for too many failures, the seconds to wait."""
+        name = token.partition(".")[0][:64]
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        with self._scrypt:  # one at a time: each takes 16 MiB and a core
+            if (known := self._verified) is not None and known[0] == digest and known[1] in self.store.operators():
+                return known[1], 0.0
+            if (wait_s := self.failures.wait_s(name)) > 0:
+                return None, wait_s
+            operator = self.store.verify(token)
+            if operator is None:
+                self.failures.note(name)
+            else:
+                self._verified = (digest, operator)
+            return operator, 0.0
+
+    def session_of(self, request: Request, *, used: bool = False) -> Session | None:
+        """Return the session of a request's cookie. A page that keeps itself up to date does not count as use."""
+        value = request.cookies.get(self.cookie)
+        longest_s, idle_s = self.config.session_hours * 3600, self.config.idle_minutes * 60
+        return self.store.session(value, longest_s=longest_s, idle_s=idle_s, used=used) if value else None
+
+    def _recognise(self, request: Request) -> Visitor:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            operator, wait_s = self.verify(token.strip())
+            if operator is None:
+                return Visitor(refused=f"{wait_s:.0f}" if wait_s else "token")
+            return Visitor(operator, Way.TOKEN)
+        found = self.session_of(request, used="/part" not in request.url.path)
+        return Visitor() if found is None else Visitor(found.operator, Way.SESSION, found.csrf)
+
+    async def _refusal(self, request: Request, access: Access, visitor: Visitor) -> Response | None:
+        if (refusal := _refuse_form(request)) is not None or access is Access.OPEN:
+            return refusal
+        if visitor.operator is None:
+            return _unknown(request, visitor)
+        if access is Access.CHANGE and not visitor.may_change:
+            return _refuse(request, 403, "this is for coordinators")
+        if request.method in _UNSAFE and visitor.way is Way.SESSION:
+            given = request.headers.get(CSRF_HEADER) or (await form_of(request)).get(CSRF_FIELD, "")
+            if not same_secret(given, visitor.csrf):
+                return _refuse(request, 403, "the form is not one of this session: load the page again")
+        return None
+
+
+class GuardedRoute(APIRoute):
+    """A route that the gate decides on; every router of the dashboard is made of a subclass that says for whom."""
+
+    access: ClassVar[Access]
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """Return the handler with the gate in front."""
+        handle, access = super().get_route_handler(), self.access
+
+        async def guarded(request: Request) -> Response:
+            gate: Gate = request.app.state.gate
+            return await gate.admit(request, access, handle)
+
+        return guarded
+
+
+class OpenRoute(GuardedRoute):
+    """For anybody."""
+
+    access = Access.OPEN
+
+
+class ReadRoute(GuardedRoute):
+    """For every operator."""
+
+    access = Access.READ
+
+
+class ChangeRoute(GuardedRoute):
+    """For coordinators."""
+
+    access = Access.CHANGE
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of a form; another kind of body has none."""
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return {}
+    try:
+        return dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=50))
+    except ValueError:
+        return {}
+
+
+def is_api(request: Request) -> bool:
+    """Return whether a program asks."""
+    return request.url.path.startswith("/api/")
+
+
+def _refuse_form(request: Request) -> Response | None:
+    """Refuse a request for its size or its origin, whoever sends it."""
+    if int(request.headers.get("content-length") or 0) > LARGEST_BODY or "chunked" in request.headers.get("transfer-encoding", ""):
+        return _refuse(request, 413, "the request is too large")
+    if request.method in _UNSAFE and not _comes_from_here(request):
+        return _refuse(request, 403, "the request comes from another page")
+    return None
+
+
+def _comes_from_here(request: Request) -> bool:
+    """Return whether a browser says that a page of this dashboard sent the request; programs say nothing."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _unknown(request: Request, visitor: Visitor) -> Response:
+    """Ask who it is."""
+    if visitor.refused.isdigit():
+        return _refuse(request, 429, "too many failures", {"Retry-After": visitor.refused})
+    if is_api(request) or visitor.refused or request.method != "GET":
+        return _refuse(request, 401, "a token is needed: Authorization: Bearer NAME.SECRET", {"WWW-Authenticate": "Bearer"})
+    if "hx-request" in request.headers or "/part" in request.url.path:
+        return Response(status_code=401, headers={"HX-Redirect": "/login"})
+    return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+
+
+def _refuse(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+    if is_api(request):
+        return JSONResponse({"error": reason}, status_code=status, headers=headers)
+    return Response(f"{reason}\n", status_code=status, headers=headers, media_type="text/plain")
