@@ -15,11 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from client.folder import NodeFolder
+from client.interventions import read_pause
 from client.node import make_specs
 from client.preflight import check_coordinator, check_files, check_port
 from client.trainer_channel import TrainerChannel
 from client.trainer_service_pb2 import Progress, State
+from gmmas_cli.site_audit import app as audit
 from gmmas_cli.site_check import check
+from gmmas_cli.site_control import DEFAULT_CONFIG, ConfigOption, allow_command, describe_pause, pause, resume
 from gmmas_cli.site_setup import SiteAnswers, write_site
 from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, read_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
@@ -29,9 +32,11 @@ from gmmas_schema.vocabulary import MODALITIES
 
 app = typer.Typer(help="The node of one hospital.", no_args_is_help=True)
 app.command()(check)
+app.command()(pause)
+app.command()(resume)
+app.command("allow")(allow_command)
+app.add_typer(audit, name="audit")
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="site.yaml of the site.")]
-DEFAULT_CONFIG = Path("site.yaml")
 START_TIMEOUT_S = 24 * 3600.0
 REFRESH_S = 0.5
 MIB = 2**20
@@ -132,12 +137,16 @@ def status(
     state = live_state(folder.state_file)
     if state is None:
         console.print(f"site {site.site} is not running; `gmmas site start` starts it")
+        if (paused := read_pause(folder)) is not None:
+            console.print(f"it is {describe_pause(paused)}", style="yellow")
         for process in last.processes if (last := read_state(folder.state_file)) is not None else ():
             if process.error:
                 console.print(Text(f"its {process.name} stopped it:\n{process.error}", style="red"))
         raise typer.Exit(1)
     if not follow:
         console.print(_screen(site.site, state, _trainer_now(folder)))
+        if (paused := read_pause(folder)) is not None:
+            console.print(describe_pause(paused), style="yellow")
         return
     try:
         with Live(console=console, refresh_per_second=4) as live:
@@ -146,26 +155,6 @@ def status(
     except KeyboardInterrupt:
         return
     console.print(f"site {site.site} has stopped")
-
-
-@app.command()
-def pause(
-    config: ConfigOption = DEFAULT_CONFIG,
-    *,
-    now: Annotated[bool, typer.Option("--now", help="End the running task instead of holding it.")] = False,
-) -> None:
-    """Refuse new tasks, and hold the running one at its next step, until `gmmas site resume`; restarts do not end the pause."""
-    with TrainerChannel(NodeFolder(SiteConfig.from_yaml(config).node.state).socket) as trainer:
-        progress = trainer.pause(abandon=now)
-    Console().print(f"site {progress.site} is paused")
-
-
-@app.command()
-def resume(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Accept tasks again and let a held one go on."""
-    with TrainerChannel(NodeFolder(SiteConfig.from_yaml(config).node.state).socket) as trainer:
-        progress = trainer.resume()
-    Console().print(f"site {progress.site} takes part again")
 
 
 def _ask(option: str, question: str, *, console: Console) -> str:

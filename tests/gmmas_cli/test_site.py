@@ -163,8 +163,9 @@ def test_commands_for_a_node_that_is_not_running(tmp_path: Path, capsys: pytest.
     (tmp_path / "state").mkdir()
     assert run_program(["site", "stop", "--config", path]) == 0
     assert run_program(["site", "status", "--config", path]) == 1
-    assert run_program(["site", "pause", "--config", path]) == 1
-    assert "gmmas site start" in capsys.readouterr().err
+    assert "gmmas site start" in capsys.readouterr().out
+    assert run_program(["site", "pause", "--config", path]) == 0
+    assert "will start paused" in capsys.readouterr().out
 
 
 def test_the_screen_shows_what_the_trainer_is_doing() -> None:

@@ -75,6 +75,7 @@ def test_members_are_sorted_by_name_and_described_once(events):
         (Newer("west"), ReasonCode.PROTOCOL_VERSION),
         (Impossible("west"), ReasonCode.PROTOCOL),
         (answer_with(ReasonCode.MODEL_DEFINITION), ReasonCode.MODEL_DEFINITION),
+        (answer_with(ReasonCode.POLICY_PRIVACY), ReasonCode.POLICY_PRIVACY),
     ],
 )
 def test_a_misfit_is_left_out_told_once_and_not_asked_again(events, site, code):
@@ -101,6 +102,30 @@ def test_a_site_that_cannot_answer_yet_is_asked_again(events):
     assert names(roster.wait_for(1, timeout_s=100)) == ["late"]
     assert 20 <= clock.now < 30
     assert len(told(events, EventKind.SITE_REFUSED)) == 1
+
+
+@pytest.mark.parametrize(("code", "asked_after_s"), [(ReasonCode.PAUSED, 10), (ReasonCode.POLICY_HOURS, 60)])
+def test_a_member_that_says_not_now_is_waited_for_and_joins_again(events, code, asked_after_s):
+    clock = Clock()
+    roster = roster_of(make_grid(SimulatedSite("north"), SimulatedSite("south")), events, clock)
+    roster.wait_for(2, timeout_s=10)
+    roster.hear("south", code)
+    assert names(roster.members) == ["north"]
+    began = clock.now
+    assert names(roster.wait_for(2, timeout_s=100)) == ["north", "south"]
+    assert asked_after_s <= clock.now - began < asked_after_s + 10
+    (refused,) = told(events, EventKind.SITE_REFUSED)
+    assert (refused.site, refused.code) == ("south", code)
+    assert len(told(events, EventKind.SITE_JOINED)) == 3
+
+
+@pytest.mark.parametrize("code", [ReasonCode.OUT_OF_MEMORY, ReasonCode.TRAINER, ReasonCode.POLICY_COHORT])
+def test_a_member_that_failed_otherwise_stays_one(events, code):
+    roster = roster_of(make_grid(SimulatedSite("north")), events)
+    roster.wait_for(1, timeout_s=10)
+    roster.hear("north", code)
+    roster.hear("nobody", ReasonCode.PAUSED)
+    assert names(roster.members) == ["north"]
 
 
 def test_two_nodes_of_one_name_are_not_both_admitted(events):
