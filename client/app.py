@@ -120,7 +120,7 @@ def _forward(message: Message, action: Action) -> RecordDict:
     wire = site_wire(os.environ.get(STATE_VARIABLE, ""))
     request, tensors = wire.open(message.content)
     if request.secure is not None:
-        _secure_site().check(request)
+        _secure_site().check(request, tensors)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)
     # The coordinator has no use for an answer after the message's time to live.

@@ -64,7 +64,7 @@ class InProcessSite:
             return write_report(self.trainer.describe())
         if request.action is Action.EVALUATE:
             return write_report(report_evaluation(self.trainer, tensors, request))
-        self._secure.check(request)
+        self._secure.check(request, tensors)
         outcome = self.trainer.train(tensors, request)
         if request.secure is not None:
             return write_report(self._secure.begin(request, outcome.report, received=tensors, trained=outcome.tensors))

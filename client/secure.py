@@ -27,14 +27,16 @@ from pydantic import Field, ValidationError
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.base import FrozenModel
-from gmmas_schema.errors import ConfigError, ProtocolError, ReasonCode, TrustError
+from gmmas_schema.errors import ConfigError, PolicyError, ProtocolError, ReasonCode, TrustError
 from gmmas_schema.messages import SiteReport, TaskRequest
+from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.secure import PhaseReply, PhaseRequest
+from strategies.accountant import affordable_releases
 from strategies.secure.documents import Terms
 from strategies.secure.keys import untrusted
 from strategies.secure.ledger import LedgerDocument, OpenedSums
 from strategies.secure.site import SiteHalf
-from strategies.secure.vectors import flatten_update
+from strategies.secure.vectors import flatten_update, group_hashes
 from strategies.secure_letters import read_phase_request, write_phase
 from strategies.weighting import as_averaged, choose_weighting
 
@@ -80,12 +82,17 @@ class SecureSite:
         self._seen = dict(self._read(PEERS_FILE, SeenPeers).keys)
         self._attempt: _Attempt | None = None
 
-    def check(self, request: TaskRequest) -> None:
+    def check(self, request: TaskRequest, received: Tensors) -> None:
         """Refuse a secure round before any training where this site could not, or must not, go through with it.
 
+        Args:
+            request: what is asked.
+            received: the model as it arrived.
+
         Raises:
-            ConfigError: it has no key, or no process that lives on.
-            ProtocolError: the terms are unsound, or about another round or request.
+            ConfigError: it has no key, or no process that lives on; or no accountant, for a private round.
+            ProtocolError: the terms are unsound, or about another round, request or model.
+            PolicyError: the budget of a private run is spent, by this site's own account.
         """
         if request.secure is None:
             return
@@ -97,7 +104,10 @@ class SecureSite:
                 expected="executor: resident",
                 remedy="set node.executor to resident in site.yaml and start the node again",
             )
-        _read_terms(request)
+        terms = _read_terms(request)
+        _check_model(as_averaged(received, request.secure.strategy), terms)
+        if terms.privacy is not None:
+            self._check_budget(terms, terms.privacy)
 
     def begin(self, request: TaskRequest, report: SiteReport, *, received: Tensors, trained: Tensors) -> SiteReport:
         """Phase 0: keep the update and return the report with this attempt's keys.
@@ -110,9 +120,9 @@ class SecureSite:
 
         Raises:
             ConfigError: this site cannot take part.
-            ProtocolError: the terms are unsound, or about something else.
+            ProtocolError: the terms are unsound, or about something else than this request and this model.
         """
-        self.check(request)
+        self.check(request, received)
         assert request.secure is not None, "the request asks for a secure round"
         assert request.plan is not None, "a training request has a plan"
         assert self._identity is not None, "checked above"
@@ -125,7 +135,7 @@ class SecureSite:
             report.site,
             terms=terms,
             sizes={group: value.size for group, value in update.items()},
-            subject=request.subject(),
+            subject=task.subject(request.subject()),
             identity=self._identity,
             identities=identities,
             opened=self._opened,
@@ -163,6 +173,10 @@ class SecureSite:
             attempt.identities |= self._trusted(question.identities, own=attempt.site)
             return attempt.half.share_keys(payload)
         if question.phase == 2:
+            if attempt.half.is_private:
+                # Before the update leaves: the others may open it without asking this site again.
+                self._opened.release(question.run, question.round)
+                self._write(LEDGER_FILE, self._opened.document())
             masked = attempt.half.mask(payload, attempt.update)
             attempt.update = {}
             return masked
@@ -173,6 +187,19 @@ class SecureSite:
         self._write(LEDGER_FILE, self._opened.document())
         self._attempt = None
         return shares
+
+    def _check_budget(self, terms: Terms, privacy: PrivacyConfig) -> None:
+        """Refuse a private round beyond the budget that its terms name: the coordinator's account is not this site's."""
+        affordable = affordable_releases(noise_multiplier=privacy.noise_multiplier, delta=privacy.delta, epsilon=privacy.epsilon)
+        if (releases := self._opened.releases(terms.run, with_round=terms.round)) > affordable:
+            raise PolicyError(
+                "the privacy budget of this run is spent",
+                where=f"run {terms.run}, round {terms.round}",
+                got=f"{releases} rounds with this site's update",
+                expected=f"at most {affordable}, for epsilon {privacy.epsilon:g} at noise {privacy.noise_multiplier:g}",
+                remedy="the run ends here; a new one needs a budget of its own",
+                code=ReasonCode.POLICY_PRIVACY,
+            )
 
     def _trusted(self, shown: Mapping[str, str], *, own: str) -> dict[str, ec.EllipticCurvePublicKey]:
         """Return the keys that this site trusts of those the coordinator shows.
@@ -207,6 +234,8 @@ class SecureSite:
 
     def _note_clipping(self, update: Mapping[str, Float32], terms: Terms) -> None:
         """Say at the site, and only there, how much of the update lies beyond the clip."""
+        if terms.privacy is not None:
+            return  # the clip is on the length of the whole update
         beyond = {group: float(np.mean(np.abs(value) > terms.clip[group])) for group, value in update.items() if value.size}
         worst = max(beyond, key=lambda group: beyond[group], default="")
         if worst and beyond[worst] > 0:
@@ -241,13 +270,29 @@ def _read_terms(request: TaskRequest) -> Terms:
     except ValidationError as error:
         faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
         raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
-    if (terms.run, terms.round, terms.subject) != (request.run, request.round, request.subject()):
+    if (terms.run, terms.round, terms.subject) != (request.run, request.round, request.secure.subject(request.subject())):
         raise ProtocolError(
             "the terms of a secure round are of another round, or another request",
             got=f"run {terms.run}, round {terms.round}",
             expected=f"run {request.run}, round {request.round}, and this very request",
         )
+    if terms.privacy != request.safeguards.privacy:
+        raise ProtocolError(
+            "the noise of a secure round is not what the coordinator promises of the run",
+            got=terms.privacy,
+            expected=request.safeguards.privacy,
+            remedy="run the same release of gmmas-fed on both sides",
+            code=ReasonCode.TRUST,
+        )
     return terms
+
+
+def _check_model(received: Tensors, terms: Terms) -> None:
+    """Refuse a model that is not the one that all sites sign for: where others' updates vanish by design, the sum is this site's."""
+    found = group_hashes(received)
+    foreign = [group for group, content in found.items() if terms.model.get(group) != content]
+    if foreign:
+        raise untrusted("the model", f"another {', '.join(foreign)}"[:200], "the model that the terms name, the same at every site")
 
 
 def _parse(site: str, text: str) -> ec.EllipticCurvePublicKey:

@@ -126,7 +126,8 @@ def describe_event(event: Event, view: RunView) -> Text | None:
         return Text.assemble(clock, f"round {event.round} of {view.rounds} in {took}{left}  {shown}")
     if event.kind is EventKind.ROUND_STARTED and view.readiness_change:
         return Text.assemble(clock, f"round {event.round}: {view.readiness_change}")
-    if event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED):
+    smooth = event.kind is EventKind.SUM_PHASE and not event.detail.get("dropped")
+    if smooth or event.kind in (EventKind.ROUND_STARTED, EventKind.REPLY_ACCEPTED, EventKind.SUM_OPENED):
         return None
     text = f"{event.site} left" if event.kind is EventKind.SITE_LEFT else view.stage
     return Text.assemble(clock, (text, "yellow" if event.kind is EventKind.BUDGET_SPENT else ""))

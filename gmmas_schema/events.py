@@ -23,6 +23,8 @@ class EventKind(StrEnum):
     REPLY_REFUSED = "reply_refused"
     REPLY_MISSING = "reply_missing"
     REPLY_DISMISSED = "reply_dismissed"
+    SUM_PHASE = "sum_phase"
+    SUM_OPENED = "sum_opened"
     BUDGET_SPENT = "budget_spent"
     ROUND_FINISHED = "round_finished"
     ROUND_FAILED = "round_failed"

@@ -225,8 +225,15 @@ class FederationConfig(FrozenModel):
             "robustness.cosine_limit": (robustness.cosine_limit is not None, unseen),
             "robustness.clip": (robustness.clip is not None, f"{unseen}; secure.clip bounds every entry"),
             f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), f"{unseen}, sums are"),
-            "privacy": (self.privacy is not None, "sites do not make their share of the noise yet, and the coordinator's does not fit"),
         }
+        if self.privacy is not None:
+            plain, noisy = SecureConfig(), "with privacy, privacy.clip_norm bounds a site's whole update and the noise sets the precision"
+            for key in ("bits", "clip", "clip_groups", "weight_limit"):
+                refused[f"privacy, with another secure.{key} than its default,"] = (getattr(self.secure, key) != getattr(plain, key), noisy)
+            refused[f"privacy.colluders {self.privacy.colluders}"] = (
+                self.privacy.colluders >= holders,
+                f"of secure.minimum_holders {holders} at least one must make noise that nobody else knows",
+            )
         for key, (found, reason) in refused.items():
             if found:
                 raise ValueError(f"{key} does not go with secure: {reason}")

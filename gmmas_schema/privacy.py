@@ -17,6 +17,8 @@ class PrivacyConfig(FrozenModel):
         full_weight: weight (of the strategy) from which a site counts fully; below it counts in proportion. By square roots 5 is 25 cases.
         holders: number of sites that the sum of each group is divided by, whoever takes part; by default `quorum.sites`. Sites are public,
             their updates are not: name fewer for a group that few hospitals hold, or it moves by that much less.
+        colluders: with `secure`, sites whose share of the noise is not counted on, because they may take it out again, alone or together.
+            Every hospital that receives the model can do so with its own. Without `secure` only the coordinator knows the noise.
     """
 
     clip_norm: PositiveFloat
@@ -25,6 +27,7 @@ class PrivacyConfig(FrozenModel):
     epsilon: PositiveFloat
     full_weight: PositiveFloat = 5.0
     holders: dict[str, PositiveInt] = Field(default_factory=dict)
+    colluders: int = Field(default=1, ge=0)
 
     @field_validator("holders")
     @classmethod

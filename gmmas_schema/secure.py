@@ -79,6 +79,16 @@ class SecureTask(FrozenModel):
     strategy: Strategy
     pseudo: dict[Region | Task, float] = Field(default_factory=dict)
 
+    def subject(self, asked: str) -> str:
+        """Return the digest of what is asked, and of how the update is to be weighed, which the terms are about.
+
+        Whoever could tell one site to weigh itself fully and all others lightly would have that site's update in the quotient of the sums.
+
+        Args:
+            asked: digest of the request (TaskRequest.subject).
+        """
+        return self.model_copy(update={"terms": asked}).digest()
+
 
 class PhaseRequest(FrozenModel):
     """Goes with the bytes of a phase to a site.

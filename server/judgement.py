@@ -125,9 +125,9 @@ class Judge:
         return decided, verdict
 
     def book(self, number: int) -> None:
-        """Book the release of a round, before its noise is drawn."""
+        """Book the release of a round, before its noise is drawn, or before it is opened where the sites have drawn it."""
         if self._ledger is not None:
-            self._ledger.book(number)
+            self._ledger.book(number, once=self._config.secure is not None)
 
     def spent(self) -> PrivacySpent | None:
         """Return what the run has spent so far; None without privacy."""

@@ -67,8 +67,15 @@ class PrivacyLedger:
         """Return whether one more release stays within the budget."""
         return len(self._booked) < self.affordable
 
-    def book(self, number: int) -> None:
-        """Book the release of a round; draw its noise afterwards."""
+    def book(self, number: int, *, once: bool = False) -> None:
+        """Book the release of a round; draw its noise, or have it opened, afterwards.
+
+        Args:
+            number: of the round.
+            once: the sites open one noisy sum of a round, whoever asks how often; a round that is tried again is not another release.
+        """
+        if once and number in self._booked:
+            return
         assert self.affords_another(), "a release beyond the budget"
         self._write((*self._booked, number))
 

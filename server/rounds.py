@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -129,7 +130,7 @@ class _Run:
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
             descriptions = [member.description for member in members]
-            secure = self._begin_secure(tensors, members, attempt)
+            secure = self._begin_secure(number, tensors, members, attempt)
             replies = secure or self._judge.begin(self._averaged(tensors), number=number, descriptions=descriptions, ready=ready)
             with closing(replies):
                 sites = self._questions.train(members, number, tensors, replies=replies, ready=ready)
@@ -162,17 +163,18 @@ class _Run:
             return step.tensors
         raise self._questions.failed(f"round {number}")
 
-    def _begin_secure(self, tensors: Tensors, members: tuple[Member, ...], attempt: int) -> SecureReplies | None:
+    def _begin_secure(self, number: int, tensors: Tensors, members: tuple[Member, ...], attempt: int) -> SecureReplies | None:
         """Return what sums the replies of an attempt unseen, where the run asks for that."""
         if self._config.secure is None:
             return None
         return SecureReplies(
-            self._averaged(tensors),
-            config=self._config.secure,
-            strategy=self._config.strategy,
+            tensors,
+            config=self._config,
             courier=self._courier,
+            events=self._events,
             members=members,
             attempt=attempt,
+            book=partial(self._judge.book, number),
         )
 
     def _step(self, replies: Aggregate, tensors: Tensors, previous: Tensors | None, sites: tuple[SiteRecord, ...]) -> Step:
@@ -236,6 +238,7 @@ def _round_detail(record: RoundRecord) -> dict[str, object]:
         "bytes_down": record.bytes_down,
         "bytes_up": record.bytes_up,
         "sites": {site.site: site.model_dump(mode="json", include=fields) for site in record.sites},
+        "privacy": record.privacy.model_dump(mode="json") if record.privacy else None,
         "validation": record.validation.model_dump(mode="json", exclude={"sites"}) if record.validation else None,
     }
 

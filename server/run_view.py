@@ -126,6 +126,8 @@ class RunView:
             EventKind.REPLY_REFUSED: self._reply,
             EventKind.REPLY_MISSING: self._reply,
             EventKind.REPLY_DISMISSED: self._dismiss,
+            EventKind.SUM_PHASE: self._sum,
+            EventKind.SUM_OPENED: self._open,
             EventKind.BUDGET_SPENT: self._stop,
             EventKind.ROUND_FINISHED: self._finish_round,
             EventKind.ROUND_FAILED: lambda e: self._fail(e, f"round {e.round} did not count"),
@@ -199,6 +201,15 @@ class RunView:
         row.failed, row.failures = True, row.failures + 1
         row.state = "no answer" if event.kind is EventKind.REPLY_MISSING else "failed"
         self._fail(event, f"{row.name}, round {event.round}: {row.state}")
+
+    def _sum(self, event: Event) -> None:
+        self.stage = f"round {event.round}, adding up unseen: {event.message}"
+        for site in event.detail.get("dropped", ()):
+            row = self._row(site)
+            row.state, row.failed = "dropped out", True
+
+    def _open(self, event: Event) -> None:
+        self.stage = f"round {event.round}, added up unseen: {event.message}"
 
     def _finish_round(self, event: Event) -> None:
         self.finished = event.round or self.finished

@@ -2,11 +2,14 @@
 
 It stands where a running mean of replies would (strategies.aggregation.Aggregate). The training request is phase 0: a report brings keys
 in place of tensors. `settle` does phases 1 to 4, one message each way, and judges: a site that did not come through to its masked update is
-not in the sum. Below the threshold no reply counts, and the round is tried again like one without a quorum.
+not in the sum. Below the threshold no reply counts, and the round is tried again like one without a quorum. Each phase is an event, so that
+whoever runs the federation sees who dropped out, where and why.
+
+With `privacy` the sum comes with the noise of all its sites (strategies.secure.noisy_sum). Its release is booked before anybody is asked
+to open it.
 """
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -17,18 +20,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
+from gmmas_schema.events import EventKind
+from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import SiteReport, TaskRequest
-from gmmas_schema.secure import LARGEST_FEDERATION, SECURE_MESSAGE, PhaseRequest, SecureConfig, SecureTask, choose_threshold
-from gmmas_schema.strategy import Strategy
+from gmmas_schema.secure import SECURE_MESSAGE, PhaseRequest, SecureTask
 from gmmas_schema.vocabulary import Region, Task
 from server.courier import Courier, Reply
+from server.events import EventLog
 from server.membership import Member
+from server.secure_terms import make_task
 from strategies.aggregation import Verdict
 from strategies.codec import size_bytes
+from strategies.privacy import fixed_denominator
 from strategies.secure.coordinator import CoordinatorHalf, SecureResult
-from strategies.secure.documents import DIGEST_BYTES, Advertisement, Terms, read
-from strategies.secure.vectors import add_update, group_sizes
+from strategies.secure.documents import Advertisement, Terms, read
+from strategies.secure.vectors import add_update
 from strategies.secure_letters import read_phase_reply, write_phase
+from strategies.weighting import as_averaged
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +50,33 @@ class SecureReplies:
     """The replies of one attempt at a round, summed unseen.
 
     Args:
-        tensors: the current global model, as the strategy averages it.
-        config: settings.
-        strategy: by which sites weigh themselves.
+        tensors: the current global model.
+        config: of the run, with `secure`.
         courier: the way to the nodes.
+        events: is told how each phase went.
         members: the sites that are asked.
         attempt: 1-based.
+        book: is called before the sites are asked to open the sum.
     """
 
     def __init__(
         self,
         tensors: Mapping[str, Float32],
         *,
-        config: SecureConfig,
-        strategy: Strategy,
+        config: FederationConfig,
         courier: Courier,
+        events: EventLog,
         members: Iterable[Member],
         attempt: int,
+        book: Callable[[], None],
     ) -> None:
-        self._tensors, self._config, self._strategy, self._courier, self._attempt = tensors, config, strategy, courier, attempt
+        assert config.secure is not None, "the run aggregates securely"
+        self._whole, self._tensors = tensors, as_averaged(tensors, config.strategy)
+        self._config, self._deadline_s = config, config.secure.phase_deadline_s
+        self._courier, self._events, self._attempt, self._book = courier, events, attempt, book
         self._members = {member.site: member for member in members}
         self._half: CoordinatorHalf | None = None
-        self._context = ""
-        self._request: TaskRequest | None = None
+        self._terms: Terms | None = None
         self._result = SecureResult({}, {})
         self._refused: dict[str, ProtocolError] = {}
         self._advertised: list[str] = []
@@ -76,36 +88,9 @@ class SecureReplies:
         Raises:
             FederationError: too few or too many sites for a secure sum.
         """
-        sites = len(self._members)
-        if not self._config.minimum_holders <= sites <= LARGEST_FEDERATION:
-            raise FederationError(
-                "secure aggregation is not for so many sites",
-                where=f"round {request.round}",
-                got=sites,
-                expected=f"{self._config.minimum_holders} to {LARGEST_FEDERATION}",
-                remedy="raise quorum.replies to secure.minimum_holders or more, or leave sites out",
-                code=ReasonCode.QUORUM,
-            )
-        sizes = group_sizes(self._tensors)
-        terms = Terms(
-            run=request.run,
-            round=request.round,
-            attempt=self._attempt,
-            nonce=secrets.token_bytes(DIGEST_BYTES),
-            subject=request.subject(),
-            sites=sites,
-            threshold=_threshold(sites, self._config),
-            minimum_holders=self._config.minimum_holders,
-            bits=self._config.bits,
-            ring_bits=self._config.ring_bits,
-            clip={group: self._config.clip_of(group) for group in sizes},
-            weight_limit=self._config.weight_limit,
-            sizes=sizes,
-        )
-        self._request = request
-        self._half = CoordinatorHalf(terms, self._identities())
-        self._context = terms.context().hex()
-        return SecureTask(terms=terms.model_dump_json(), strategy=self._strategy, pseudo=dict(pseudo))
+        task, self._terms = make_task(self._config, request, self._whole, pseudo=pseudo, sites=len(self._members), attempt=self._attempt)
+        self._half = CoordinatorHalf(self._terms, self._identities())
+        return task
 
     def admit(self, report: SiteReport, *, weights: Mapping[str, float]) -> None:
         """Take the report of a site that keeps its update until it is masked.
@@ -156,10 +141,10 @@ class SecureReplies:
         return Verdict(refused=self._refused, combined=kept, traffic=self._traffic)
 
     def result(self) -> dict[str, Float32]:
-        """Return the joint model: the current one plus the mean of the clipped updates."""
+        """Return the joint model: the current one plus the mean of the clipped updates, or their noisy sum over a fixed number."""
         moved = dict(self._tensors)
         for group, found in self._result.groups.items():
-            moved |= add_update(self._tensors, group, found.mean_E)
+            moved |= add_update(self._tensors, group, found.mean_E * np.float32(len(found.sites) / self._divisor(group, found.sites)))
         return moved
 
     def shares(self) -> dict[str, dict[str, float]]:
@@ -167,7 +152,7 @@ class SecureReplies:
         shares: dict[str, dict[str, float]] = {}
         for group, found in self._result.groups.items():
             for site in found.sites:
-                shares.setdefault(site, {})[group] = 1 / len(found.sites)
+                shares.setdefault(site, {})[group] = 1 / self._divisor(group, found.sites)
         return shares
 
     def close(self) -> None:
@@ -178,6 +163,11 @@ class SecureReplies:
     def _in_progress(self) -> CoordinatorHalf:
         assert self._half is not None, "task() begins an attempt"
         return self._half
+
+    def _divisor(self, group: str, sites: tuple[str, ...]) -> int:
+        """Return the number of sites that a sum is divided by; a private one by none that follows from who answered."""
+        private, fixed = self._config.privacy, self._config.quorum.sites
+        return len(sites) if private is None else fixed_denominator(group, private, sites=fixed)
 
     def _lead(self) -> SecureResult:
         """Lead the sites through the phases and return the sums."""
@@ -191,33 +181,61 @@ class SecureReplies:
         dropped = dict(self._refused)
         alive = self._exchange(_AGREE, dict.fromkeys(alive, survivors), half.add_agreement)
         request = half.unmask_request()
+        self._book()
         self._exchange(_UNMASK, dict.fromkeys(alive, request), half.add_unmasking)
         self._refused = dropped
-        return half.result()
+        result = half.result()
+        self._tell_opened(result)
+        return result
 
     def _exchange(self, phase: int, payloads: Mapping[str, bytes], take: Callable[[str, bytes], None]) -> tuple[str, ...]:
         """Send each site its bytes of a phase, take the answers one by one, and return whose were good."""
-        assert self._request is not None
+        assert self._terms is not None, "task() begins an attempt"
         identities = {site: _openssh(member) for site, member in self._members.items() if site in payloads} if phase == _SHARE else {}
-        question = PhaseRequest(run=self._request.run, round=self._request.round, attempt=self._context, phase=phase, identities=identities)
-        deadline_s = self._config.phase_deadline_s
+        attempt = self._terms.context().hex()
+        question = PhaseRequest(run=self._terms.run, round=self._terms.round, attempt=attempt, phase=phase, identities=identities)
         letters = {
             site: self._courier.post(
-                self._members[site].node, write_phase(question, payload), kind=SECURE_MESSAGE, round=question.round, ttl_s=deadline_s
+                self._members[site].node, write_phase(question, payload), kind=SECURE_MESSAGE, round=question.round, ttl_s=self._deadline_s
             )
             for site, payload in payloads.items()
         }
         by_node = {letter.node.identifier: site for site, letter in letters.items()}
-        good = []
-        for reply in self._courier.gather(letters, timeout_s=deadline_s):
+        good, lost = [], dict[str, ReasonCode]()
+        for reply in self._courier.gather(letters, timeout_s=self._deadline_s):
             site = by_node[reply.letter.node.identifier]
             try:
                 take(site, self._read(site, question, reply))
                 good.append(site)
             except ProtocolError as error:
-                self._refused[site] = error
+                self._refused[site], lost[site] = error, error.code
             del reply
+        self._tell_phase(_PHASES[phase], sorted(good), lost)
         return tuple(sorted(good))
+
+    def _tell_phase(self, phase: str, answered: list[str], lost: Mapping[str, ReasonCode]) -> None:
+        """Note how a phase ended: who answered, who did not and why, and how many have to."""
+        assert self._terms is not None
+        needed, asked = self._terms.threshold, len(answered) + len(lost)
+        message = f"{phase}: {len(answered)} of {asked} answered, {needed} needed"
+        if lost:
+            message += "; dropped out: " + ", ".join(f"{site} ({code})" for site, code in sorted(lost.items()))
+        self._events.emit(
+            EventKind.SUM_PHASE,
+            round=self._terms.round,
+            code=ReasonCode.QUORUM if len(answered) < needed else None,
+            message=message,
+            detail={"attempt": self._attempt, "phase": phase, "answered": answered, "dropped": dict(lost), "needed": needed},
+        )
+
+    def _tell_opened(self, result: SecureResult) -> None:
+        """Note which parts were opened over which sites, and why others stay closed."""
+        assert self._terms is not None
+        message = f"{len(result.groups)} parts opened"
+        for reason in sorted(set(result.refused.values())):
+            message += f"; closed, {reason}: " + ", ".join(group for group, why in result.refused.items() if why == reason)
+        detail = {"opened": {group: list(found.sites) for group, found in result.groups.items()}, "closed": result.refused}
+        self._events.emit(EventKind.SUM_OPENED, round=self._terms.round, message=message, detail={"attempt": self._attempt} | detail)
 
     def _read(self, site: str, question: PhaseRequest, reply: Reply) -> bytes:
         """Return the bytes of a site's answer and book what it cost."""
@@ -229,7 +247,7 @@ class SecureReplies:
                 "a site dropped out of the secure sum",
                 where=f"site {site}, {phase}",
                 got="no answer, or a reason code in its place",
-                expected=f"an answer within {self._config.phase_deadline_s:g} s",
+                expected=f"an answer within {self._deadline_s:g} s",
                 remedy="look at the site's log",
                 code=reply.code or ReasonCode.DEADLINE,
             )
@@ -247,19 +265,6 @@ class SecureReplies:
     def _identities(self) -> dict[str, ec.EllipticCurvePublicKey]:
         """Return the enrolled keys of the members; a site without one is unknown, and so is refused."""
         return {site: key for site, member in self._members.items() if (key := _enrolled_key(member)) is not None}
-
-
-def _threshold(sites: int, config: SecureConfig) -> int:
-    try:
-        return choose_threshold(sites, threshold=config.threshold)
-    except ValueError as error:
-        raise FederationError(
-            "the threshold of secure aggregation does not fit the sites of the round",
-            got=str(error),
-            expected="more than half of the sites, and at most all",
-            remedy="set secure.threshold to null, for two thirds of whoever takes part",
-            code=ReasonCode.QUORUM,
-        ) from error
 
 
 def _enrolled_key(member: Member) -> ec.EllipticCurvePublicKey | None:

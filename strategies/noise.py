@@ -7,7 +7,7 @@ public (Garfinkel and Leclerc, "Randomness Concerns When Deploying Differential 
 system for every release and is forgotten with it, so noise can never be drawn again, by a resumed run as little as by anyone else.
 
 Limit: doubles leave gaps in what the noise can be (Mironov, CCS 2012). The sum is rounded to float32 after the noise, which hides most of
-that and proves nothing.
+that and proves nothing. Noise that sites make themselves has none of them (strategies.discrete_gaussian).
 """
 
 import secrets
@@ -35,11 +35,14 @@ class NoiseSource:
     def gaussian(self, size: int, *, deviation: float) -> NDArray[np.float64]:
         """Return `size` numbers of this standard deviation and mean 0."""
         pairs = (size + 1) // 2
-        radius_P = np.sqrt(-2 * np.log(self._uniform(pairs))) * deviation
-        angle_P = 2 * np.pi * self._uniform(pairs)
+        radius_P = np.sqrt(-2 * np.log(self.uniform(pairs))) * deviation
+        angle_P = 2 * np.pi * self.uniform(pairs)
         return np.concatenate([radius_P * np.cos(angle_P), radius_P * np.sin(angle_P)])[:size]
 
-    def _uniform(self, size: int) -> NDArray[np.float64]:
+    def uniform(self, size: int) -> NDArray[np.float64]:
         """Return numbers strictly between 0 and 1, 53 bits each."""
-        bits_N = np.frombuffer(self._stream.update(bytes(8 * size)), dtype="<u8")
-        return ((bits_N >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return ((self.words(size) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+    def words(self, size: int) -> NDArray[np.uint64]:
+        """Return words of 64 uniform bits."""
+        return np.frombuffer(self._stream.update(bytes(8 * size)), dtype="<u8")

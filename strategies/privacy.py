@@ -176,7 +176,12 @@ class PrivateSum:
         return following.astype(np.float32).reshape(value.shape)
 
     def _denominator(self, group: str) -> int:
-        return self._config.holders.get(_sent_as(group), self._sites)
+        return fixed_denominator(group, self._config, sites=self._sites)
+
+
+def fixed_denominator(group: str, config: PrivacyConfig, *, sites: int) -> int:
+    """Return what the sum of a group is divided by, whoever took part; `sites` is for groups that `config.holders` does not name."""
+    return config.holders.get(_sent_as(group), sites)
 
 
 def _sent_as(group: str) -> str:

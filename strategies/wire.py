@@ -203,6 +203,11 @@ class OutgoingModel:
         self._reference = tensors if config.down == "fp32" else {name: self._round(name, value) for name, value in tensors.items()}
         self._digests: dict[tuple[Modality, ...], str] = {}
 
+    @property
+    def as_received(self) -> Tensors:
+        """The model as the sites calculate from it."""
+        return self._reference
+
     def _round(self, name: str, value: Float32) -> Float32:
         segment, data = encode(name, value, precision_down(self._config)(name))
         return value if segment.form == "f4" else decode(segment, np.frombuffer(data, np.uint8))

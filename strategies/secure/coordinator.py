@@ -46,8 +46,8 @@ class GroupSum:
     """What the coordinator learns of one group.
 
     Attributes:
-        mean_E: weighted mean of the clipped updates, flat.
-        weight: sum of the weights.
+        mean_E: weighted mean of the clipped updates, flat; of a private round their noisy sum over the number of sites.
+        weight: sum of the weights; of a private round the number of sites.
         sites: behind the sum.
     """
 
@@ -78,7 +78,8 @@ class CoordinatorHalf:
     """
 
     def __init__(self, terms: Terms, identities: Identities) -> None:
-        self._terms, self._identities, self._context, self._grid = terms, identities, terms.context(), terms.grid()
+        self._terms, self._identities, self._context = terms, identities, terms.context()
+        self._grid, self._noisy, self._dtype = terms.grid(), terms.noisy_grid(), terms.dtype()
         self._advertisements: dict[str, Advertisement] = {}
         self._boxes: dict[str, dict[str, bytes]] = {}
         self._masking: tuple[str, ...] = ()
@@ -120,7 +121,7 @@ class CoordinatorHalf:
 
     def masked_bytes(self, site: str) -> int:
         """Return the length of a site's masked vector, known before it comes."""
-        return DIGEST_BYTES + sum(elements for _, elements in self._view.layout(site, self._masking)) * self._grid.dtype.itemsize
+        return DIGEST_BYTES + sum(elements for _, elements in self._view.layout(site, self._masking)) * self._dtype.itemsize
 
     def add_masked(self, site: str, raw: bytes) -> None:
         """Phase 2: add a site's masked vector to the sums; nothing of it is kept."""
@@ -131,9 +132,9 @@ class CoordinatorHalf:
             raise misfit(f"masked vector of {site}", f"{len(raw)} bytes", f"{expected} bytes of this attempt")
         start = DIGEST_BYTES
         for group, elements in self._view.layout(site, self._masking):
-            y = np.frombuffer(raw, self._grid.dtype, elements, start)
+            y = np.frombuffer(raw, self._dtype, elements, start)
             start += y.nbytes
-            total = self._sums.setdefault(group, np.zeros(elements, self._grid.dtype))
+            total = self._sums.setdefault(group, np.zeros(elements, self._dtype))
             np.add(total, y, out=total)
         self._masked.append(site)
 
@@ -219,10 +220,15 @@ class CoordinatorHalf:
                 secret = keys[gone].agree(self._view.members[site].mask_key)
                 apply_mask(total, secret, label=label, sign=-1 if site < gone else 1)
         try:
-            mean_E, weight = self._grid.decode(total, clip=self._terms.clip[group], limit=self._terms.weight_limit, sites=len(sites))
+            mean_E, weight = self._decode(group, total, sites=len(sites))
         except ProtocolError as error:
             self._false(f"the sum of {group}", error)
         return GroupSum(mean_E, weight, sites)
+
+    def _decode(self, group: str, total: Ring, *, sites: int) -> tuple[Float32, float]:
+        if self._noisy is not None:
+            return self._noisy.decode(total, sites=sites)
+        return self._grid.decode(total, clip=self._terms.clip[group], limit=self._terms.weight_limit, sites=sites)
 
     def _factors(self, answers: Collection[str]) -> dict[int, int]:
         """Return the factors of a threshold of answers."""

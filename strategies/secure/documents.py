@@ -12,16 +12,19 @@ of ALL_GROUPS its elements and its weight as little-endian integers of the ring;
 by its length, a bound on what that many sites can have to say, before it is parsed.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ProtocolError
 from gmmas_schema.groups import GROUPS, REGION_ROWS
+from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.secure import LARGEST_FEDERATION, SMALLEST_SUM, Clip
 from strategies.secure.fixed_point import FixedPoint
 from strategies.secure.keys import KEY_BYTES, NONCE_BYTES, TAG_BYTES, digest
+from strategies.secure.noisy_sum import NoisySum
 from strategies.secure.shamir import SHARE_BYTES
 
 ALL_GROUPS: Final = (*GROUPS, *REGION_ROWS)
@@ -40,6 +43,7 @@ Digest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES
 Share = Annotated[bytes, Field(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
 Signature = Annotated[bytes, Field(min_length=8, max_length=SIGNATURE_BYTES)]
 Box = Annotated[bytes, Field(min_length=NONCE_BYTES + SHARE_BYTES + TAG_BYTES, max_length=BOX_BYTES)]
+ContentHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Site = Annotated[str, Field(min_length=1, max_length=64)]
 Group = Annotated[str, Field(max_length=32)]
 
@@ -60,7 +64,8 @@ class Terms(Document):
         round: 1-based.
         attempt: 1-based; one secret state a site, never used again.
         nonce: drawn by the coordinator, so that an attempt repeated after its crash is another one.
-        subject: digest of the training request whose update is summed.
+        subject: digest of the training request whose update is summed, and of how it is weighed.
+        model: content hash of each group of the model that the update is a change of, as every site received it.
         sites: invited; sums cannot wrap with so many.
         threshold: sites that must answer to the end, more than half of `sites`.
         minimum_holders: sites behind every sum that is opened.
@@ -69,6 +74,7 @@ class Terms(Document):
         clip: per group of the model.
         weight_limit: largest weight.
         sizes: elements per group of the model.
+        privacy: clip and noise of a private sum (strategies.secure.noisy_sum), for which clip, bits and weight_limit have no meaning.
     """
 
     run: str = Field(min_length=1, max_length=128)
@@ -84,15 +90,21 @@ class Terms(Document):
     clip: dict[Group, Clip]
     weight_limit: float = Field(gt=0)
     sizes: dict[Group, Annotated[int, Field(ge=1, le=LARGEST_GROUP)]]
+    model: dict[Group, ContentHash]
+    privacy: PrivacyConfig | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> "Terms":
         if not self.sites / 2 < self.threshold <= self.sites:
             raise ValueError(f"threshold ({self.threshold}) must be more than half of sites ({self.sites})")
-        if set(self.sizes) - set(ALL_GROUPS) or set(self.clip) != set(self.sizes) or not self.sizes:
-            raise ValueError("sizes and clip must name the same groups of gmmas_schema.groups")
+        if set(self.sizes) - set(ALL_GROUPS) or not self.sizes:
+            raise ValueError("sizes must name groups of gmmas_schema.groups")
+        if set(self.clip) != set(self.sizes) or set(self.model) != set(self.sizes):
+            raise ValueError("sizes, clip and model must name the same groups")
         if self.ring_bits not in (16, 32, 64):
             raise ValueError("ring_bits must be 16, 32 or 64")
+        if self.privacy is not None and self.privacy.colluders >= self.minimum_holders:
+            raise ValueError(f"privacy.colluders ({self.privacy.colluders}) must be fewer than minimum_holders ({self.minimum_holders})")
         return self
 
     def context(self) -> bytes:
@@ -100,12 +112,28 @@ class Terms(Document):
         return digest("terms", self.digest())
 
     def question(self) -> str:
-        """Return the digest of what is asked, the same for every attempt: the same sites then give the same sum."""
+        """Return the digest of what is asked, the same for every attempt: the same sites then give the same sum.
+
+        Not with noise, which every attempt draws anew: the same question is another release then.
+        """
+        if self.privacy is not None:
+            return self.digest()
         return self.model_copy(update={"attempt": 1, "nonce": bytes(DIGEST_BYTES), "threshold": 0}).digest()
 
     def grid(self) -> FixedPoint:
-        """Return the integers of the attempt."""
+        """Return the integers of an attempt without noise."""
         return FixedPoint(sites=self.sites, bits=self.bits, ring_bits=self.ring_bits)
+
+    def noisy_grid(self) -> NoisySum | None:
+        """Return the integers of a private attempt; None where there is no noise."""
+        if self.privacy is None:
+            return None
+        fewest = self.minimum_holders - self.privacy.colluders
+        return NoisySum(sites=self.sites, ring_bits=self.ring_bits, elements=sum(self.sizes.values()), fewest=fewest, privacy=self.privacy)
+
+    def dtype(self) -> np.dtype[Any]:
+        """Return the integers on the wire: little-endian, unsigned."""
+        return np.dtype(f"<u{self.ring_bits // 8}")
 
 
 class Advertisement(Document):

@@ -123,7 +123,7 @@ class FixedPoint:
         steps_E, weight = signed[:-1], int(signed[-1])
         largest = max(abs(int(bound(steps_E, initial=0))) for bound in (np.min, np.max))
         if not sites <= weight <= sites * self.weight_steps or largest > weight * self.levels:
-            raise _impossible(weight, sites)
+            raise impossible(weight, sites)
         mean_E = np.empty(total.size - 1, np.float32)
         for start in range(0, mean_E.size, BLOCK):
             part = slice(start, min(start + BLOCK, mean_E.size))
@@ -139,7 +139,8 @@ class FixedPoint:
         return limit / self.weight_steps
 
 
-def _impossible(weight: int, sites: int) -> ProtocolError:
+def impossible(weight: int, sites: int) -> ProtocolError:
+    """Return the error for a sum that no updates have."""
     return ProtocolError(
         "a sum is not one that updates can have",
         got=f"a weight of {weight} steps, or an entry beyond it, from {sites} sites",

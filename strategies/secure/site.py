@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ModelError
+from strategies.noise import NoiseSource
 from strategies.secure.documents import (
     Advertisement,
     Agreement,
@@ -79,14 +80,15 @@ class SiteHalf:
     ) -> None:
         if any(terms.sizes.get(group) != size for group, size in sizes.items()) or terms.subject != subject:
             raise misfit(site, "terms for another model or another request", "terms for what this site has trained")
-        self._site, self._terms, self._context, self._grid = site, terms, terms.context(), terms.grid()
+        self._site, self._terms, self._context = site, terms, terms.context()
+        self._grid, self._noisy = terms.grid(), terms.noisy_grid()
         self._identity, self._identities, self._opened = identity, identities, opened
         self._own = set(sizes)
         self._next = Phase.ADVERTISE
         self._box, self._mask = KeyPair.make(), KeyPair.make()
         self._seeds: dict[str, bytes] = {}
         self._pairs: dict[str, bytes] = {}
-        self._weights: dict[str, int] = {}
+        self._weights: dict[str, float] = {}
         self._own_shares: bytes = b""
         self._shares: dict[str, dict[str, bytes]] = {}
         self._survivors: tuple[str, ...] = ()
@@ -95,6 +97,11 @@ class SiteHalf:
     def next(self) -> Phase:
         """The phase this site is asked next."""
         return self._next
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the update is to leave with noise."""
+        return self._noisy is not None
 
     def advertise(self, weights: Mapping[str, float]) -> bytes:
         """Phase 0: return new public keys and commitments, signed.
@@ -105,7 +112,7 @@ class SiteHalf:
         self._enter(Phase.ADVERTISE)
         if set(weights) - self._own or any(not 0 < weight < float("inf") for weight in weights.values()):
             raise ModelError("a group's weight is wrong", where=self._site, got=dict(weights), expected="positive, groups of the model")
-        self._weights = {group: self._grid.weigh(weight, limit=self._terms.weight_limit) for group, weight in weights.items()}
+        self._weights = dict(weights)
         self._seeds = {group: secrets.token_bytes(32) for group in self._terms.sizes if group in weights}
         unsigned = Advertisement(
             site=self._site,
@@ -162,7 +169,8 @@ class SiteHalf:
         self._shares = {peer: self._open(peer, box) for peer, box in boxes.items()}
         self._shares[self._site] = self._split(self._own_shares, self._advertisement)
         self._pairs = {peer: self._mask.agree(self._view.members[peer].mask_key) for peer in boxes}
-        parts = [self._mask_group(group, update.get(group)).tobytes() for group, _ in self._view.layout(self._site, self._shares)]
+        encoded = self._encode({group: self._own_update(group, update) for group, _ in self._view.layout(self._site, self._shares)})
+        parts = [self._mask_group(group, y).tobytes() for group, y in encoded.items()]
         self._seeds, self._pairs = {}, {}
         return b"".join([self._context, *parts])
 
@@ -191,7 +199,8 @@ class SiteHalf:
         asked = read(request, UnmaskRequest, sites=self._terms.sites, where="unmasking")
         self._check_asked(asked)
         contributors = {group: self._view.holders(group, self._survivors) for group in self._view.live_groups(self._survivors)}
-        withheld = self._opened.admit(self._terms.run, self._terms.round, question=self._terms.question(), sums=contributors)
+        private = self._terms.privacy is not None
+        withheld = self._opened.admit(self._terms.run, self._terms.round, question=self._terms.question(), sums=contributors, once=private)
         opened = [group for group in contributors if group not in withheld]
         answer = Unmasking(
             seeds={site: {group: self._shares[site][group] for group in opened if group in self._shares[site]} for site in asked.survivors},
@@ -235,12 +244,27 @@ class SiteHalf:
         names = ("", *member.groups)
         return {name: plain[start : start + SHARE_BYTES] for name, start in zip(names, range(0, len(plain), SHARE_BYTES), strict=True)}
 
-    def _mask_group(self, group: str, delta_E: Float32 | None) -> Ring:
-        """Return one group's encoded update under this site's mask and those it shares with the group's other holders."""
+    def _own_update(self, group: str, update: Mapping[str, Float32]) -> Float32:
+        delta_E = update.get(group)
         if delta_E is None or delta_E.shape != (self._terms.sizes[group],):
             got = "nothing" if delta_E is None else delta_E.shape
             raise ModelError("an update has not its group's size", where=group, got=got, expected=(self._terms.sizes[group],))
-        y = self._grid.encode(delta_E, weight=self._weights[group], clip=self._terms.clip[group])
+        return delta_E
+
+    def _encode(self, update: Mapping[str, Float32]) -> dict[str, Ring]:
+        """Return the groups as integers, weighted; clipped together and with this site's noise where the round is private."""
+        if self._noisy is None:
+            grid, limit, clip = self._grid, self._terms.weight_limit, self._terms.clip
+            return {
+                group: grid.encode(delta_E, weight=grid.weigh(self._weights[group], limit=limit), clip=clip[group])
+                for group, delta_E in update.items()
+            }
+        weights = {group: self._noisy.weigh(self._weights[group]) for group in update}
+        makers = {group: self._view.noise_makers(group, self._shares) for group in update}
+        return self._noisy.encode(update, weights=weights, makers=makers, source=NoiseSource())
+
+    def _mask_group(self, group: str, y: Ring) -> Ring:
+        """Put an encoded group under this site's mask and those it shares with the group's other holders, in place."""
         label = mask_label(self._context, group)
         apply_mask(y, self._seeds[group], label=label, sign=1)
         for peer in self._view.holders(group, self._shares):

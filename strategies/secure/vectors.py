@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.groups import group_of
+from strategies.content_hash import hash_tensors
 from strategies.secure.documents import ALL_GROUPS
 
 Float32 = NDArray[np.float32]
@@ -22,6 +23,11 @@ def group_names(tensors: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def group_sizes(tensors: Mapping[str, Float32]) -> dict[str, int]:
     """Return the number of elements of each group."""
     return {group: sum(tensors[name].size for name in names) for group, names in group_names(tensors).items()}
+
+
+def group_hashes(tensors: Mapping[str, Float32]) -> dict[str, str]:
+    """Return the content hash of each group (strategies.content_hash)."""
+    return {group: hash_tensors({name: tensors[name] for name in names}) for group, names in group_names(tensors).items()}
 
 
 def flatten_update(trained: Mapping[str, Float32], received: Mapping[str, Float32]) -> dict[str, Float32]:

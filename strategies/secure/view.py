@@ -59,6 +59,15 @@ class View:
         held = self.members[site].seeds
         return tuple((group, self.terms.sizes[group] + 1) for group in self.live_groups(among) if group in held)
 
+    def noise_makers(self, group: str, masking: Collection[str]) -> int:
+        """Return how many sites' noise the sum of a group rests on at the least, if it is opened at all.
+
+        Of those that mask, all but a threshold may drop out; and `privacy.colluders` may know, or leave out, their own.
+        """
+        assert self.terms.privacy is not None, "without privacy nobody makes noise"
+        left = len(self.holders(group, masking)) - (len(masking) - self.terms.threshold)
+        return max(left, self.terms.minimum_holders) - self.terms.privacy.colluders
+
     def agreed_parts(self, masking: Iterable[str], survivors: Iterable[str]) -> tuple[str | bytes, ...]:
         """Return what a site signs: the terms, the roster, who shared keys and who survived, as it was told."""
         return (

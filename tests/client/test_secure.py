@@ -17,7 +17,7 @@ from gmmas_schema.strategy import FedAvgStrategy
 from gmmas_schema.vocabulary import MODALITIES, Task
 from strategies.secure.coordinator import CoordinatorHalf
 from strategies.secure.documents import Advertisement
-from strategies.secure.vectors import group_sizes
+from strategies.secure.vectors import group_hashes, group_sizes
 from strategies.secure_letters import read_phase_reply, write_phase
 from tests.client.sites import write_site
 from tests.strategies.secure.attempts import IDENTITIES, KEYS, make_terms
@@ -30,9 +30,10 @@ PLAIN = TaskRequest(action=Action.TRAIN, run="run", round=1, rounds=2, seed=0, m
 
 def make_request(number=1, **changes):
     plain = PLAIN.model_copy(update={"round": number})
-    fields = {"subject": plain.subject(), "sites": 3, "threshold": 2, "round": number} | changes
-    terms = make_terms(sizes=group_sizes(MODEL)).model_copy(update=fields)
-    return terms, plain.model_copy(update={"secure": SecureTask(terms=terms.model_dump_json(), strategy=FedAvgStrategy())})
+    task = SecureTask(terms="", strategy=FedAvgStrategy())
+    fields = {"subject": task.subject(plain.subject()), "sites": 3, "threshold": 2, "round": number} | changes
+    terms = make_terms(sizes=group_sizes(MODEL), model=group_hashes(MODEL)).model_copy(update=fields)
+    return terms, plain.model_copy(update={"secure": task.model_copy(update={"terms": terms.model_dump_json()})})
 
 
 def report_of(site, number=1):
@@ -107,8 +108,8 @@ def test_three_sites_add_up(tmp_path):
 def test_a_process_that_cannot_keep_a_secret_takes_no_part():
     _, request = make_request()
     with pytest.raises(ConfigError, match="executor: resident"):
-        SecureSite(None).check(request)
-    SecureSite(None).check(PLAIN)
+        SecureSite(None).check(request, MODEL)
+    SecureSite(None).check(PLAIN, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_terms_that_are_unsound_or_about_something_else_are_refused_before_train
     _, request = make_request()
     _, changed = make_request(**changes)
     with pytest.raises(ProtocolError, match=match):
-        SecureSite(KEYS["ash"]).check(request.model_copy(update={"secure": changed.secure}))
+        SecureSite(KEYS["ash"]).check(request.model_copy(update={"secure": changed.secure}), MODEL)
 
 
 def test_terms_for_another_model_are_refused():

@@ -20,7 +20,9 @@ SUBJECT = "0" * 64
 CONFIG = SecureConfig()
 
 
-def make_terms(*, sites=5, threshold=None, sizes=SIZES, config=CONFIG, attempt=1, nonce=b"\0" * 32, number=1, run="run"):
+def make_terms(
+    *, sites=5, threshold=None, sizes=SIZES, config=CONFIG, attempt=1, nonce=b"\0" * 32, number=1, run="run", privacy=None, model=None
+):
     return Terms(
         run=run,
         round=number,
@@ -35,6 +37,8 @@ def make_terms(*, sites=5, threshold=None, sizes=SIZES, config=CONFIG, attempt=1
         clip={group: config.clip_of(group) for group in sizes},
         weight_limit=config.weight_limit,
         sizes=dict(sizes),
+        model=model or dict.fromkeys(sizes, "0" * 64),
+        privacy=privacy,
     )
 
 
