@@ -112,12 +112,7 @@ class Terms(Document):
         return digest("terms", self.digest())
 
     def question(self) -> str:
-        """Return the digest of what is asked, the same for every attempt: the same sites then give the same sum.
-
-        Not with noise, which every attempt draws anew: the same question is another release then.
-        """
-        if self.privacy is not None:
-            return self.digest()
+        """Return the digest of what is asked, the same for every attempt: without noise the same sites then give the same sum."""
         return self.model_copy(update={"attempt": 1, "nonce": bytes(DIGEST_BYTES), "threshold": 0}).digest()
 
     def grid(self) -> FixedPoint:

@@ -199,8 +199,10 @@ class SiteHalf:
         asked = read(request, UnmaskRequest, sites=self._terms.sites, where="unmasking")
         self._check_asked(asked)
         contributors = {group: self._view.holders(group, self._survivors) for group in self._view.live_groups(self._survivors)}
-        private = self._terms.privacy is not None
-        withheld = self._opened.admit(self._terms.run, self._terms.round, question=self._terms.question(), sums=contributors, once=private)
+        # Noise is drawn anew with every attempt, so there the question is this very attempt: its keys, for terms can be sent again.
+        question = self._view.seen.hex() if self.is_private else self._terms.question()
+        run, number = self._terms.run, self._terms.round
+        withheld = self._opened.admit(run, number, question=question, sums=contributors, once=self.is_private)
         opened = [group for group in contributors if group not in withheld]
         answer = Unmasking(
             seeds={site: {group: self._shares[site][group] for group in opened if group in self._shares[site]} for site in asked.survivors},

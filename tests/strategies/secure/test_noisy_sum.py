@@ -246,7 +246,9 @@ def test_a_private_round_is_opened_once_even_over_the_same_sites_and_for_other_g
     only = {site: {"fusion": np.zeros(4, np.float32)} for site in SITES}
     first = run(threshold=4, gone_at=(), updates=only, sizes=sizes, ledgers=ledgers)
     assert set(first.result.groups) == {"fusion"}
-    for nonce, updates in ((b"\1" * 32, only), (b"\2" * 32, {site: {"encoder.t1": np.zeros(4, np.float32)} for site in SITES})):
+    others = {site: {"encoder.t1": np.zeros(4, np.float32)} for site in SITES}
+    # The very same terms again, new ones, and new ones about what was not opened.
+    for nonce, updates in ((bytes(32), only), (b"\1" * 32, only), (b"\2" * 32, others)):
         again = run(threshold=4, gone_at=(), updates=updates, sizes=sizes, ledgers=ledgers, nonce=nonce)
         assert again.result.groups == {}
         assert set(again.result.refused.values()) == {"opened for other sites before"}
