@@ -1,41 +1,65 @@
-"""flower-superlink whose administration answers on loopback only: `python -m server.superlink OPTIONS OF flower-superlink`.
+"""flower-superlink whose administration is closed: `python -m server.superlink OPTIONS OF flower-superlink`.
 
-Out of the box, Flower's Control API (start a run, enrol a node) and its Runtime API share the port that hospitals connect to, and whoever
-reaches that port may use them. Here a request from another machine reaches the Fleet API, where a node proves itself by its enrolled
-key, and the health check; everything else answers 403 before Flower sees it.
+Out of the box, Flower's Control API (start a run, enrol a node, read logs) and its Runtime API share the port that hospitals connect to,
+and whoever reaches that port may use the Control API. Here, before Flower sees a request:
 
-A reverse proxy on this machine would make every request look local: let it pass `/v1/fleet/` and `/health` only.
+    /v1/fleet/, /health    pass: a node proves itself by its enrolled key
+    /v1/runtime/           from loopback only: Flower's own executor and run processes, each with a secret
+    everything else        from loopback only, and with a key in the header CONTROL_HEADER
+
+The key (server.control_key) is known to whoever may read the coordinator's folder. So other users of this machine, and requests that a
+misconfigured reverse proxy lets through as if they were local, administer nothing.
 """
 
+import hmac
 import ipaddress
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any, Final
 
 from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
 
+from server.control_key import CONTROL_HEADER, control_key
+
 PUBLIC_PATHS: Final = ("/v1/fleet/", "/health")
+RUNTIME_PATH: Final = "/v1/runtime/"
+SECRET_OPTION: Final = "--superexec-auth-secret-file"  # noqa: S105 - its name
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class LoopbackAdministration:
-    """ASGI middleware, outermost: refuses requests from other machines except those to PUBLIC_PATHS."""
+class ClosedAdministration:
+    """ASGI middleware, outermost: decides who reaches what.
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self._app = app
+    Args:
+        app: what is behind it.
+        key: of the administration, hexadecimal (server.control_key).
+    """
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, key: str) -> None:
+        self._app, self._key = app, key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
-        if scope["type"] == "lifespan" or _is_local(scope.get("client")) or (scope["type"] == "http" and _is_public(scope["path"])):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._may_pass(scope)):
             await self._app(scope, receive, send)
             return
         assert scope["type"] == "http", "Flower's server has no websockets"
         await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": b"administration is on loopback only\n"})
+        await send({"type": "http.response.body", "body": b"administration is closed\n"})
+
+    def _may_pass(self, scope: Scope) -> bool:
+        if _is_public(scope["path"]):
+            return True
+        if not _is_local(scope.get("client")):
+            return False
+        given = dict(scope.get("headers", ())).get(CONTROL_HEADER.encode(), b"")
+        return scope["path"].startswith(RUNTIME_PATH) or hmac.compare_digest(given, self._key)
 
 
 def _is_public(path: str) -> bool:
@@ -52,7 +76,8 @@ def _is_local(client: tuple[str, int] | None) -> bool:
 def main() -> None:
     """Run flower-superlink with the middleware in front of everything."""
     before = extensions.get_middleware
-    extensions.get_middleware = lambda: (Middleware(LoopbackAdministration), *before())
+    key = control_key(Path(sys.argv[sys.argv.index(SECRET_OPTION) + 1]).read_bytes())
+    extensions.get_middleware = lambda: (Middleware(ClosedAdministration, key=key), *before())
     flower_superlink()
 
 

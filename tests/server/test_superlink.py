@@ -9,12 +9,14 @@ from flwr.superlink import extensions
 from flwr.superlink.main import create_app
 from starlette.middleware import Middleware
 
-from server.superlink import LoopbackAdministration
+from server.control_key import CONTROL_HEADER, control_key
+from server.superlink import ClosedAdministration
 
 REMOTE, LOCAL = ("203.0.113.7", 50000), ("127.0.0.1", 50000)
+KEY = control_key(b"secret")
 
 
-async def answer(client: tuple[str, int] | None, path: str) -> int:
+async def answer(client: tuple[str, int] | None, path: str, *, key: str | None = None) -> int:
     """Send a request from an address through the middleware; behind it everything answers 200."""
     sent = []
 
@@ -28,7 +30,8 @@ async def answer(client: tuple[str, int] | None, path: str) -> int:
     async def receive() -> dict[str, object]:
         return {}
 
-    await LoopbackAdministration(inside)({"type": "http", "path": path, "client": client}, receive, send)
+    headers = [] if key is None else [(CONTROL_HEADER.encode(), key.encode())]
+    await ClosedAdministration(inside, key=KEY)({"type": "http", "path": path, "client": client, "headers": headers}, receive, send)
     (status,) = sent
     return int(status)
 
@@ -39,6 +42,7 @@ async def answer(client: tuple[str, int] | None, path: str) -> int:
 @pytest.mark.parametrize("client", [REMOTE, ("2001:db8::1", 1), ("not an address", 1), None])
 def test_administration_is_closed_to_other_machines(path: str, client: tuple[str, int] | None) -> None:
     assert asyncio.run(answer(client, path)) == 403
+    assert asyncio.run(answer(client, path, key=KEY)) == 403, "the key does not make another machine local"
 
 
 @pytest.mark.parametrize("path", ["/v1/fleet/pull-messages", "/v1/fleet/activate-node", "/health"])
@@ -51,25 +55,35 @@ def test_similar_paths_are_not_public(path: str) -> None:
     assert asyncio.run(answer(REMOTE, path)) == 403
 
 
+@pytest.mark.parametrize("path", ["/v1/control/start-run", "/v1/control/stream-logs", "/docs", "/openapi.json", "/"])
 @pytest.mark.parametrize("client", [LOCAL, ("127.8.8.8", 1), ("::1", 1)])
-def test_loopback_may_do_everything(client: tuple[str, int]) -> None:
-    assert asyncio.run(answer(client, "/v1/control/start-run")) == 200
+def test_on_loopback_the_key_decides(client: tuple[str, int], path: str) -> None:
+    assert asyncio.run(answer(client, path)) == 403
+    assert asyncio.run(answer(client, path, key="")) == 403
+    assert asyncio.run(answer(client, path, key=control_key(b"another"))) == 403
+    assert asyncio.run(answer(client, path, key=KEY)) == 200
+
+
+def test_flowers_own_processes_need_no_key_of_ours() -> None:
+    assert asyncio.run(answer(LOCAL, "/v1/runtime/acquire-task")) == 200
+    assert asyncio.run(answer(LOCAL, "/v1/runtimes/acquire-task")) == 403
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_flower_puts_the_middleware_in_front_of_its_own_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With flwr's real application: an administrative request from outside never reaches Flower, one from loopback does."""
-    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(LoopbackAdministration),))
+    """With flwr's real application: an administrative request without the key never reaches Flower, one with it does."""
+    monkeypatch.setattr(extensions, "get_middleware", lambda: (Middleware(ClosedAdministration, key=KEY),))
     app = create_app()
 
-    async def post(client: tuple[str, int], path: str) -> httpx.Response:
+    async def post(client: tuple[str, int], path: str, *, key: str = "") -> httpx.Response:
         transport = httpx.ASGITransport(app=app, client=client, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://superlink") as session:
+        async with httpx.AsyncClient(transport=transport, base_url="http://superlink", headers={CONTROL_HEADER: key}) as session:
             return await session.post(path)
 
-    outside = asyncio.run(post(REMOTE, "/v1/control/list-nodes"))
-    assert (outside.status_code, outside.text) == (403, "administration is on loopback only\n")
-    assert "administration" not in asyncio.run(post(LOCAL, "/v1/control/list-nodes")).text
+    for refused in (post(REMOTE, "/v1/control/list-nodes", key=KEY), post(LOCAL, "/v1/control/list-nodes")):
+        outside = asyncio.run(refused)
+        assert (outside.status_code, outside.text) == (403, "administration is closed\n")
+    assert "administration" not in asyncio.run(post(LOCAL, "/v1/control/list-nodes", key=KEY)).text
     assert "administration" not in asyncio.run(post(REMOTE, "/v1/fleet/pull-messages")).text
 
 
