@@ -27,6 +27,7 @@ def serve_app(app: FastAPI, *, port: int, certificates: Path) -> Iterator[None]:
         host="127.0.0.1",
         port=port,
         log_level="critical",
+        log_config=None,  # uvicorn's own clears every handler of the process, and absl's closes standard error with its own
         ws="none",
         timeout_graceful_shutdown=1,
         ssl_certfile=str(certificates / SERVER_CERTIFICATE),
