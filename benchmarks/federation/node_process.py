@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
@@ -30,7 +31,7 @@ def answer_flower(message: Message, name: str) -> RecordDict:
         return RecordDict({"metrics": MetricRecord({"num-examples": 4, "dice": 0.5})})
     train(name, round_number=int(str(message.content.config_records["config"]["server-round"])))
     arrays = message.content.array_records["arrays"].to_numpy_ndarrays()
-    moved = ArrayRecord([value + value.dtype.type(1e-3) for value in arrays])
+    moved = ArrayRecord([np.asarray(value + value.dtype.type(1e-3)) for value in arrays])  # a sum of single numbers is no array
     named = ArrayRecord(dict(zip(message.content.array_records["arrays"], moved.values(), strict=True)))
     return RecordDict({"arrays": named, "metrics": MetricRecord({"num-examples": 20, "loss": 0.5})})
 
