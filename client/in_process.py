@@ -7,7 +7,6 @@ its aggregation and its byte counts are those of a deployed federation; only soc
 import logging
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Context, Message, RecordDict
 
 from client.app import refuse
@@ -31,7 +30,7 @@ class InProcessSite:
         trainer: holds the site's cases.
         folder: where the site keeps what it carries from round to round; None keeps it in memory, for as long as this object lives.
         shelf: the models the site holds; sites of one process may share one, which then needs room for SHELF models per set of sequences.
-        identity: the site's enrolled key, without which it takes no part in secure rounds.
+        secure: the site's part in secure rounds, which must live from phase to phase; without it the site takes none.
     """
 
     def __init__(
@@ -40,11 +39,11 @@ class InProcessSite:
         *,
         folder: Path | None = None,
         shelf: ModelShelf | None = None,
-        identity: EllipticCurvePrivateKey | None = None,
+        secure: SecureSite | None = None,
     ) -> None:
         self.trainer = trainer
         self._wire = SiteWire(SiteState(folder, kind=FEEDBACK), shelf=shelf)
-        self._secure = SecureSite(identity, folder=folder)
+        self._secure = secure or SecureSite(None)
 
     def __call__(self, message: Message, _: Context) -> Message:
         """Return the reply to a message: the trainer's answer, or an error that holds a reason code and nothing else."""

@@ -4,8 +4,9 @@ What is simulated comes from a YAML file (site_configs/simulation-example.yaml),
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -65,7 +66,8 @@ def simulate(
 ) -> None:
     """Run a whole federation on this machine: hospitals are functions over folders of scans, or over phantoms made for it.
 
-    The rounds, the messages, the checks and the folder are those of a real run. The weights do not depend on --processes.
+    The rounds, the messages, the checks and the folder are those of a real run. The weights do not depend on --processes. With secure
+    aggregation the sites answer one after the other, in this process, which holds their secrets.
 
     Ctrl-C stops; the same command with --resume goes on after the last finished round, to the same weights.
     """
@@ -147,6 +149,7 @@ def prepare_sites(
             device=config.device,
             threads=config.threads,
             shelf=SHELF * kinds,
+            secure=config.federation.secure is not None,
         )
         for site, cohort in config.site_names.items()
     }
@@ -175,10 +178,13 @@ def _run_to_end(console: Console, folder: RunFolder, sites: Mapping[str, "Simula
     with console.status("loading"):
         from server.tracking import MlflowTracker
 
+        run: Callable[..., object]
         if engine is Engine.RAY:
             from server.ray_simulation import simulate_with_ray as run
         else:
-            from server.simulation import simulate as run
+            from server.simulation import simulate as simulate_here
+
+            run = partial(simulate_here, keys={name: site.public_key() for name, site in sites.items() if site.secure})
     tracker = MlflowTracker(folder.config.tracking, folder.path)
     try:
         with LiveRun(console, run_dir=folder.path) as live:

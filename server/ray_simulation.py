@@ -49,9 +49,17 @@ def simulate_with_ray(
         on_event: is called with every event after it has been written, in a thread.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or the run aggregates securely.
         GmmasError: the run failed or the folder is in use; it can be resumed.
     """
+    if folder.config.secure is not None:
+        raise ConfigError(
+            "secure aggregation cannot be simulated by Ray",
+            where="--engine ray",
+            got="a federation with `secure`, whose sites keep secrets from phase to phase",
+            expected="sites that live on in one process",
+            remedy="use --engine local, or a deployment (`gmmas server`, `gmmas site`, `gmmas run`)",
+        )
     os.environ.update(quiet_environment() | _RAY)
     try:
         import ray  # noqa: F401 - Flower ends the process where it is missing

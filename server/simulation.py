@@ -5,6 +5,7 @@ Only sockets, keys and supervision are missing. The run's folder is an ordinary 
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from gmmas_schema.events import Event
@@ -24,6 +25,7 @@ def simulate(
     sites: Mapping[str, Client],
     *,
     tracker: Tracker,
+    keys: Mapping[str, bytes] = MappingProxyType({}),
     processes: int = 1,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
@@ -33,7 +35,9 @@ def simulate(
         folder: the run's folder.
         sites: what answers for each site, by the name it gives itself. Picklable where `processes` is above 1.
         tracker: is told the rounds and the models.
-        processes: worker processes that answer for the sites; 1 answers in this process, one site after the other.
+        keys: public keys (PEM) that the sites are enrolled with; secure aggregation needs them.
+        processes: worker processes that answer for the sites; 1 answers in this process, one site after the other. So does a run with
+            secure aggregation, whatever is asked for: its sites' secrets live from phase to phase, in one process.
         on_event: is called with every event after it has been written.
 
     Returns:
@@ -44,9 +48,11 @@ def simulate(
     """
     nodes = dict(enumerate(sites.values(), start=FIRST_NODE))
     names = dict(enumerate(sites, start=FIRST_NODE))
+    enrolled = {node: keys[site] for node, site in names.items() if site in keys}
     # A simulated site is never late: it waits for a core of this machine, not for its hospital.
-    if processes <= 1:
-        return run_in_folder(LocalGrid(nodes, names=names), folder, tracker=tracker, on_event=on_event, timing=Timing(deadlines=False))
+    if processes <= 1 or folder.config.secure is not None:
+        grid_here = LocalGrid(nodes, names=names, keys=enrolled)
+        return run_in_folder(grid_here, folder, tracker=tracker, on_event=on_event, timing=Timing(deadlines=False))
     with WorkerGrid(nodes, names=names, processes=processes) as grid:
         return run_in_folder(grid, folder, tracker=tracker, on_event=on_event, timing=Timing(sleep=grid.sleep, deadlines=False))
 

@@ -2,8 +2,10 @@
 
 import gc
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message
 
@@ -12,12 +14,17 @@ from client.in_process import InProcessSite
 from client.simulated_site import SimulatedSite
 from gmmas_data.cache import SampleCache
 from gmmas_data.samples import Sample
-from gmmas_schema.errors import ReasonCode
+from gmmas_schema.errors import FederationError, ReasonCode
+from gmmas_schema.events import Event, EventKind
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.groups import group_of
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.standalone import CohortConfig
 from gmmas_workflows.cohorts import store_cohorts
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
+from server.events import read_events
+from server.records import Outcome
 from server.simulation import NoTracker, simulate
 from tests.client.simulations import COHORTS, GRID, write_cohorts
 from tests.client.tiny_sites import TINY, make_config
@@ -93,6 +100,64 @@ def test_a_site_whose_cases_are_gone_answers_with_a_code(sites: dict[str, Simula
         path.with_suffix(".away").rename(path)
         for entry in north.cache.glob("*.away"):
             entry.rename(entry.with_suffix(".safetensors"))
+
+
+def make_secure(sites: dict[str, SimulatedSite], folder: Path) -> dict[str, SimulatedSite]:
+    """Return three sites with keys of their own over two cohorts."""
+    chosen = {"ash": "north", "birch": "north", "cedar": "east"}
+    return {name: replace(sites[cohort], site=name, folder=folder / name, secure=True) for name, cohort in chosen.items()}
+
+
+def secure_config(**changes: object) -> FederationConfig:
+    quorum = {"sites": 3, "replies": 3, "round_attempts": 1}
+    plain = make_config(3, MODEL).model_dump() | {"secure": {}, "robustness": {"norm_limit": None}, "quorum": quorum, "calibration": None}
+    return FederationConfig.parse(plain | changes, where="test")
+
+
+def test_a_secure_federation_is_simulated_to_the_weights_of_a_plain_one(sites: dict[str, SimulatedSite], tmp_path: Path) -> None:
+    """All hold the shared groups; what the two of them with T1ce hold alone stays closed."""
+    clients = make_secure(sites, tmp_path / "state")
+    keys = {name: site.public_key() for name, site in clients.items()}
+    secure, plain = (
+        RunFolder.create(tmp_path / "s", secure_config(), run="r"),
+        RunFolder.create(tmp_path / "p", make_config(3, MODEL), run="r"),
+    )
+    simulate(secure, clients, tracker=NoTracker(), keys=keys, processes=2)
+    simulate(plain, clients, tracker=NoTracker())
+    first, other = secure.load_round(1).tensors, plain.load_round(1).tensors
+    opened = {group for site in secure.read_record(1).sites for group in site.shares}
+    assert {"fusion", "decoder", "encoder.flair"} <= opened
+    assert "encoder.t1ce" not in opened
+    for name, value in first.items():
+        if group_of(name) in opened:
+            np.testing.assert_allclose(value, other[name], atol=2e-5, err_msg=name)
+    assert {site.outcome for site in secure.read_record(2).sites} == {Outcome.ACCEPTED}
+
+
+def test_a_secure_simulation_that_was_stopped_goes_on_under_the_same_keys(sites: dict[str, SimulatedSite], tmp_path: Path) -> None:
+    clients = make_secure(sites, tmp_path / "state")
+    keys = {name: site.public_key() for name, site in clients.items()}
+    folder = RunFolder.create(tmp_path / "run", secure_config(), run="r")
+
+    def stop(event: Event) -> None:
+        if event.kind is EventKind.ROUND_FINISHED:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(folder, clients, tracker=NoTracker(), keys=keys, on_event=stop)
+    simulated_site._secure_site.cache_clear()
+    assert keys == {name: site.public_key() for name, site in clients.items()}
+    simulate(folder, clients, tracker=NoTracker(), keys=keys)
+    assert folder.finished_rounds() == (0, 1, 2)
+
+
+def test_without_a_key_a_simulated_site_takes_no_part_in_a_secure_round(sites: dict[str, SimulatedSite], tmp_path: Path) -> None:
+    clients = {name: replace(site, secure=False) for name, site in make_secure(sites, tmp_path / "state").items()}
+    folder = RunFolder.create(tmp_path / "run", secure_config(), run="r")
+    with pytest.raises(FederationError, match="too few good replies"):
+        simulate(folder, clients, tracker=NoTracker())
+    refused = read_events(folder.events_path, kinds={EventKind.REPLY_REFUSED})
+    assert {event.code for event in refused} == {ReasonCode.CONFIG}
 
 
 def test_sites_of_a_process_share_the_models_they_received() -> None:

@@ -9,7 +9,6 @@ from gmmas_schema.simulation import SimulationConfig
 
 CONFIGS = Path(__file__).parents[2] / "site_configs"
 COHORTS = [{"name": "north", "root": "/north"}, {"name": "east", "root": "/east", "modalities": ["flair"]}]
-SECURE = {"secure": {}, "quorum": {"sites": 4, "replies": 4}, "robustness": {"norm_limit": None}}
 
 
 def parse(**keys: object) -> SimulationConfig:
@@ -53,10 +52,6 @@ def test_copies_share_a_cohort() -> None:
         ({"cohorts": COHORTS, "federation": {"round": 1}}, "unknown key 'federation.round'"),
         ({"cohorts": [{"name": "n" * 28, "root": "/n"}], "copies": 2}, "longer than 31 characters"),
         ({"cohorts": COHORTS, "federation": "nowhere.yaml"}, "nowhere.yaml"),
-        (
-            {"cohorts": COHORTS, "copies": 2, "federation": SECURE},
-            "federation.secure needs sites that live from phase to phase",
-        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(keys: dict[str, object], reason: str) -> None:

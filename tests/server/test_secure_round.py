@@ -221,7 +221,7 @@ def test_a_real_trainer_takes_part(tmp_path):
     definition = tiny_config(3)
     changes = {"rounds": 1, "quorum": {"sites": 3, "replies": 3}, "secure": {}, "robustness": {"norm_limit": None}, "calibration": None}
     config = FederationConfig.parse(definition.model_dump() | changes, where="test")
-    nodes = {node: InProcessSite(make_trainer(site, first=10 * node), identity=KEYS[site]) for node, site in enumerate(SITES[:3])}
+    nodes = {node: InProcessSite(make_trainer(site, first=10 * node), secure=SecureSite(KEYS[site])) for node, site in enumerate(SITES[:3])}
     grid = LocalGrid(nodes, keys={node: public(KEYS[site]) for node, site in enumerate(SITES[:3])})
     folder = RunFolder.create(tmp_path / "run", config, run="r1")
     run(grid, folder)
