@@ -40,6 +40,7 @@ COMMANDS: Final = MappingProxyType(
         "predict": "Segment one case and tell its molecular markers.",
         "evaluate": "Measure a model on a labelled cohort.",
         "significance": "Tell what each sequence contributes to a model's accuracy.",
+        "validate": "Let every hospital measure published models on its own patients.",
         "model": "Model cards, signatures, comparison and promotion of published models.",
         "export": "Write a model for other programs: MONAI bundle, ONNX, weights.",
     }

@@ -29,6 +29,8 @@ class EventKind(StrEnum):
     ROUND_FINISHED = "round_finished"
     ROUND_FAILED = "round_failed"
     MODEL_REGISTERED = "model_registered"
+    MODEL_VALIDATED = "model_validated"
+    MODEL_PROMOTED = "model_promoted"
     RUN_FINISHED = "run_finished"
     RUN_FAILED = "run_failed"
 

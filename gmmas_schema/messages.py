@@ -70,6 +70,8 @@ class TaskRequest(FrozenModel):
         evaluate: split on which the received model is evaluated, or None.
         calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
+        against: run of an earlier EVALUATE on the same split that is to be compared with case by case, where the site still has it; with it
+            the evaluation brings paired differences along.
         safeguards: what the coordinator says it does with updates; the site holds its policy against it (gmmas_schema.policy).
         wire: how the answer to TRAIN is to be packed (strategies.wire).
         notice: why the site's last reply was refused, if it was.
@@ -87,6 +89,7 @@ class TaskRequest(FrozenModel):
     evaluate: Split | None = None
     calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
+    against: str = Field(default="", max_length=200)
     safeguards: Safeguards = Safeguards()
     wire: WireConfig = WireConfig()
     notice: Notice | None = None
@@ -125,13 +128,20 @@ class Interval(FrozenModel):
 
 
 class Evaluation(FrozenModel):
-    """Accuracy of one model on one split of one cohort; aggregates only, nothing per patient."""
+    """Accuracy of one model on one split of one cohort; aggregates only, nothing per patient.
+
+    Attributes:
+        against: run of the evaluation that `paired` compares with; empty without.
+        paired: this model minus the other on the same patients, by metric (`dice_wt`, `auc_idh`), with the interval of the difference.
+    """
 
     split: Split
     cases: int = Field(ge=0)
     dice: dict[Region, Interval] = {}
     auc: dict[Task, Interval] = {}
     loss: dict[Task, float] = {}
+    against: str = Field(default="", max_length=200)
+    paired: dict[str, Interval] = {}
 
 
 class PseudoLabels(FrozenModel):

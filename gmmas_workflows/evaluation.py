@@ -28,11 +28,19 @@ from gmmas_model.batch import Batch
 from gmmas_model.calibration import calibrate_prediction
 from gmmas_model.inference import predict_volume
 from gmmas_model.losses import multi_task_loss
-from gmmas_model.metrics import auc_interval, dice, mean_interval
+from gmmas_model.metrics import (
+    auc,
+    auc_by_resample,
+    auc_interval,
+    dice,
+    mean_interval,
+    percentile_interval,
+    resample_patients,
+)
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.calibration import Temperatures
-from gmmas_schema.messages import Evaluation
+from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
@@ -75,33 +83,6 @@ class CaseScore:
         return flat
 
 
-def evaluate_network(
-    network: GmmasNetwork,
-    samples: Sequence[Sample],
-    *,
-    split: Split,
-    seed: int,
-    patch: Patch | None = None,
-    precision: Precision = "auto",
-    on_progress: Progress | None = None,
-    observe: Observe | None = None,
-) -> Evaluation:
-    """Return the network's accuracy on samples, scored on its own grid.
-
-    Args:
-        network: on the device to compute on.
-        samples: cases; those without any sequence the network reads are left out.
-        split: which part of the cohort this is.
-        seed: of the bootstrap.
-        patch: voxels of a window where the network was trained on patches, else None (GridConfig.patch).
-        precision: of the forward pass.
-        on_progress: called with (done, total) cases.
-        observe: takes each prediction, for what else is to be made of it.
-    """
-    scores = score_samples(network, samples, patch=patch, precision=precision, on_progress=on_progress, observe=observe)
-    return summarise(scores, split=split, seed=seed)
-
-
 def score_samples(
     network: GmmasNetwork,
     samples: Sequence[Sample],
@@ -112,7 +93,17 @@ def score_samples(
     on_progress: Progress | None = None,
     observe: Observe | None = None,
 ) -> list[CaseScore]:
-    """Return the figures of each case on the network's grid, showing it no other sequences than `modalities`."""
+    """Return the figures of each case on the network's grid.
+
+    Args:
+        network: on the device to compute on.
+        samples: cases; those without any sequence that the network reads and may see are left out.
+        modalities: sequences the network may see.
+        patch: voxels of a window where the network was trained on patches, else None (GridConfig.patch).
+        precision: of the forward pass.
+        on_progress: called with (done, total) cases.
+        observe: takes each prediction, for what else is to be made of it.
+    """
     shown = restrict(samples, set(network.modalities) & set(modalities))
     scores = []
     for done, sample in enumerate(shown):
@@ -152,7 +143,7 @@ def score_cases(
         cases: where the segmentations are read from.
         sample_of: gives a case on the network's grid: SampleCache.get or preprocess_case.
         modalities: sequences the network may see; a case that has none of them is left out.
-        patch: as in evaluate_network.
+        patch: as in score_samples.
         precision: of the forward pass.
         temperatures: of a calibrated model.
         on_progress: called with (done, total) cases.
@@ -178,7 +169,7 @@ def score_cases(
 
 def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evaluation:
     """Return means with their 95 % bootstrap intervals; a figure that no case has is left out or has the value None."""
-    dice_of, auc = {}, {}
+    dice_of, auc_of = {}, {}
     for region in REGIONS:
         if known := [score for score in scores if region in score.dice]:
             values = np.array([score.dice[region] for score in known])
@@ -186,15 +177,45 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evalua
     for task in MARKERS:
         if known := [score for score in scores if task in score.truth and task in score.probability]:
             truth, probability = np.array([(score.truth[task], score.probability[task]) for score in known]).T
-            auc[task] = auc_interval(truth.astype(bool), probability, seed=seed, patients=[score.patient_id for score in known])
+            auc_of[task] = auc_interval(truth.astype(bool), probability, seed=seed, patients=[score.patient_id for score in known])
     losses = {task: [score.loss[task] for score in scores if task in score.loss] for task in TASKS}
     return Evaluation(
         split=split,
         cases=len(scores),
         dice=dice_of,
-        auc=auc,
+        auc=auc_of,
         loss={task: math.fsum(values) / len(values) for task, values in losses.items() if values},
     )
+
+
+def compare_scores(scores: Sequence[CaseScore], others: Sequence[CaseScore], *, seed: int) -> dict[str, Interval]:
+    """Return how much better one model is than another on the same cases, by metric, with the interval of the difference.
+
+    Differences are taken case by case (Dice) or in the same resample of patients (AUC), so what makes a case hard for both cancels out
+    (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+
+    Args:
+        scores: of the model in question.
+        others: of the one it is compared with; cases that either lacks do not count.
+        seed: of the bootstrap.
+    """
+    known = {other.case_id: other for other in others}
+    pairs = [(own, known[own.case_id]) for own in scores if own.case_id in known]
+    found: dict[str, Interval] = {}
+    for region in REGIONS:
+        if both := [(own, other) for own, other in pairs if region in own.dice and region in other.dice]:
+            differences = np.array([own.dice[region] - other.dice[region] for own, other in both])
+            found[f"dice_{region}"] = mean_interval(differences, seed=seed, patients=[own.patient_id for own, _ in both])
+    for task in MARKERS:
+        told = [(own, other) for own, other in pairs if task in own.truth and task in own.probability and task in other.probability]
+        truth = np.array([own.truth[task] for own, _ in told], dtype=bool)
+        if truth.any() and not truth.all():
+            sides = [np.array([each[side].probability[task] for each in told]) for side in (0, 1)]
+            counts_SK, n = resample_patients(len(told), seed=seed, patients=[own.patient_id for own, _ in told])
+            first, second = (auc_by_resample(truth, side, counts_SK) for side in sides)
+            difference = (auc(truth, sides[0]) or 0.0) - (auc(truth, sides[1]) or 0.0)
+            found[f"auc_{task}"] = percentile_interval(difference, first - second, n=n)
+    return found
 
 
 def threshold(probability_RXYZ: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -85,22 +85,7 @@ class RunStore(Generic[RoundT, ResultT]):
         Raises:
             FederationError: another process holds it.
         """
-        with (self.path / "lock").open("w") as lock:
-            for attempt in range(_LOCK_ATTEMPTS):
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if attempt == _LOCK_ATTEMPTS - 1:
-                        raise FederationError(
-                            "another process is at work on this run",
-                            where=self.path,
-                            got="a held lock",
-                            expected="one process a run",
-                            remedy="wait for it or stop it first",
-                        ) from error
-                    # Whoever only asks whether the run is at work holds the lock for a moment.
-                    time.sleep(_LOCK_PAUSE_S)
+        with hold_folder(self.path):
             yield
 
     def round_path(self, round: int) -> Path:  # noqa: A002 - the field's word
@@ -245,6 +230,32 @@ class RunStore(Generic[RoundT, ResultT]):
                 write_atomic(folder / name, content)
             write_manifest(folder, model_digest=self._definition.digest(), run=self.run, round=round, signer=signer)
         return target
+
+
+@contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder; the hold ends with the process, however it ends.
+
+    Raises:
+        FederationError: another process holds it.
+    """
+    with (path / "lock").open("w") as lock:
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise FederationError(
+                        "another process is at work on this run",
+                        where=path,
+                        got="a held lock",
+                        expected="one process a run",
+                        remedy="wait for it or stop it first",
+                    ) from error
+                # Whoever only asks whether the run is at work holds the lock for a moment.
+                time.sleep(_LOCK_PAUSE_S)
+        yield
 
 
 def begin_run(path: Path, config: FrozenModel, *, file: str, run: str) -> None:

@@ -132,15 +132,7 @@ class RunTracker(Generic[RoundT]):
     def _connected(self) -> "MlflowClient":
         """Return the client; the first call imports MLflow, which takes seconds."""
         if self._client is None:
-            os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-            # A dead server should cost a round seconds, not the many minutes of MLflow's defaults.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-            for noisy in ("alembic", "mlflow.store.db.utils"):
-                logging.getLogger(noisy).setLevel(logging.WARNING)
-            from mlflow.tracking import MlflowClient
-
-            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            self._client = connect(self.uri)
         return self._client
 
     def _open(self, resolved: Mapping[str, Any]) -> None:
@@ -174,24 +166,15 @@ class RunTracker(Generic[RoundT]):
 
         client = self._connected()
         name = str(resolved.get("run", self._folder.resolve().name))
-        run = client.create_run(self._experiment(), run_name=name, tags=self._tags | origin_tags(self._folder)).info.run_id
+        run = client.create_run(
+            ensure_experiment(client, self._config, uri=self.uri), run_name=name, tags=self._tags | origin_tags(self._folder)
+        ).info.run_id
         parameters = [Param(key, text[:LONGEST_PARAMETER]) for key, text in flatten(resolved)]
         for first in range(0, len(parameters), PARAMETERS_PER_REQUEST):
             client.log_batch(run, params=parameters[first : first + PARAMETERS_PER_REQUEST])
         client.log_dict(run, dict(resolved), self._configuration)
         write_atomic(self._folder / "mlflow_run", run.encode())
         self._run, self._logged = run, set()
-
-    def _experiment(self) -> str:
-        """Return the identifier of the experiment, made at first use; a SQLite store keeps its artifacts beside itself."""
-        client = self._connected()
-        found = client.get_experiment_by_name(self._config.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None
-        if self.uri.startswith("sqlite:///"):
-            place = Path(self.uri.removeprefix("sqlite:///")).resolve().with_name("mlflow-artifacts").as_uri()
-        return str(client.create_experiment(self._config.experiment, artifact_location=place, tags=EXPERIMENT_TAGS))
 
     def _finished_rounds(self) -> list[RoundT]:
         files = sorted(self._folder.glob("rounds/*/round.json"))
@@ -280,6 +263,33 @@ class RunTracker(Generic[RoundT]):
             (Path(made) / CALIBRATION_FILE).write_text(calibration.model_dump_json(indent=2), encoding="utf-8")
             reliability_diagram(calibration, Path(made) / "reliability.png")
             self._connected().log_artifacts(self._run, made, f"calibration/round-{made_in:04d}")
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a store; the first call imports MLflow, which takes seconds."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # A dead server should cost a round seconds, not the many minutes of MLflow's defaults.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # MLflow and SQLAlchemy warn of their own insides; nobody who trains can act on that.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def ensure_experiment(client: "MlflowClient", config: TrackingConfig, *, uri: str) -> str:
+    """Return the identifier of the experiment, made at first use; a SQLite store keeps its artifacts beside itself."""
+    found = client.get_experiment_by_name(config.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    place = None
+    if uri.startswith("sqlite:///"):
+        place = Path(uri.removeprefix("sqlite:///")).resolve().with_name("mlflow-artifacts").as_uri()
+    return str(client.create_experiment(config.experiment, artifact_location=place, tags=EXPERIMENT_TAGS))
 
 
 def origin_tags(folder: Path) -> dict[str, str]:

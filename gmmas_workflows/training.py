@@ -34,7 +34,8 @@ from gmmas_schema.vocabulary import Modality, Split, Task
 from gmmas_workflows.anchors import measure_anchors
 from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, held_modalities, restrict
 from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
-from gmmas_workflows.evaluation import Observe, evaluate_network
+from gmmas_workflows.earlier_scores import EarlierScores
+from gmmas_workflows.evaluation import Observe, score_samples, summarise
 from gmmas_workflows.local_steps import Progress, ShouldStop, check_stop, make_steps, memory_errors
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.pseudo_labels import make_pseudo_labels
@@ -82,6 +83,7 @@ class LocalTrainer:
         self._digest = definition.digest()
         self.modalities = held_modalities(samples.get(Split.TRAIN) or [s for part in samples.values() for s in part], modalities)
         self._samples = {split: restrict(samples.get(split, ()), self.modalities) for split in Split}
+        self._measured = EarlierScores()
         self._norms = PersonalNorms(site, definition, folder=folder)
         torch.set_num_threads(threads)
 
@@ -299,16 +301,16 @@ class LocalTrainer:
                 "an evaluation request names no split", got="none", expected=", ".join(Split), remedy="update the coordinator"
             )
         precision = request.plan.precision if request.plan is not None else "auto"
-        return evaluate_network(
+        scores = score_samples(
             network,
             self._samples[self.source_of(request.evaluate)],
-            split=request.evaluate,
-            seed=request.seed,
             patch=self.definition.grid.patch,
             precision=precision,
             on_progress=on_progress,
             observe=observe,
         )
+        evaluation = summarise(scores, split=request.evaluate, seed=request.seed)
+        return self._measured.compare(evaluation, scores, request)
 
     def _check(self, request: TaskRequest) -> TaskRequest:
         """Refuse a request for another model definition."""

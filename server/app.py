@@ -19,6 +19,7 @@ from server.courier import Timing
 from server.events import EventLog
 from server.records import RunResult, Tracker
 from server.rounds import run_federation
+from server.validation_folder import ValidationFolder, open_work
 from strategies.object_pulls import retry_soon
 
 logger = logging.getLogger(__name__)
@@ -28,22 +29,27 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the federated run whose folder the run configuration names; any failure fails the Flower run."""
+    """Do the federated run, or the validation, whose folder the run configuration names; any failure fails the Flower run."""
     # Not everything at INFO: the Grid's HTTP client writes a line for every look for replies.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("server").setLevel(logging.INFO)
     retry_soon()
+    folder = open_run_folder(context)
+    if isinstance(folder, ValidationFolder):
+        from server.validation import publish_matrix, validate_in_folder
+
+        validate_in_folder(grid, folder, publish=publish_matrix)
+        return
     from server.tracking import MlflowTracker
 
-    folder = open_run_folder(context)
     run_in_folder(grid, folder, tracker=MlflowTracker(folder.config.tracking, folder.path))
 
 
-def open_run_folder(context: Context) -> RunFolder:
-    """Return the folder that the run configuration names.
+def open_run_folder(context: Context) -> RunFolder | ValidationFolder:
+    """Return the folder that the run configuration names: of a run, or of a cross-site validation.
 
     Raises:
-        ConfigError: no absolute path is given, or there is no run.
+        ConfigError: no absolute path is given, or there is neither.
     """
     value = str(context.run_config.get("run-dir", ""))
     if not Path(value).is_absolute():
@@ -54,7 +60,7 @@ def open_run_folder(context: Context) -> RunFolder:
             expected="an absolute path",
             remedy="start runs with `gmmas run`, which sets it",
         )
-    return RunFolder.open(Path(value))
+    return open_work(Path(value))
 
 
 def run_in_folder(

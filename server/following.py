@@ -16,6 +16,7 @@ from server.checkpoint import SIMULATION
 from server.events import EVENTS_FILE, follow_events, read_events
 from server.folder import CoordinatorFolder
 from server.submission import FINISHED, Submission, find_run_state, is_at_work, read_submission, run_log
+from server.validation_folder import VALIDATION
 
 ENDS: Final = frozenset({EventKind.RUN_FINISHED, EventKind.RUN_FAILED})
 FIRST_QUESTION_S: Final = 6.0
@@ -53,7 +54,9 @@ def follow_run(run_dir: Path, *, on_event: Callable[[Event], None], sleep: Calla
 
 
 def resume_command(run_dir: Path, coordinator: Path | None) -> str:
-    """Return the command that goes on with a run; without a coordinator, with a simulation."""
+    """Return the command that goes on with a run or a validation; without a coordinator, with a simulation."""
+    if (run_dir / VALIDATION).exists():
+        return f"gmmas validate --resume --out {run_dir} --server {coordinator}"
     return (
         f"gmmas simulate --resume --out {run_dir}" if coordinator is None else f"gmmas run --resume --out {run_dir} --server {coordinator}"
     )

@@ -109,7 +109,9 @@ class RunView:
         return 0.0 if self.started is None or self.now is None else self.now - self.started
 
     def update(self, event: Event) -> None:
-        """Take one event into account."""
+        """Take one event into account; what is done with a run's model afterwards is no part of the run."""
+        if event.kind is EventKind.MODEL_PROMOTED:
+            return
         self.started = event.time if self.started is None else self.started
         self.now = event.time
         if event.code is not None:

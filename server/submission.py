@@ -23,6 +23,7 @@ from server.control import RefusalError, open_control
 from server.events import EVENTS_FILE, read_events
 from server.folder import CoordinatorFolder
 from server.run_register import note_run
+from server.validation_folder import open_work
 
 FINISHED: Final = "finished"
 MOST_DIFFERENCES_SHOWN: Final = 8
@@ -103,14 +104,14 @@ def prepare_run(run_dir: Path, config: FederationConfig, *, resume: bool = False
 
 
 def submit_run(folder: Path, run_dir: Path) -> str:
-    """Hand a prepared run to the coordinator's SuperLink; returns the number of the Flower run.
+    """Hand a prepared run, or a validation, to the coordinator's SuperLink; returns the number of the Flower run.
 
     Raises:
-        ConfigError: `run_dir` holds no run.
+        ConfigError: `run_dir` holds neither.
         FederationError: the SuperLink does not answer, refuses, or still works on this run.
     """
     opened, run_dir = CoordinatorFolder.open(folder), run_dir.resolve()
-    RunFolder.open(run_dir)
+    work = open_work(run_dir)
     _settle_earlier(opened, run_dir)
     events_before = len(read_events(run_dir / EVENTS_FILE))
     request = StartRunRequest(fab=fab_to_proto(make_app_bundle()), override_config=user_config_to_proto({RUN_DIR: str(run_dir)}))
@@ -118,7 +119,8 @@ def submit_run(folder: Path, run_dir: Path) -> str:
         answer = control.StartRun(request)
     submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time(), events_before=events_before)
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
-    note_run(opened, run_dir)
+    if isinstance(work, RunFolder):
+        note_run(opened, run_dir)
     return submission.flower_run
 
 
@@ -143,7 +145,7 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
 def is_at_work(run_dir: Path) -> bool:
     """Return whether a process works in the run's folder now."""
     try:
-        with RunFolder.open(run_dir).hold():
+        with open_work(run_dir).hold():
             return False
     except FederationError:
         return True

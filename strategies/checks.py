@@ -124,6 +124,19 @@ def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -
             _refuse(f"patients behind {name}", site, interval.n, f"at most {evaluation.cases}")
         if any(bound is not None and not 0 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):
             _refuse(f"value of {name}", site, interval.value, "0 to 1")
+    _check_comparison(evaluation, request, site)
+
+
+def _check_comparison(evaluation: Evaluation, request: TaskRequest, site: str) -> None:
+    """Refuse differences that nobody asked for, of metrics that were not measured, or outside their range."""
+    if evaluation.against not in ("", request.against) or (evaluation.paired and not request.against):
+        _refuse("comparison", site, evaluation.against or "differences", request.against or "none, for none was asked for")
+    known = {f"dice_{region}" for region in evaluation.dice} | {f"auc_{task}" for task in evaluation.auc}
+    for metric, interval in evaluation.paired.items():
+        if metric not in known or interval.n > evaluation.cases:
+            _refuse("difference", site, f"{metric} over {interval.n} patients", f"measured metrics over at most {evaluation.cases}")
+        if any(bound is not None and not -1 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):
+            _refuse(f"difference in {metric}", site, interval.value, "-1 to 1")
 
 
 def _check_calibration(report: SiteReport, calibration: CalibrationStatistics, request: TaskRequest) -> None:

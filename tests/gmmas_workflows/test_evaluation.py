@@ -16,9 +16,13 @@ from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Layout, Modality, Region, Split, Task
-from gmmas_workflows.evaluation import CaseScore, evaluate_network, score_cases, score_samples, subsets, summarise, threshold
+from gmmas_workflows.evaluation import CaseScore, compare_scores, score_cases, score_samples, subsets, summarise, threshold
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
+
+
+def evaluate_network(network, samples, *, split, seed, precision="auto"):
+    return summarise(score_samples(network, samples, precision=precision), split=split, seed=seed)
 
 
 def case_score(number: int, *, dice=None, truth=None, probability: float = 0.5, loss=None) -> CaseScore:
@@ -209,3 +213,48 @@ def test_subsets_are_all_fifteen_largest_first() -> None:
     assert found[0] == MODALITIES
     assert [len(subset) for subset in found] == sorted((len(subset) for subset in found), reverse=True)
     assert subsets((Modality.FLAIR, Modality.T1)) == [(Modality.T1, Modality.FLAIR), (Modality.T1,), (Modality.FLAIR,)]
+
+
+def scores_of(*values: float, probabilities=None, patients=None) -> list[CaseScore]:
+    return [
+        CaseScore(
+            case_id=f"c{n}",
+            patient_id=patients[n] if patients else f"p{n}",
+            modalities=(),
+            probability={Task.IDH: probabilities[n] if probabilities else 0.5},
+            truth={Task.IDH: n % 2 == 0},
+            dice={Region.WT: value},
+        )
+        for n, value in enumerate(values)
+    ]
+
+
+def test_a_difference_on_the_same_cases_is_known_better_than_either_model() -> None:
+    """Cases are hard or easy for both models alike: the interval of the difference is narrower than that of either mean."""
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.2, 0.9, 30)
+    one, other = scores_of(*(hard + 0.03 + rng.normal(0, 0.01, 30))), scores_of(*hard)
+    found = compare_scores(one, other, seed=0)["dice_wt"]
+    alone = summarise(one, split=Split.TEST, seed=0).dice[Region.WT]
+    assert found.value == pytest.approx(np.mean([a.dice[Region.WT] - b.dice[Region.WT] for a, b in zip(one, other, strict=True)]))
+    assert 0 < found.low < found.value < found.high
+    assert found.high - found.low < (alone.high - alone.low) / 5
+    assert found.n == 30
+
+
+def test_equal_models_differ_by_nothing_and_cases_that_one_lacks_do_not_count() -> None:
+    one = scores_of(0.5, 0.7, 0.9, 0.1, probabilities=(0.9, 0.2, 0.8, 0.1))
+    found = compare_scores(one, one[:3], seed=0)
+    assert {name: (own.value, own.low, own.high, own.n) for name, own in found.items()} == {
+        "dice_wt": (0.0, 0.0, 0.0, 3),
+        "auc_idh": (0.0, 0.0, 0.0, 3),
+    }
+    assert compare_scores(one, [], seed=0) == {}
+    assert "auc_idh" not in compare_scores(one[:1], one[:1], seed=0)
+
+
+def test_an_auc_is_compared_in_the_same_resamples() -> None:
+    right = scores_of(*[0.5] * 20, probabilities=[0.9 if n % 2 == 0 else 0.1 for n in range(20)])
+    wrong = scores_of(*[0.5] * 20, probabilities=[0.1 if n % 2 == 0 else 0.9 for n in range(20)])
+    found = compare_scores(right, wrong, seed=0)["auc_idh"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
