@@ -52,3 +52,7 @@ class PrivacySpent(FrozenModel):
     clip_norm: PositiveFloat
     releases: int = Field(ge=0)
     affordable: int = Field(ge=0)
+
+    def explain(self) -> str:
+        """Return what was spent, in one line."""
+        return f"epsilon {self.epsilon:.3g} spent at delta {self.delta:g}, {self.releases} of {self.affordable} affordable releases"

@@ -211,7 +211,8 @@ class _Run:
     def _announce(self, record: RoundRecord, *, emit: bool = True, cost: Mapping[str, object] = MappingProxyType({})) -> None:
         """Tell the event log and the tracker of a finished round; `cost` is the coordinator's, unknown after a crash."""
         if emit:
-            self._events.emit(EventKind.ROUND_FINISHED, round=record.round, detail=_round_detail(record) | dict(cost))
+            message = "" if record.privacy is None else record.privacy.explain()
+            self._events.emit(EventKind.ROUND_FINISHED, round=record.round, message=message, detail=_round_detail(record) | dict(cost))
         with self._watch.stage("track"):
             self._tracker.log_round(record)
 

@@ -80,8 +80,8 @@ def _laplace(source: NoiseSource, trials: int, scale: int) -> Int64:
         wholes_N[alive] += 1
     size_N = rest_N + scale * wholes_N
     negative_N = source.words(size_N.size) >= np.uint64(1 << 63)
-    signed_N: Int64 = np.where(negative_N, -size_N, size_N)
-    return signed_N[~(negative_N & (size_N == 0))]
+    kept_N: Int64 = np.where(negative_N, -size_N, size_N)[~(negative_N & (size_N == 0))]
+    return kept_N
 
 
 def _below(source: NoiseSource, size: int, bound: int) -> Int64:

@@ -18,9 +18,9 @@ again, so there is at least one unless the configuration says otherwise.
 
 What is accounted for. A sum of m discrete Gaussians is one of variance m s up to a factor 1 +- 10 m exp(-pi^2 s) a value (Theorem 1
 there), and s is above 2^8 here: exp(-pi^2 s) < 10^-1000. So the release is (1 / (2 z^2))-concentrated like the Gaussian one, and its
-epsilon that of strategies.accountant up to the lattice, which makes delta larger by a factor of at most 1 + 8 / sqrt(m s)
-(tests/strategies/secure). That rests on u_k being a site's only way into the sum: the neighbouring run is the one in which the hospital's
-update is zero, and it makes its noise in both.
+epsilon that of strategies.accountant up to the lattice: where a single value moves by the whole clip, delta is larger by a relative
+2 / (m s) at most, computed for z from 0.3 to 4 (tests/strategies/secure), and m s is 10^13 or so. That rests on u_k being a site's only way
+into the sum: the neighbouring run is the one in which the hospital's update is zero, and it makes its noise in both.
 
 Error of the mean against that of clipped updates, beside the noise: h sqrt(n / 4) / D standard deviations from rounding, no bias; a value
 beyond TAIL standard deviations of noise is cut (probability exp(-TAIL^2 / 2), 10^-55).

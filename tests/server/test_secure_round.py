@@ -16,7 +16,7 @@ from gmmas_schema.errors import ConfigError, FederationError, GmmasError, Reason
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.groups import group_of
-from gmmas_schema.messages import DOCUMENT
+from gmmas_schema.messages import DOCUMENT, Action, TaskRequest
 from gmmas_schema.secure import PAYLOAD, SECURE_MESSAGE
 from gmmas_schema.vocabulary import MODALITIES, Modality
 from server.checkpoint import RunFolder
@@ -216,18 +216,53 @@ def test_peers_and_ledger_are_kept_privately_and_a_changed_key_is_refused(tmp_pa
     assert found["birch"] == (Outcome.ACCEPTED, None)
 
 
-def test_a_real_trainer_takes_part(tmp_path):
-    """Three of tiny networks, in one round, through InProcessSite."""
-    definition = tiny_config(3)
-    changes = {"rounds": 1, "quorum": {"sites": 3, "replies": 3}, "secure": {}, "robustness": {"norm_limit": None}, "calibration": None}
-    config = FederationConfig.parse(definition.model_dump() | changes, where="test")
-    nodes = {node: InProcessSite(make_trainer(site, first=10 * node), secure=SecureSite(KEYS[site])) for node, site in enumerate(SITES[:3])}
-    grid = LocalGrid(nodes, keys={node: public(KEYS[site]) for node, site in enumerate(SITES[:3])})
+class DyingSite:
+    """A real trainer of a tiny network whose process dies, with its secrets, once it has masked its update of round 2."""
+
+    def __init__(self, site, number, *, dies=False):
+        self.trainer, self.key, self.dies = make_trainer(site, first=10 * number), KEYS[site], dies
+        self.updates, self.secure = {}, SecureSite(self.key)
+
+    def __call__(self, message, context):
+        answered = InProcessSite(self.trainer, secure=self.secure)(message, context)
+        if self.dies and phase_of(message) == 2 and "2" in message.metadata.group_id:
+            self.secure = SecureSite(self.key)
+        return answered
+
+    def train_again(self, folder, number):
+        """Return the change and the weight by which this site took part in a round: both follow from the model and the request."""
+        received = folder.load_round(number - 1).tensors
+        config = folder.config
+        request = TaskRequest(
+            action=Action.TRAIN, run=folder.run, round=number, rounds=2, seed=config.seed, model=config.model, plan=config.training
+        )
+        outcome = self.trainer.train(received, request)
+        return {name: value - received[name] for name, value in outcome.tensors.items()}, outcome.report.cases
+
+
+def test_real_trainers_add_up_to_their_plain_sum_although_one_died_with_its_secrets(tmp_path):
+    """Bounded twin of tests/integration/test_secure_federation.py."""
+    changes = {"quorum": {"sites": 3, "replies": 3}, "secure": {}, "robustness": {"norm_limit": None}, "wire": {"down": "fp32"}}
+    config = FederationConfig.parse(tiny_config(3).model_dump() | changes | {"rounds": 2, "calibration": None}, where="test")
+    sites = [DyingSite(site, number, dies=site == "birch") for number, site in enumerate(SITES[:3])]
+    messages = []
+    grid = LocalGrid(dict(enumerate(sites)), keys={node: public(site.key) for node, site in enumerate(sites)}, watch=messages.append)
     folder = RunFolder.create(tmp_path / "run", config, run="r1")
     run(grid, folder)
-    start, first = models(folder)
-    assert {site.outcome for site in folder.read_record(1).sites} == {Outcome.ACCEPTED}
-    assert any(value.tobytes() != start[name].tobytes() for name, value in first.items() if group_of(name) == "encoder.t1ce")
+    phases = [event for event in read_events(folder.events_path, kinds={EventKind.SUM_PHASE}) if event.round == 2]
+    assert [event.detail["dropped"] for event in phases] == [{}, {}, {"birch": "E_PROTOCOL"}, {}]
+    assert {site.outcome for site in folder.read_record(2).sites} == {Outcome.ACCEPTED}
+    answers = [message.content for message in messages if message.has_content() and "report" in message.content]
+    everything = b"".join(bytes(content["report"].get(PAYLOAD, b"")) for content in answers)
+    start, end = (folder.load_round(number).tensors for number in (1, 2))
+    updates = [site.train_again(folder, 2) for site in sites]
+    assert any(group_of(name) == "encoder.t1ce" for name in updates[0][0])
+    for name in updates[0][0]:
+        # As many cases everywhere, so the weights are equal and only entries are rounded: on the grid, and to float32.
+        mean = np.mean([np.clip(update[name], -0.25, 0.25) for update, _ in updates], axis=0, dtype=float)
+        float32 = 3 * 2.0**-24 * max(1.0, float(np.abs(end[name]).max()))
+        np.testing.assert_allclose(end[name], start[name] + mean, atol=0.25 / (2 * (2**15 - 1)) + float32, rtol=0, err_msg=name)
+        assert all(update[name].tobytes() not in everything for update, _ in updates if update[name].size >= 8)
 
 
 def test_secrets_are_gone_when_the_round_is_over(tmp_path):
@@ -296,6 +331,7 @@ def test_a_private_secure_run_makes_the_rounds_of_its_budget_and_books_each(tmp_
     assert spent == [epsilon_of(number, noise_multiplier=2.0, delta=1e-5) for number in (1, 2, 3)]
     finished = told(federation, EventKind.ROUND_FINISHED)
     assert [event.detail["privacy"]["epsilon"] for event in finished] == spent
+    assert finished[1].message == f"epsilon {spent[1]:.3g} spent at delta 1e-05, 2 of 3 affordable releases"
     assert round_metrics(federation.folder.read_record(2))["privacy/epsilon"] == spent[1]
     for site in SITES:
         assert OpenedSums(federation.sites[site].secure._opened.document()).releases("r1", with_round=3) == 3

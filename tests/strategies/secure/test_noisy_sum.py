@@ -192,15 +192,15 @@ def delta_of(epsilon, *, variance, shift):
     return float(np.maximum(np.exp(log_p) - math.exp(epsilon) * np.exp(log_q), 0).sum() / scale)
 
 
-@pytest.mark.parametrize("noise_multiplier", [0.7, 1.5, 4.0])
+@pytest.mark.parametrize("noise_multiplier", [0.3, 0.7, 1.5, 4.0])
 @pytest.mark.parametrize("share_steps", [noisy_sum.FEWEST_STEPS, 400.0])
-def test_the_accountants_epsilon_is_that_of_the_discrete_noise(noise_multiplier, share_steps):
+@pytest.mark.parametrize("delta", [1e-5, 1e-7])
+def test_the_accountants_epsilon_is_that_of_the_discrete_noise(noise_multiplier, share_steps, delta):
     """One value moved by all of the clip, where the lattice shows most; three shares of the smallest size that is allowed, and larger."""
     variance = 3 * math.ceil(share_steps**2)
-    shift = math.floor(math.sqrt(variance) / noise_multiplier)
-    epsilon = epsilon_of(1, noise_multiplier=noise_multiplier, delta=1e-5)
-    found = delta_of(epsilon, variance=variance, shift=shift)
-    assert found <= 1e-5 * (1 + 8 / math.sqrt(variance))
+    shift = round(math.sqrt(variance) / noise_multiplier)
+    epsilon = epsilon_of(1, noise_multiplier=math.sqrt(variance) / shift, delta=delta)
+    assert delta_of(epsilon, variance=variance, shift=shift) <= delta * (1 + 2 / variance)
 
 
 def test_noise_cannot_wrap_and_an_impossible_sum_is_refused():
