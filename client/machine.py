@@ -5,6 +5,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from client.preflight import check_coordinator, check_files, check_port
+from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.probe import look_at_server
-from gmmas_schema.errors import GmmasError
+from gmmas_schema.errors import FederationError, GmmasError
 from gmmas_schema.site import SiteConfig
 
 CLOCK_AHEAD_S, CLOCK_BEHIND_S = 5.0, 300.0
@@ -59,6 +61,7 @@ def check_machine(config: SiteConfig, *, offline: bool = False) -> tuple[Check, 
         _check_processor(config),
         _check_device(config),
         _check_versions(),
+        _check_authority(config),
     ]
     if not offline:
         checks += [
@@ -150,8 +153,37 @@ def _check_connection(config: SiteConfig) -> list[Check]:
     else:
         text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
         checks.append(Check("clock", CheckState.BAD, text, "set this machine's clock (NTP)"))
-    days = look.certificate_days
-    state = CheckState.GOOD if days > CERTIFICATE_DAYS else CheckState.WARNING
-    remedy = "" if state is CheckState.GOOD else "tell the coordinator, who runs `gmmas server renew`"
-    checks.append(Check("certificate", state, f"valid for {days:.0f} more days", remedy))
+    checks.append(_of_days(look.certificate_days))
     return checks
+
+
+def certificate_warnings(config: SiteConfig, *, timeout_s: float = 2.0) -> tuple[Check, ...]:
+    """Return what is to be done before a certificate expires; nothing where nothing is, or the coordinator does not answer now."""
+    checks = [_check_authority(config)]
+    try:
+        look = look_at_server(config.coordinator.address, authority_certificate=config.coordinator.root_certificate, timeout_s=timeout_s)
+        checks.append(_of_days(look.certificate_days))
+    except FederationError:
+        pass
+    except GmmasError as error:
+        checks.append(Check("certificate", CheckState.BAD, f"{error.what}: {error.got}", error.remedy))
+    return tuple(check for check in checks if check.state is not CheckState.GOOD)
+
+
+def _of_days(days: float) -> Check:
+    state = CheckState.GOOD if days > CERTIFICATE_DAYS else CheckState.WARNING
+    remedy = "" if state is CheckState.GOOD else "tell the coordinator, who runs `gmmas server renew`; nothing is to be done here"
+    return Check("certificate", state, f"the coordinator's is valid for {days:.0f} more days", remedy)
+
+
+def _check_authority(config: SiteConfig) -> Check:
+    """Return how long the authority that this site trusts is valid."""
+    try:
+        last = load_certificate(config.coordinator.root_certificate).not_valid_after_utc
+    except GmmasError as error:
+        return Check("authority", CheckState.BAD, f"{error.what}: {error.got}", error.remedy)
+    days = (last - datetime.now(UTC)).days
+    if days > CERTIFICATE_DAYS:
+        return Check("authority", CheckState.GOOD, f"authority.pem is valid until {last:%Y-%m-%d}")
+    remedy = "ask the coordinator for the authority.pem that will follow it, and name it as coordinator.root_certificate"
+    return Check("authority", CheckState.WARNING, f"authority.pem expires in {days} days", remedy)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gmmas_cli.live import LiveRun
-from gmmas_cli.server import DEFAULT_FOLDER, FolderOption
+from gmmas_cli.server_sites import DEFAULT_FOLDER, FolderOption
 from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig

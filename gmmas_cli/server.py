@@ -11,18 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from gmmas_cli import operators
-from gmmas_cli.screens import describe_process_event, nodes_table
+from gmmas_cli.screens import describe_process_event
+from gmmas_cli.server_sites import DEFAULT_FOLDER, enrol_command, print_handout, revoke_command, sites, warn_of_certificate
 from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, Supervisor
 from gmmas_schema.coordinator import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 from server.deployment import (
     coordinator_processes,
-    enrol,
     init_coordinator,
-    list_nodes,
     renew_certificate,
-    revoke,
 )
 from server.folder import CoordinatorFolder
 from server.launching import stop_submitted_run
@@ -30,10 +28,11 @@ from server.operators import OperatorStore
 
 app = typer.Typer(help="Set up and run a coordinator, enrol and revoke hospitals.", no_args_is_help=True)
 app.add_typer(operators.app, name="operator")
+app.command("enrol")(enrol_command)
+app.command("revoke")(revoke_command)
+app.command()(sites)
 
-DEFAULT_FOLDER = Path("coordinator")
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
-FolderOption = Annotated[Path, typer.Option("--server", "-s", help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
 HostOption = Annotated[
     list[str] | None,
     typer.Option("--host", help="Name or address by which hospitals reach this machine; may be repeated.", show_default=False),
@@ -63,7 +62,7 @@ def init_command(
     console.print(
         Text.assemble("Made the coordinator's folder ", (str(made.path), "bold"), ". Keep it private and back it up."), soft_wrap=True
     )
-    _print_handout(console, made)
+    print_handout(console, made)
     console.print(Text.assemble("Next: ", (f"gmmas server up {folder}", "bold")), soft_wrap=True)
 
 
@@ -76,6 +75,7 @@ def up(
     """Run the coordinator until Ctrl-C, or in the background."""
     console = Console()
     opened = CoordinatorFolder.open(folder)
+    warn_of_certificate(console, opened)
     if background:
         state = _start_in_background(console, opened)
         console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address} (pid {state.pid})."))
@@ -95,40 +95,6 @@ def down(folder: FolderArgument = DEFAULT_FOLDER) -> None:
     Console().print("The coordinator has stopped." if was_running else "No coordinator was running.")
 
 
-@app.command("enrol")
-def enrol_command(
-    public_key: Annotated[Path, typer.Argument(help="The .pub file that the hospital sent.", show_default=False)],
-    *,
-    name: Annotated[str, typer.Option(help="Name of the site, as in its site.yaml.", show_default=False)],
-    server: FolderOption = DEFAULT_FOLDER,
-) -> None:
-    """Let a hospital in, by the public half of its node's key."""
-    site = enrol(server, public_key, name=name)
-    console = Console()
-    console.print(Text.assemble(("Enrolled ", "green"), (site.name, "bold"), f" as node {site.node}."))
-    _print_handout(console, CoordinatorFolder.open(server))
-
-
-@app.command("revoke")
-def revoke_command(
-    name: Annotated[str, typer.Argument(help="Name of the site.", show_default=False)],
-    *,
-    server: FolderOption = DEFAULT_FOLDER,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Shut a hospital out for good: its key can never come back."""
-    if not yes:
-        typer.confirm(f"Revoke the key of '{name}' for good?", abort=True)
-    site = revoke(server, name=name)
-    Console().print(Text.assemble(("Revoked ", "yellow"), (site.name, "bold"), f" (node {site.node})."))
-
-
-@app.command()
-def sites(server: FolderOption = DEFAULT_FOLDER) -> None:
-    """List the enrolled hospitals and their connections."""
-    Console().print(nodes_table(list_nodes(server)))
-
-
 @app.command()
 def renew(folder: FolderArgument = DEFAULT_FOLDER, *, host: HostOption = None) -> None:
     """Issue a new TLS certificate, for further host names if given; hospitals need nothing new."""
@@ -145,15 +111,6 @@ def stop_run_command(run_dir: Annotated[Path, typer.Argument(help="Folder of the
     """Stop a run that goes on in the background; it can be resumed."""
     stop_submitted_run(run_dir)
     Console().print("The run has stopped; its finished rounds are safe.")
-
-
-def _print_handout(console: Console, opened: CoordinatorFolder) -> None:
-    """Say what a hospital needs."""
-    console.print("A hospital needs this address and this file (public; a copy of it is enough):")
-    console.print(Text.assemble("  address      ", (opened.config.public_address, "bold")))
-    console.print(Text.assemble("  certificate  ", (str(opened.authority_certificate), "bold")), soft_wrap=True)
-    if opened.config.listen == "loopback":
-        console.print("It serves this machine only (`listen: loopback` in coordinator.yaml).", style="yellow")
 
 
 def _print_dashboard(console: Console, opened: CoordinatorFolder) -> None:
@@ -186,6 +143,6 @@ def _reporter(console: Console, opened: CoordinatorFolder) -> Callable[[ProcessE
             if not waiting:
                 console.print(Text.assemble(("The coordinator serves", "green"), f" on {opened.config.local_address}. Ctrl-C stops it."))
                 _print_dashboard(console, opened)
-                console.print(Text(f"Enrol a hospital: gmmas server enrol KEY.pub --name SITE --server {os.path.relpath(opened.path)}"))
+                console.print(Text(f"Enrol a hospital: gmmas server enrol SITE.enrolment.json --server {os.path.relpath(opened.path)}"))
 
     return report

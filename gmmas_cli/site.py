@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.folder import NodeFolder
 from client.interventions import read_pause
+from client.machine import certificate_warnings
 from client.node import make_specs
 from client.preflight import check_coordinator, check_files, check_port
 from client.trainer_channel import TrainerChannel
@@ -23,6 +24,7 @@ from client.trainer_service_pb2 import Progress, State
 from gmmas_cli.site_audit import app as audit
 from gmmas_cli.site_check import check
 from gmmas_cli.site_control import DEFAULT_CONFIG, ConfigOption, allow_command, describe_pause, pause, resume
+from gmmas_cli.site_keys import ContactOption, enrolment, fingerprint, new_key, print_enrolment
 from gmmas_cli.site_setup import SiteAnswers, write_site
 from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, read_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
@@ -36,6 +38,9 @@ app.command()(pause)
 app.command()(resume)
 app.command("allow")(allow_command)
 app.add_typer(audit, name="audit")
+app.command()(enrolment)
+app.command()(fingerprint)
+app.command("new-key")(new_key)
 
 START_TIMEOUT_S = 24 * 3600.0
 REFRESH_S = 0.5
@@ -64,8 +69,9 @@ def init(
     root_certificate: Annotated[Path | None, typer.Option(help="authority.pem from the coordinator.", show_default=False)] = None,
     runtime_port: Annotated[int, typer.Option(help="Free port on loopback; every node of one machine needs its own.")] = 19091,
     threads: Annotated[int, typer.Option(help="CPU threads of the trainer.", min=1)] = os.cpu_count() or 1,
+    contact: ContactOption = "",
 ) -> None:
-    """Write a commented site.yaml and make the node's key; asks for what no option gives."""
+    """Write a commented site.yaml, make the node's key and the file to enrol it with; asks for what no option gives."""
     console = Console()
     answers = SiteAnswers(
         site=site or _ask("--site", "Name of the site (lower-case letters, digits, hyphens)", console=console),
@@ -76,11 +82,11 @@ def init(
         root_certificate=root_certificate or Path(_ask("--root-certificate", "authority.pem from the coordinator", console=console)),
         runtime_port=runtime_port,
         threads=threads,
+        contact=contact,
     )
     written = write_site(folder, answers)
     console.print(Text.assemble("Wrote ", (str(written.config), "bold"), " and the node's key."))
-    console.print("Send this file to the coordinator, who enrols it with `gmmas server enrol`. The private key beside it stays here:")
-    console.print(Text(str(written.public_key), style="bold green"), soft_wrap=True)
+    print_enrolment(console, written.public_key.with_suffix(""), written.enrolment)
     console.print(Text(f"Then start the node: gmmas site start --config {written.config}"), soft_wrap=True)
 
 
@@ -147,6 +153,8 @@ def status(
         console.print(_screen(site.site, state, _trainer_now(folder)))
         if (paused := read_pause(folder)) is not None:
             console.print(describe_pause(paused), style="yellow")
+        for warning in certificate_warnings(site):
+            console.print(Text(f"{warning.name}: {warning.found}; {warning.remedy}", style="yellow"), soft_wrap=True)
         return
     try:
         with Live(console=console, refresh_per_second=4) as live:

@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from client.audit_renewal import renew_log
 from client.audit_verification import AuditVerdict, read_lines, verify_log
 from client.folder import NodeFolder
 from gmmas_cli.site_control import DEFAULT_CONFIG, ByOption, ConfigOption, operator_name
-from gmmas_runtime.keys import load_node_key
+from gmmas_runtime.keys import load_node_key, load_public_key
 from gmmas_schema.site import SiteConfig
 
 app = typer.Typer(help="The record of what was asked of this node and what it answered.", invoke_without_command=True)
@@ -72,13 +73,18 @@ def show(
 
 
 @app.command()
-def verify(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def verify(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    folder: Annotated[Path | None, typer.Option(help="An older record that was put aside.", show_default=False)] = None,
+    key: Annotated[Path | None, typer.Option(help="The .pub file of the key that signed it.", show_default=False)] = None,
+) -> None:
     """Check every line: unchanged, in order, none missing. Exit code 1 if something was tampered with."""
     console = Console()
     site = SiteConfig.from_yaml(config)
-    folder = NodeFolder(site.node.state).audit_log
+    public_key = load_node_key(site.node.private_key).public_key() if key is None else load_public_key(key)
     with console.status("verifying"):
-        verdict = verify_log(folder, load_node_key(site.node.private_key).public_key())
+        verdict = verify_log(folder or NodeFolder(site.node.state).audit_log, public_key)
     _print_verdict(console, verdict)
     if not verdict.is_whole:
         raise typer.Exit(_FAULT)

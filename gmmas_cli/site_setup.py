@@ -1,57 +1,18 @@
-"""Setting up a site: a commented site.yaml and the node's key, both or neither."""
+"""Setting up a site: a commented site.yaml, the node's key and the enrolment file, all of them or none."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
+from gmmas_cli.site_template import SITE_TEMPLATE
+from gmmas_runtime.enrolment_file import SUFFIX, write_enrolment
 from gmmas_runtime.files import write_atomic
-from gmmas_runtime.keys import load_certificate, make_node_key
+from gmmas_runtime.keys import load_certificate, load_node_key, make_node_key
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.site import SiteConfig
-
-_TEMPLATE = """\
-# One hospital node of gmmas-fed. Relative paths are relative to this file; an unknown key is refused by name.
-
-# What the coordinator calls this site: lower-case letters, digits, hyphens.
-site: {site}
-
-data:
-  # Folder of the cohort, nested or flat. Its scans are only ever read, and never leave this machine.
-  root: {root}
-  # auto | brats2021 | brats2023. auto infers the convention from the file names, never from voxel values.
-  layout: auto
-  # CSV with columns patient_id, idh (mutant, wildtype) and codeletion (codeleted, intact), and where known grade (2, 3, 4, lgg, hgg),
-  # mgmt (methylated, unmethylated) and subtype (glioblastoma, astrocytoma, oligodendroglioma); null: no such labels.
-  labels: {labels}
-  # Sequences this site offers; files of others are not opened.
-  modalities: {modalities}
-  # true: leave out cases that fail the quality gate. false: refuse to start until they are mended.
-  skip_bad_cases: false
-  # Patients, never scans, are split; who is in which part follows from the seed and the set of patients.
-  split: {{validation: 0.15, test: 0.2, seed: 0}}
-
-coordinator:
-  # host:port. The node connects outwards over TLS; no port is opened to the outside here.
-  address: {coordinator}
-  # The coordinator's authority.pem.
-  root_certificate: {root_certificate}
-
-node:
-  # Proves who this site is. It never leaves this machine; the coordinator enrols the .pub file beside it.
-  private_key: {private_key}
-  # Sockets, caches and logs, with rights 0700.
-  state: state
-  # Port on loopback between SuperNode and executor; every node of one machine needs its own.
-  runtime_port: {runtime_port}
-  # resident: only the software installed here runs. flower: Flower's own executor, which runs what the coordinator sends.
-  executor: resident
-  # CPU threads of the trainer, and processes that preprocess scans.
-  threads: {threads}
-  # auto (CUDA where present, else CPU) | cpu | cuda
-  device: auto
-"""
 
 
 @dataclass(frozen=True)
@@ -66,14 +27,16 @@ class SiteAnswers:
     root_certificate: Path
     runtime_port: int
     threads: int
+    contact: str = ""
 
 
 @dataclass(frozen=True)
 class WrittenSite:
-    """The files of a new site; `public_key` is what the coordinator gets."""
+    """The files of a new site; `enrolment` is what the coordinator gets."""
 
     config: Path
     public_key: Path
+    enrolment: Path
 
 
 def write_site(folder: Path, answers: SiteAnswers) -> WrittenSite:
@@ -95,9 +58,12 @@ def write_site(folder: Path, answers: SiteAnswers) -> WrittenSite:
     text = _write_text(answers)
     SiteConfig.parse(yaml.safe_load(text), where="the answers to gmmas site init", folder=folder)
     load_certificate(answers.root_certificate)
+    if not answers.contact.isprintable() or len(answers.contact) > 200:
+        raise _wrong_contact(answers.contact)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         public_key = make_node_key(folder / _key_path(answers.site))
+        enrolment = write_enrolment_file(folder / _key_path(answers.site), site=answers.site, contact=answers.contact)
         write_atomic(path, text.encode())
     except OSError as error:
         raise ConfigError(
@@ -107,7 +73,32 @@ def write_site(folder: Path, answers: SiteAnswers) -> WrittenSite:
             expected="a folder this user may write to",
             remedy="choose another folder",
         ) from error
-    return WrittenSite(path, public_key)
+    return WrittenSite(path, public_key, enrolment)
+
+
+def write_enrolment_file(private_key: Path, *, site: str, contact: str = "") -> Path:
+    """Write a site's enrolment file beside its key; returns its path.
+
+    Raises:
+        ConfigError: the contact is not one line of text.
+        TrustError: the key cannot be read.
+    """
+    path = private_key.with_name(f"{site}{SUFFIX}")
+    try:
+        write_enrolment(path, site=site, key=load_node_key(private_key), contact=contact)
+    except ValidationError as error:
+        raise _wrong_contact(contact) from error
+    return path
+
+
+def _wrong_contact(contact: str) -> ConfigError:
+    return ConfigError(
+        "the contact cannot be taken",
+        where="--contact",
+        got=f"{contact!r:.80}",
+        expected="one line of at most 200 printable characters",
+        remedy="name a person or a desk, with a telephone number",
+    )
 
 
 def _write_text(answers: SiteAnswers) -> str:
@@ -123,7 +114,7 @@ def _write_text(answers: SiteAnswers) -> str:
         "runtime_port": answers.runtime_port,
         "threads": answers.threads,
     }
-    return _TEMPLATE.format_map({key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
+    return SITE_TEMPLATE.format_map({key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
 
 
 def _key_path(site: str) -> str:

@@ -1,10 +1,9 @@
 """Which hospitals may connect: enrolling a node's public key under the site's name, revoking it, and who is online.
 
 Flower's database is the one list. A key is enrolled once and, once revoked, can never come back (Flower keeps it), so a hospital whose
-key was revoked makes a new pair.
+key was revoked makes a new pair, which is enrolled under the same name. Whom a key belongs to is kept beside it (server.site_register).
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +16,14 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, Unregi
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.error import ApiErrorCode
 
+from gmmas_runtime.enrolment_file import fingerprint_of, is_enrolment_file, key_sha256, openssh_text, read_enrolment
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.coordinator import SITE_NAME
+from gmmas_schema.enrolment import EnrolledKey, Enrolment
 from gmmas_schema.errors import ConfigError, TrustError
 from server.control import RefusalError, open_control
 from server.folder import CoordinatorFolder
+from server.site_register import SiteRegister
 
 
 class Connection(StrEnum):
@@ -54,39 +56,91 @@ class NodeStatus:
     changed: datetime | None
 
 
-def enrol(folder: Path, public_key: Path, *, name: str) -> NodeStatus:
-    """Let a hospital in: enrol the public half of its node key under a name.
+@dataclass(frozen=True)
+class Candidate:
+    """A key that asks to be let in.
+
+    Attributes:
+        key: the public key.
+        name: of the site.
+        enrolment: what came with the key; None for a bare .pub file.
+        path: the file.
+    """
+
+    key: ec.EllipticCurvePublicKey
+    name: str
+    enrolment: Enrolment | None
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """What the hospital reads out."""
+        return fingerprint_of(key_sha256(self.key))
+
+
+def read_candidate(path: Path, *, name: str | None = None) -> Candidate:
+    """Read the file that a hospital sent: an enrolment file, or a bare .pub file, which needs the name.
+
+    Raises:
+        ConfigError: no name, not a site's, or another than the file says.
+        TrustError: the file is not to be trusted, or holds no P-384 public key.
+    """
+    if is_enrolment_file(path):
+        enrolment, key = read_enrolment(path)
+        if name is not None and name != enrolment.site:
+            raise _wrong_name(name, f"'{enrolment.site}', as the enrolment file says", "leave --name out, or ask for another file")
+        return Candidate(key, enrolment.site, enrolment, path)
+    if name is None or not re.fullmatch(SITE_NAME, name):
+        expected = "up to 31 small letters, digits and hyphens, beginning with a letter or digit"
+        raise _wrong_name(name or "nothing", expected, "use the value of `site` in the hospital's site.yaml")
+    return Candidate(load_public_key(path), name, None, path)
+
+
+def enrol(folder: Path, public_key: Path, *, name: str | None = None, replace: bool = False) -> NodeStatus:
+    """Let a hospital in: enrol the public half of its node key under its name.
 
     Args:
         folder: the coordinator's folder; its SuperLink must be running.
-        public_key: the .pub file the hospital sent.
-        name: the site's name, the same as `site` in its site.yaml.
+        public_key: the enrolment file, or the .pub file, that the hospital sent.
+        name: the site's name, the same as `site` in its site.yaml; an enrolment file tells it.
+        replace: revoke the key that the site has now. Its name, and with it its history, goes on.
 
     Raises:
+        ConfigError: name or key file do not fit.
         TrustError: no P-384 public key, or key or name are enrolled already, or the key was revoked.
         FederationError: the SuperLink does not answer.
     """
     opened = CoordinatorFolder.open(folder)
-    if not re.fullmatch(SITE_NAME, name):
-        raise ConfigError(
-            "this is not a site name",
-            where="--name",
-            got=name,
-            expected="up to 31 small letters, digits and hyphens, beginning with a letter or digit",
-            remedy="use the value of `site` in the hospital's site.yaml",
-        )
-    key = load_public_key(public_key)
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    candidate = read_candidate(public_key, name=name)
+    digest = key_sha256(candidate.key)
     known = list_nodes(folder)
-    _refuse_known(known, name=name, digest=_digest(key), public_key=public_key)
+    _refuse_known(known, name=candidate.name, digest=digest, public_key=public_key, replace=replace)
+    if replace and any(node.name == candidate.name and node.connection is not Connection.UNREGISTERED for node in known):
+        revoke(folder, name=candidate.name)
+    pem = candidate.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     try:
         with open_control(opened, purpose="enrol the key") as control:
-            made = control.RegisterNode(RegisterNodeRequest(public_key=pem, name=name))
+            made = control.RegisterNode(RegisterNodeRequest(public_key=pem, name=candidate.name))
     except RefusalError as refusal:
         if refusal.reason is ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:  # enrolled from another terminal a moment ago
-            _refuse_known(list_nodes(folder), name=name, digest=_digest(key), public_key=public_key)
+            _refuse_known(list_nodes(folder), name=candidate.name, digest=digest, public_key=public_key, replace=replace)
         raise
-    return next(node for node in list_nodes(folder) if node.node == str(made.node_id))
+    node = next(node for node in list_nodes(folder) if node.node == str(made.node_id))
+    SiteRegister(opened).note(candidate.name, _enrolled_key(candidate, node))
+    return node
+
+
+def _enrolled_key(candidate: Candidate, node: NodeStatus) -> EnrolledKey:
+    told = candidate.enrolment
+    return EnrolledKey(
+        public_key=openssh_text(candidate.key),
+        key_sha256=node.key_sha256,
+        enrolled=node.enrolled,
+        contact=told.contact if told is not None else "",
+        software=told.software if told is not None else "",
+        protocol=told.protocol if told is not None else None,
+        signed=told is not None,
+    )
 
 
 def revoke(folder: Path, *, name: str) -> NodeStatus:
@@ -142,19 +196,18 @@ def _status(info: NodeInfo) -> NodeStatus:
         name=info.name or f"node-{info.node_id}",
         node=str(info.node_id),
         connection=connection,
-        key_sha256=_digest(key),
+        key_sha256=key_sha256(key),
         enrolled=datetime.fromisoformat(info.registered_at),
         changed=datetime.fromisoformat(moments[connection]) if moments[connection] else None,
     )
 
 
-def _digest(key: ec.EllipticCurvePublicKey) -> str:
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
+def _wrong_name(got: str, expected: str, remedy: str) -> ConfigError:
+    return ConfigError("this is not the site's name", where="--name", got=got, expected=expected, remedy=remedy)
 
 
-def _refuse_known(known: tuple[NodeStatus, ...], *, name: str, digest: str, public_key: Path) -> None:
-    """Refuse a key that was ever enrolled, and a name that is in use."""
+def _refuse_known(known: tuple[NodeStatus, ...], *, name: str, digest: str, public_key: Path, replace: bool) -> None:
+    """Refuse a key that was ever enrolled, and a name that is in use and not to be given to another key."""
     for node in known:
         revoked = node.connection is Connection.UNREGISTERED
         if node.key_sha256 == digest:
@@ -164,17 +217,17 @@ def _refuse_known(known: tuple[NodeStatus, ...], *, name: str, digest: str, publ
                 where=public_key,
                 got=f"the key of site '{node.name}', {state} on {node.changed if revoked and node.changed else node.enrolled:%Y-%m-%d}",
                 expected="a key that was never enrolled",
-                remedy="a revoked key cannot come back: let the hospital make a new pair with `gmmas site init` and send its .pub file"
+                remedy="a revoked key cannot come back: let the hospital make a new one (`gmmas site new-key`) and send the file"
                 if revoked
                 else "nothing is to be done"
                 if node.name == name
                 else f"nothing is to be done, or revoke '{node.name}' and let the hospital make a new pair",
             )
-        if node.name == name and not revoked:
+        if node.name == name and not revoked and not replace:
             raise TrustError(
                 "a site of this name is enrolled with another key",
                 where=public_key,
                 got=f"a second key for '{name}'",
                 expected="one key per site",
-                remedy=f"if the hospital has lost its key, first run `gmmas server revoke {name}`; otherwise use another name",
+                remedy="if the hospital says that it has a new key, add --replace, which revokes the old one; otherwise use another name",
             )

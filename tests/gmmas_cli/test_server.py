@@ -1,12 +1,20 @@
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gmmas_cli.main import run_program
-from gmmas_runtime.keys import make_node_key
+from gmmas_cli.server_sites import warn_of_certificate
+from gmmas_runtime.enrolment_file import fingerprint_of, key_sha256, read_enrolment, write_enrolment
+from gmmas_runtime.keys import load_node_key, make_node_key
 from gmmas_runtime.process_state import live_state
-from server.deployment import init_coordinator
+from server.deployment import init_coordinator, list_nodes, renew_certificate
+from server.enrolment import Connection
+from server.folder import CoordinatorFolder
+from server.site_register import SiteRegister
 from tests.server.ports import free_port
 
 
@@ -68,21 +76,79 @@ def test_enrol_wants_a_running_coordinator(tmp_path: Path, capsys: pytest.Captur
     assert "gmmas server up" in capsys.readouterr().err
 
 
-@pytest.fixture
-def running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    folder = init_coordinator(tmp_path / "coordinator", port=free_port()).path
-    assert run_program(["server", "up", str(folder), "--background"]) == 0
-    assert "serves on 127.0.0.1:" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = init_coordinator(tmp_path_factory.mktemp("running") / "coordinator", port=free_port()).path
+    with redirect_stdout(StringIO()) as told:
+        assert run_program(["server", "up", str(folder), "--background"]) == 0
+    assert "serves on 127.0.0.1:" in told.getvalue()
     yield folder
     assert run_program(["server", "down", str(folder)]) == 0
     assert live_state(folder / "processes.json") is None
+
+
+def enrolment(folder: Path, name: str = "east") -> Path:
+    """Make a new key with its enrolment file."""
+    folder.mkdir()
+    key = load_node_key(make_node_key(folder / "key").with_suffix(""))
+    path = folder / f"{name}.enrolment.json"
+    write_enrolment(path, site=name, key=key, contact="Kim, radiology IT")
+    return path
+
+
+@pytest.mark.integration
+def test_a_hospital_joins_and_gets_a_new_key_under_its_name(running: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = enrolment(tmp_path / "1"), enrolment(tmp_path / "2")
+    told = fingerprint_of(key_sha256(read_enrolment(first)[1]))
+    other = fingerprint_of(key_sha256(read_enrolment(second)[1]))
+    enrol = ["server", "enrol", "-s", str(running)]
+    assert run_program([*enrol, str(first), "--fingerprint", other]) == 1
+    assert "not the key that was read out" in capsys.readouterr().err
+    assert run_program([*enrol, str(first), "--name", "south"]) == 1
+    assert "as the enrolment file says" in capsys.readouterr().err
+    assert run_program([*enrol, str(first), "--fingerprint", told.lower()]) == 0
+    shown = capsys.readouterr().out
+    assert told in shown
+    assert "Kim, radiology IT" in shown
+    assert run_program([*enrol, str(second)]) == 1
+    assert "--replace" in capsys.readouterr().err
+    assert run_program([*enrol, str(first), "--replace"]) == 1  # the same key is no new one, and nothing is revoked for it
+    assert "enrolled before" in capsys.readouterr().err
+    assert run_program([*enrol, str(second), "--replace"]) == 0
+    assert run_program([*enrol, str(first), "--replace"]) == 1
+    assert "revoked before" in capsys.readouterr().err
+    assert run_program(["server", "sites", "--keys", "-s", str(running)]) == 0
+    shown = capsys.readouterr().out
+    assert told in shown
+    assert other in shown
+    assert shown.count("Kim, radiology IT") == 2
+    connections = [node.connection for node in list_nodes(running) if node.name == "east"]
+    assert connections == [Connection.UNREGISTERED, Connection.REGISTERED]
+    history = SiteRegister(CoordinatorFolder.open(running)).history("east")
+    assert [key.signed for key in history.keys] == [True, True]
+
+
+def test_an_old_certificate_is_told_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = init_coordinator(tmp_path / "coordinator")
+    console = Console()
+    warn_of_certificate(console, opened)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("gmmas_runtime.keys.SERVER_DAYS", 20)
+    renew_certificate(opened.path)
+    warn_of_certificate(console, opened)
+    assert "expires in 19 days" in (out := capsys.readouterr().out)
+    assert f"gmmas server renew {opened.path}" in out
 
 
 @pytest.mark.integration
 def test_a_coordinators_day_on_the_command_line(running: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = make_node_key(tmp_path / "north")
     assert run_program(["server", "enrol", str(key), "--name", "north", "-s", str(running)]) == 0
-    assert "Enrolled north as node" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Enrolled north as node" in shown
+    assert "A bare key" in shown
     assert run_program(["server", "enrol", str(key), "--name", "north", "-s", str(running)]) == 1
     assert "enrolled before" in capsys.readouterr().err
     assert run_program(["server", "up", str(running)]) == 1

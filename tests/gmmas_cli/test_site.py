@@ -16,6 +16,7 @@ from rich.console import Console
 import gmmas_cli.site
 from client.trainer_service_pb2 import Progress, State
 from gmmas_cli.main import run_program
+from gmmas_runtime.enrolment_file import read_enrolment
 from gmmas_runtime.keys import load_node_key, load_public_key, make_node_key
 from gmmas_runtime.process_state import ProcessState, ProcessStatus, SupervisorState, live_state
 from gmmas_schema.site import SiteConfig
@@ -60,7 +61,9 @@ def test_init_writes_a_commented_site_and_its_key(hospital: Path, capsys: pytest
     public = site.node.private_key.with_name("north.pub")
     assert load_node_key(site.node.private_key).public_key() == load_public_key(public)
     said = capsys.readouterr().out
-    assert str(public) in said
+    enrolment, key = read_enrolment(public.with_name("north.enrolment.json"))
+    assert (enrolment.site, key) == ("north", load_public_key(public))
+    assert str(public.with_name("north.enrolment.json")) in said
     assert "gmmas site start" in said
     assert "PRIVATE" not in said
 

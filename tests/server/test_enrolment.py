@@ -18,7 +18,7 @@ def coordinator(tmp_path: Path) -> CoordinatorFolder:
 
 @pytest.mark.parametrize("name", ["", "North", "-north", "n" * 32, "no rth", "../x"])
 def test_names_are_those_of_site_yaml(coordinator: CoordinatorFolder, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="not a site name"):
+    with pytest.raises(ConfigError, match="not the site's name"):
         enrol(coordinator.path, make_node_key(tmp_path / "key"), name=name)
 
 
