@@ -5,6 +5,7 @@ a text of a hospital that should ever end up in a page as markup cannot act.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,6 +89,7 @@ def make_app(folder: CoordinatorFolder, config: DashboardConfig) -> FastAPI:
     return app
 
 
+@cache
 def make_templates() -> Environment:
     """Return the templates: everything is escaped, and a name that is not given is an error."""
     environment = Environment(

@@ -29,6 +29,10 @@ STATE_FOR_S: Final = 1.0
 Value = TypeVar("Value")
 
 
+class NoSuchRunError(ConfigError):
+    """Somebody asked for a run that this coordinator does not know."""
+
+
 class Asked(Generic[Value]):
     """An answer that is kept for a while; one thread asks at a time.
 
@@ -194,11 +198,12 @@ class Desk:
         """Return one run with its newest events.
 
         Raises:
-            ConfigError: there is none of this key, or it cannot be read.
+            NoSuchRunError: there is none of this key.
+            ConfigError: it cannot be read.
         """
         path = known_runs(self.folder).get(key)
         if path is None:
-            raise ConfigError(
+            raise NoSuchRunError(
                 "there is no such run",
                 where=self.folder.path,
                 got=key,

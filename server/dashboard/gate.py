@@ -28,6 +28,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.errors import GmmasError
+from server.dashboard.desk import NoSuchRunError
 from server.operators import Operator, OperatorStore, Role, Session, Way, same_secret
 
 LARGEST_BODY: Final = 256 * 1024
@@ -128,7 +129,7 @@ class Gate:
             outcome = str(response.status_code)
         except GmmasError as error:
             outcome = f"failed: {error.code} {error.brief()}"
-            response = self._explain(request, error, 409)
+            response = self._explain(request, error, 404 if isinstance(error, NoSuchRunError) else 409)
         if access is Access.CHANGE or (access is Access.READ and "/part" not in request.url.path):
             await self.record(request, visitor, outcome)
         return response

@@ -80,10 +80,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> CoordinatorFolder:
     return init_coordinator(tmp_path_factory.mktemp("dashboard") / "coordinator", port=free_port(), dashboard_port=9093)
 
 
+@pytest.fixture(scope="package")
+def operators(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[Role, str]]:
+    """Make the operators once, since hashing is meant to take its time: the file, and their tokens."""
+    path = tmp_path_factory.mktemp("operators") / "operators.db"
+    tokens = {role: OperatorStore(path).add(f"{role}-one", role) for role in Role}
+    return path.read_bytes(), tokens
+
+
 @pytest.fixture
-def desk(folder: CoordinatorFolder, tmp_path: Path) -> Iterator[DeskUnderTest]:
-    for leftover in (folder.operators, folder.path / "runs.jsonl"):
-        leftover.unlink(missing_ok=True)
+def desk(folder: CoordinatorFolder, operators: tuple[bytes, dict[Role, str]], tmp_path: Path) -> Iterator[DeskUnderTest]:
+    (folder.path / "runs.jsonl").unlink(missing_ok=True)
+    content, tokens = operators
+    folder.operators.write_bytes(content)
     run_dir = tmp_path / "run"
     RunFolder.create(run_dir, FederationConfig(name="demo", rounds=3))
     log = EventLog(run_dir / "events.db")
@@ -92,6 +101,5 @@ def desk(folder: CoordinatorFolder, tmp_path: Path) -> Iterator[DeskUnderTest]:
     log.close()
     note_run(folder, run_dir)
     store = OperatorStore(folder.operators)
-    tokens = {role: store.add(f"{role}-one", role) for role in Role}
     with asyncio.Runner() as runner:
         yield DeskUnderTest(folder, make_app(folder, DashboardConfig()), store, tokens, run_dir, runner)

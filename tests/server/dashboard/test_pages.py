@@ -1,0 +1,314 @@
+"""What stands on the pages, and what must not."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gmmas_runtime.files import sha256_file
+from gmmas_schema.errors import FederationError, ReasonCode
+from gmmas_schema.events import Event, EventKind
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.messages import Evaluation, Interval
+from gmmas_schema.vocabulary import Region, Split
+from server import launching
+from server.checkpoint import RunFolder
+from server.dashboard import actions
+from server.dashboard.app import STATIC
+from server.events import EventLog
+from server.operators import Role
+from server.records import Outcome, RoundRecord, SiteRecord
+from server.run_register import run_key
+from tests.gmmas_cli.events import event
+from tests.server.dashboard.conftest import DeskUnderTest
+
+HOSTILE: Final = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
+
+
+class Page(HTMLParser):
+    """Collects what accessibility and the policy ask of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._title = self._cells = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(desk: DeskUnderTest, path: str, role: Role = Role.COORDINATOR) -> Page:
+    answer = desk.client(role).get(path)
+    assert answer.status_code == 200
+    return Page(answer.text)
+
+
+def append(desk: DeskUnderTest, *events: Event) -> None:
+    log = EventLog(desk.run_dir / "events.db")
+    for each in events:
+        log.append(each)
+    log.close()
+
+
+PAGES: Final = ("/", "/sites", "/runs/{key}", "/runs/{key}/costs", "/start", "/operators", "/login")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_can_be_used_without_eyes_or_mouse(desk: DeskUnderTest, path: str) -> None:
+    shown = page(desk, path.replace("{key}", desk.key))
+    assert shown.all("html")[0]["lang"] == "en"
+    assert shown.all("title")
+    assert len(shown.all("h1")) == len(shown.all("main")) == 1
+    assert shown.all("a")[0]["href"] == "#main", "the first link skips to the content"
+    ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in shown.tags:
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            assert attributes.get(name) is None or attributes[name] in ids, attributes
+    labelled = {attributes.get("for") for attributes in shown.all("label")}
+    for field in shown.all("input") + shown.all("textarea"):
+        assert field.get("type") == "hidden" or field["id"] in labelled
+    assert all("scope" in attributes for attributes in shown.all("th"))
+    assert all(attributes.get("aria-label") for attributes in shown.all("progress"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_hold_no_script_no_style_and_nothing_foreign(desk: DeskUnderTest, path: str) -> None:
+    shown = page(desk, path.replace("{key}", desk.key))
+    assert not shown.all("style")
+    for tag, attributes in shown.tags:
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith(("on", "hx-on"))], attributes
+        for name in ("src", "href", "action", "hx-get", "hx-post"):
+            assert (attributes.get(name) or "/").startswith(("/", "#")), (tag, attributes)
+        assert tag != "script" or (attributes.get("src") or "").startswith("/static/")
+
+
+def test_the_run_is_told(desk: DeskUnderTest) -> None:
+    with RunFolder.open(desk.run_dir).hold():
+        text = page(desk, f"/runs/{desk.key}").text
+    for told in (
+        "round 2 of 3",
+        "at work",
+        "about 20 s left",
+        "north",
+        "east",
+        "E_DEADLINE",
+        "no answer came in time",
+        "round_deadline_s",
+        "round finished",
+        "t1, t1ce",
+    ):
+        assert told in text, told
+    desk.app.state.desk.run(desk.key).forget()
+    listed = page(desk, "/").text
+    assert "stopped" in listed
+    assert "Dice WT 0.600 TC 0.300" in listed
+
+
+def test_curves_skip_what_was_not_measured(desk: DeskUnderTest) -> None:
+    told = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}/part/curves").json()
+    assert told == {"round": [0, 1], "dice": {"WT": [0.1, 0.6], "TC": [0.05, 0.3]}, "auc": {"IDH": [0.5, 0.8]}}
+
+
+def test_new_events_are_taken_into_account_once(desk: DeskUnderTest) -> None:
+    client = desk.client(Role.RESEARCHER)
+    before = client.get(f"/api/runs/{desk.key}").json()
+    append(desk, event(EventKind.ROUND_STARTED, 50, number=3, attempt=1, sites=["north"]))
+    for _ in range(2):
+        after = client.get(f"/api/runs/{desk.key}").json()
+    assert (before["sites"]["north"]["state"], after["sites"]["north"]["state"]) == ("done", "training")
+    assert before["sites"]["north"]["bytes_up"] == after["sites"]["north"]["bytes_up"] == 7_000_000
+    (trouble,) = after["troubles"]
+    assert (trouble["site"], trouble["code"], trouble["count"]) == ("east", "E_DEADLINE", 1)
+    events = client.get(f"/api/runs/{desk.key}/events", params={"after": 12}).json()
+    assert [(each["number"], each["round"]) for each in events] == [(13, 3)]
+    assert len(client.get(f"/api/runs/{desk.key}/events", params={"most": 2}).json()) == 2
+    assert client.get(f"/api/runs/{desk.key}/events", params={"after": -1}).status_code == 422
+
+
+def test_what_hospitals_say_is_text(desk: DeskUnderTest) -> None:
+    append(
+        desk,
+        event(EventKind.SITE_JOINED, 60, site=HOSTILE, modalities=[HOSTILE, "t1"], cases=30, labelled={}, software=HOSTILE),
+        event(EventKind.REPLY_REFUSED, 61, number=2, site=HOSTILE, code=ReasonCode.REPLY_REFUSED, message=HOSTILE),
+        event(EventKind.ROUND_FAILED, 62, number=3, code=ReasonCode.QUORUM, message=HOSTILE),
+    )
+    for path in ("/", f"/runs/{desk.key}", f"/runs/{desk.key}/part/now", f"/runs/{desk.key}/costs"):
+        shown = page(desk, path)
+        assert not shown.all("img")
+        assert "49" not in shown.text.replace("0:49", "")
+    assert HOSTILE in page(desk, f"/runs/{desk.key}").text.replace("\n", " ")
+
+
+def test_small_counts_are_on_no_page_and_in_no_answer(desk: DeskUnderTest) -> None:
+    """Seven cases at a hospital: neither they nor what they could be subtracted from."""
+    marked = event(EventKind.SITE_JOINED, 60, site="small", modalities=["t1"], cases=7777, labelled={"segmentation": 7, "idh": 8888})
+    append(desk, marked, event(EventKind.SITE_JOINED, 61, site="tiny", modalities=["flair"], cases=3, labelled={"segmentation": 3}))
+    client = desk.client(Role.COORDINATOR)
+    rows = client.get(f"/runs/{desk.key}/part/rounds").text
+    assert "withheld (" in rows
+    for path in (f"/runs/{desk.key}", f"/api/runs/{desk.key}", f"/api/runs/{desk.key}/events", f"/runs/{desk.key}/costs"):
+        told = client.get(path).text
+        assert "labelled" not in told.replace("labelledby", "")
+        assert '"cases"' not in told
+        assert not {">7<", ">8888<", ">7777<"} & set(re.findall(r">\d+<", told))
+
+
+def test_each_hospital_stands_beside_all_of_them(desk: DeskUnderTest) -> None:
+    def evaluated(dice: float, cases: int) -> Evaluation:
+        return Evaluation(split=Split.VALIDATION, cases=cases, dice={Region.WT: Interval(value=dice, low=0, high=1, n=cases)})
+
+    record = RoundRecord(
+        run="r", round=2, rounds=3, started_at=0, seconds=1, model_sha256="", peak_memory_mib=0, attempt=1,
+        sites=tuple(
+            SiteRecord(site=name, node="1", outcome=Outcome.ACCEPTED, norms={"decoder": length}, evaluation=evaluated(dice, cases))
+            for name, dice, cases, length in (("north", 0.62, 20, 1.0), ("east", 0.31, 5, 4.0), ("south", 0.59, 20, 1.1))
+        ),
+    )  # fmt: skip
+    (desk.run_dir / "rounds" / "0002").mkdir(parents=True)
+    (desk.run_dir / "rounds" / "0002" / "round.json").write_text(record.model_dump_json())
+    html = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}/part/rounds").text
+    text = " ".join(Page(html).text.split())
+    assert "all hospitals 0.600 0.300 0.800" in text
+    assert "east 0.310 ▼0.29 few" in text
+    assert "north 0.620 south" in text
+    assert "its updates are 3.6 times as long as the others'" in text
+
+
+def test_hidden_updates_are_said_to_be_hidden(desk: DeskUnderTest, tmp_path: Path) -> None:
+    config = FederationConfig.model_validate(
+        {"name": "unseen", "secure": {}, "quorum": {"sites": 3, "replies": 3}, "robustness": {"norm_limit": None}}
+    )
+    RunFolder.create(desk.folder.runs / "unseen", config)
+    try:
+        text = page(desk, f"/runs/{run_key(desk.folder.runs / 'unseen')}").text
+        assert "No hospital's update is known here (secure aggregation)" in " ".join(text.split())
+        assert "nothing has happened yet" in text
+    finally:
+        for file in (desk.folder.runs / "unseen").iterdir():
+            file.unlink()
+        (desk.folder.runs / "unseen").rmdir()
+
+
+def test_without_a_run_the_way_to_one_is_told(desk: DeskUnderTest) -> None:
+    (desk.folder.path / "runs.jsonl").unlink()
+    for role in Role:
+        text = page(desk, "/", role).text
+        assert "gmmas server enrol" in text
+        assert str(desk.folder.path / "authority" / "authority.pem") in text
+        assert ("New run" in text) is (role is Role.COORDINATOR)
+
+
+@pytest.mark.parametrize("key", ["absent-00000000", "..%2f..", "%2e%2e%2fetc", "x" * 300])
+def test_no_other_folder_can_be_asked_for(desk: DeskUnderTest, key: str) -> None:
+    assert desk.client(Role.COORDINATOR).get(f"/runs/{key}").status_code == 404
+    assert desk.client(Role.COORDINATOR).get(f"/api/runs/{key}").status_code == 404
+
+
+def test_a_damaged_run_hides_no_other(desk: DeskUnderTest, tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "second", FederationConfig(name="second"))
+    from server.run_register import note_run
+
+    note_run(desk.folder, tmp_path / "second")
+    (desk.run_dir / "federation.json").write_text("{")
+    names = [run["name"] for run in desk.client(Role.RESEARCHER).get("/api/runs").json()]
+    assert names == ["second"]
+
+
+def test_buttons_are_for_those_who_may(desk: DeskUnderTest) -> None:
+    shown = {role: [form["action"] for form in page(desk, f"/runs/{desk.key}", role).all("form")] for role in Role}
+    assert shown == {Role.RESEARCHER: ["/logout"], Role.COORDINATOR: ["/logout", f"/runs/{desk.key}/resume"]}
+
+
+def test_start_stop_and_resume_are_those_of_the_command_line(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, Path]] = []
+
+    def start(run_dir: Path, server: Path, config: FederationConfig) -> str:
+        done.append((f"start {config.name} {config.rounds}", run_dir))
+        return "1"
+
+    monkeypatch.setattr(actions, "start_run", start)
+    monkeypatch.setattr(actions, "resume_run", lambda run_dir, server: done.append(("resume", run_dir)))
+    monkeypatch.setattr(actions, "stop_submitted_run", lambda run_dir: done.append(("stop", run_dir)))
+    assert (actions.start_run.__name__, launching.start_run.__module__) == ("start", "server.launching")
+    client = desk.client(Role.COORDINATOR)
+    secret = desk.csrf(client)
+    answer = client.post("/start", data={"csrf": secret, "folder": "", "text": "name: second\nrounds: 5"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run_key(desk.folder.runs / 'second')}")
+    for what in ("stop", "resume"):
+        assert client.post(f"/runs/{desk.key}/{what}", data={"csrf": secret}).headers["location"] == f"/runs/{desk.key}"
+    program = desk.client(Role.COORDINATOR, bearer=True)
+    assert program.post("/api/runs", content=json.dumps({"folder": "third", "configuration": ""})).status_code == 201
+    assert program.post(f"/api/runs/{desk.key}/resume").status_code == 200
+    runs = desk.folder.runs
+    steps = [("start second 5", runs / "second"), ("stop", desk.run_dir), ("resume", desk.run_dir), ("start gmmas 20", runs / "third")]
+    assert done == [*steps, ("resume", desk.run_dir)]
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"text": "rounds: none"}, "rounds"),
+        ({"text": "roundz: 3"}, "unknown key 'roundz'"),
+        ({"text": "rounds: [3"}, "not valid YAML"),
+        ({"text": "rounds: 3", "folder": "../up"}, "not a name for the run's folder"),
+        ({"text": "rounds: 3", "folder": "x" * 64}, "not a name for the run's folder"),
+        ({"text": "rounds: 3", "folder": "first"}, "does not answer"),
+        ({"text": "!!python/object/apply:os.system ['true']"}, "not valid YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_explained_and_kept_in_the_form(desk: DeskUnderTest, form: dict[str, str], told: str) -> None:
+    client = desk.client(Role.COORDINATOR)
+    answer = client.post("/start", data={"csrf": desk.csrf(client), **form})
+    assert answer.status_code == 409
+    shown = Page(answer.text)
+    assert told in shown.text
+    assert form["text"] in shown.text
+    assert not (desk.folder.runs / "first").exists()
+    assert desk.store.calls()[0].outcome in ("409",)
+    assert desk.store.calls()[1].outcome.startswith("failed: E_")
+    program = desk.client(Role.COORDINATOR, bearer=True)
+    body = json.dumps({"configuration": form["text"], "folder": form.get("folder", "")})
+    assert told in str(program.post("/api/runs", content=body).json())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"folder": 3}', b"\xff", b"{"])
+def test_a_body_that_is_no_request_is_explained(desk: DeskUnderTest, body: bytes) -> None:
+    answer = desk.client(Role.COORDINATOR, bearer=True).post("/api/runs", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "E_CONFIG")
+
+
+def test_links_lead_into_mlflow(desk: DeskUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (desk.run_dir / "mlflow_run").write_text("abc123")
+    text = page(desk, f"/runs/{desk.key}").text
+    assert f"mlflow ui --backend-store-uri sqlite:///{desk.run_dir}/mlflow.db" in text
+    desk.app.state.desk.config = desk.app.state.desk.config.model_copy(update={"mlflow": "http://127.0.0.1:5000/"})
+    html = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}").text
+    assert 'href="http://127.0.0.1:5000/#/runs/abc123"' in html
+
+
+def test_libraries_are_those_that_were_published() -> None:
+    lines = (STATIC / "vendor" / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split() for line in lines)}
+    assert {name: sha256_file(STATIC / "vendor" / name) for name in listed} == listed
+    others = {path.name for path in (STATIC / "vendor").iterdir()} - set(listed)
+    assert others == {"README.md", "SHA256SUMS"}
+
+
+def test_a_coordinator_that_does_not_answer_is_said_so(desk: DeskUnderTest) -> None:
+    assert "does not answer" in page(desk, "/sites").text
+    assert desk.client(Role.RESEARCHER).get("/api/sites").json() is None
+    with pytest.raises(FederationError):
+        launching.check_server(desk.folder.path)
