@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from gmmas_runtime.manifest import Standing, check_manifest
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.manifest import CARD_FILE
 from gmmas_schema.model_card import ModelCard
+from gmmas_schema.promotion import GateRules
 
 app = typer.Typer(help="Model cards, signatures, comparison and promotion of published models.", no_args_is_help=True)
 
@@ -37,6 +38,11 @@ class Kind(StrEnum):
     LAST = "last"
 
 
+RULES: Final = GateRules()
+EvidenceOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a validation, or its matrix.json; by default the newest in the store.", show_default=False),
+]
 KindOption = Annotated[Kind, typer.Option(help="Which model, where MODEL is the folder of a run.")]
 
 
@@ -100,6 +106,106 @@ def card(
         typer.echo(card_markdown(found), nl=False)
     else:
         console.print(Markdown(card_markdown(found)))
+
+
+@app.command("list")
+def list_command(
+    name: Annotated[str, typer.Argument(help="A registered model; by default all.", show_default=False)] = "",
+    *,
+    tracking_uri: StoreOption = "",
+) -> None:
+    """List the versions in the registry, with the aliases that name them. NAME may be the folder of a run: its store is listed then."""
+    console = Console()
+    with console.status("reading the registry"):
+        from gmmas_cli.model_report import versions_table
+        from server.registry import Registry
+
+        is_folder = Path(name).is_dir()
+        registry = Registry.open(name if is_folder else "", tracking_uri=tracking_uri)
+        found = registry.versions("" if is_folder else name)
+    if not found:
+        raise ConfigError(
+            "the registry has no such model",
+            where=registry.uri.rpartition("@")[2],
+            got=name or "no model at all",
+            expected="a model that a run has registered",
+            remedy="name another store by --tracking-uri",
+        )
+    console.print(versions_table(found))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="As of the other commands; the other one is compared with it.", show_default=False)],
+    second: ModelArgument,
+    *,
+    evidence: EvidenceOption = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="PNG file to draw.", show_default=False)] = None,
+    tracking_uri: StoreOption = "",
+) -> None:
+    """Compare two registered versions at every hospital: by the newest validation that measured both, else by their own runs' tests."""
+    console = Console()
+    with console.status("reading the registry"):
+        from gmmas_cli.model_report import comparison_links, draw_comparison, find_comparison
+        from gmmas_cli.validate import matrix_tables
+        from server.registry import Registry
+
+        registry = Registry.open(first, tracking_uri=tracking_uri)
+        versions = registry.resolve(first), registry.resolve(second)
+        comparison = find_comparison(registry, versions, evidence=evidence)
+    for table in matrix_tables(comparison.matrix):
+        console.print(table)
+    console.print(comparison.told, style="" if comparison.validated else "yellow", highlight=False, soft_wrap=True)
+    if picture is not None:
+        draw_comparison(comparison.matrix, picture)
+        console.print(f"  picture    {picture}", soft_wrap=True)
+    for line in comparison_links(registry, versions):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def promote(
+    model: ModelArgument,
+    alias: Annotated[str, typer.Argument(help="Alias to give, for instance champion.", show_default=False)],
+    *,
+    evidence: EvidenceOption = None,
+    override: Annotated[
+        str, typer.Option(help="Give the alias although the gate does not hold, for this reason, which stays in the registry.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the gate finds and change nothing.")] = False,
+    dice: Annotated[float, typer.Option(help="How much worse a Dice may be at any hospital.", min=0, max=1)] = RULES.dice,
+    auc: Annotated[float, typer.Option(help="How much worse an AUC may be at any hospital.", min=0, max=1)] = RULES.auc,
+    ece: Annotated[float, typer.Option(help="How much worse the calibration error of a region may be.", min=0, max=1)] = RULES.ece,
+    nll: Annotated[float, typer.Option(help="How much worse the log-loss of a marker may be, nats.", min=0)] = RULES.nll,
+    authority: AuthorityOption = None,
+    tracking_uri: StoreOption = "",
+) -> None:
+    """Give a version an alias, if no hospital loses by it. Exit code 1 if the gate does not hold.
+
+    Against the version that has the alias now, in a validation that measured both: at no hospital a metric worse than its margin, no task
+    gone, calibration not worse than its margin; and the version is signed. The first holder of an alias need only be signed.
+    """
+    console = Console()
+    rules = GateRules(dice=dice, auc=auc, ece=ece, nll=nll)
+    with console.status("judging"):
+        from gmmas_cli.model_report import gate_table, read_evidence
+        from server import promotion
+        from server.registry import Registry
+
+        registry = Registry.open(model, tracking_uri=tracking_uri)
+        candidate = registry.resolve(model)
+        matrix = None if evidence is None else read_evidence(evidence)
+        assessment = promotion.assess(registry, candidate, alias, rules=rules, authority=authority, evidence=matrix)
+    console.print(gate_table(assessment, alias))
+    if dry_run:
+        console.print("The gate holds." if assessment.holds else "The gate does not hold.", style="green" if assessment.holds else "red")
+        raise typer.Exit(0 if assessment.holds else 1)
+    record = promotion.promote(registry, assessment, alias, rules=rules, override=override)
+    replaced = f" in the place of version {record.replaced}" if record.replaced not in ("", record.version) else ""
+    told = f"models:/{record.model}@{alias} is version {record.version} now{replaced}."
+    console.print(told, style="green", highlight=False, soft_wrap=True)
+    if record.override:
+        console.print(f"The gate did not hold; the reason is on record: {record.override}", style="yellow", soft_wrap=True)
 
 
 def published(model: str, kind: Kind) -> str | Path:
