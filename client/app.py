@@ -10,6 +10,7 @@ the sake of a few bits lies on disk and outlives the process (strategies.wire).
 
 import logging
 import os
+import time
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -18,10 +19,12 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from client.audit_log import AuditLog
+from client.phase_record import record_phase
 from client.secure import SecureSite
 from client.trainer_channel import TrainerChannel
 from gmmas_runtime.keys import load_node_key
-from gmmas_schema.errors import ConfigError, GmmasError, ProtocolError, ReasonCode
+from gmmas_schema.errors import ConfigError, FederationError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import Action
 from gmmas_workflows.site_state import SiteState
 from strategies.codec import write_report
@@ -33,6 +36,8 @@ SOCKET_VARIABLE: Final = "GMMAS_SITE_SOCKET"
 STATE_VARIABLE: Final = "GMMAS_SITE_STATE"
 KEY_VARIABLE: Final = "GMMAS_SITE_KEY"
 """Path of the node's key; set for processes that live on, for only those can keep the secrets of a secure round."""
+AUDIT_VARIABLE: Final = "GMMAS_SITE_AUDIT"
+"""Folder of the audit log; set where the key is."""
 PEERS_VARIABLE: Final = "GMMAS_SITE_PEERS"
 
 app = ClientApp()
@@ -65,7 +70,7 @@ def sum_securely(message: Message, _: Context) -> Message:
 def answer(message: Message, action: Action | None) -> Message:
     """Return the reply to a message, None being a phase of a secure round: the answer, or an error that holds a reason code."""
     try:
-        return Message(_forward(message, action) if action is not None else _secure_site().answer(message.content), reply_to=message)
+        return Message(_forward(message, action) if action is not None else _answer_phase(message), reply_to=message)
     except GmmasError as error:
         logger.warning("answered with %s: %s", error.code, error)
         return refuse(message, error.code)
@@ -110,8 +115,20 @@ def secure_site(key: str, folder: str, peers: str) -> SecureSite:
     return SecureSite(identity, folder=Path(folder) if folder else None, peers=Path(peers) if peers else None)
 
 
+@cache
+def audit_log(folder: str, key: str) -> AuditLog | None:
+    """Return the node's audit log, None for a process without its key."""
+    return AuditLog(Path(folder), load_node_key(Path(key))) if folder and key else None
+
+
 def _secure_site() -> SecureSite:
     return secure_site(*(os.environ.get(name, "") for name in (KEY_VARIABLE, STATE_VARIABLE, PEERS_VARIABLE)))
+
+
+def _answer_phase(message: Message) -> RecordDict:
+    return record_phase(
+        message.content, _secure_site().answer, audit_log(*(os.environ.get(name, "") for name in (AUDIT_VARIABLE, KEY_VARIABLE)))
+    )
 
 
 def _forward(message: Message, action: Action) -> RecordDict:
@@ -123,8 +140,7 @@ def _forward(message: Message, action: Action) -> RecordDict:
         _secure_site().check(request, tensors)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)
-    # The coordinator has no use for an answer after the message's time to live.
-    timeout_s = float(message.metadata.ttl)
+    timeout_s = _time_left_s(message)
     with TrainerChannel(site_socket()) as trainer:
         if action is Action.DESCRIBE:
             return write_report(trainer.describe(request, timeout_s=timeout_s))
@@ -134,3 +150,18 @@ def _forward(message: Message, action: Action) -> RecordDict:
         if request.secure is not None:
             return write_report(_secure_site().begin(request, report, received=tensors, trained=trained))
         return wire.answer(request, report, received=tensors, trained=trained)
+
+
+def _time_left_s(message: Message) -> float:
+    """Return how long the coordinator has use for an answer: what is left of the message's time to live.
+
+    By the coordinator's clock it was sent; where this machine's is behind, the task has at most the whole time to live.
+
+    Raises:
+        FederationError: nothing is left (code DEADLINE).
+    """
+    written, ttl_s = float(message.metadata.created_at), float(message.metadata.ttl)
+    left_s = min(ttl_s, written + ttl_s - time.time())
+    if left_s <= 0:
+        raise FederationError("a request came after its time", got=f"{-left_s:.0f} s too late", code=ReasonCode.DEADLINE)
+    return left_s

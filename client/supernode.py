@@ -8,8 +8,8 @@ is ago. Here a pause is a share of the time since the node last had something to
 so that short rounds do not wait for the clock and a node that has nothing to do for a while asks no more often than Flower's does.
 
 The executor asks five times a second for a task, over TLS. Here its question is held until a message is there with all its objects, or
-HOLD_S are over, so that it is told at once and asks seldom. Only the clock that the loop sleeps by and the way to the runtime API are
-replaced (tests/client/test_supernode.py says what is relied upon); everything else is Flower's.
+HOLD_S are over, so that it is told at once and asks seldom. Only the clock that the loop sleeps by, the way to the runtime API and what
+becomes of a stopped run's task (client.stopped_runs) are replaced (tests/client/test_supernode.py says what is relied upon).
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from flwr.supernode import main as runtime_api
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
+from client.stopped_runs import StoppedRuns
 from strategies.object_pulls import retry_soon
 
 IDLE_S: Final = 3.0
@@ -47,6 +48,7 @@ class Pace:
         clock: monotonic seconds.
         sleep: waits seconds.
         on_work: called when the loop begins to wait for the executor, which is when a message is there with all its objects.
+        on_look: called before every pause of that wait.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         on_work: Callable[[], None] = lambda: None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
-        self._clock, self._sleep, self._on_work = clock, sleep, on_work
+        self._clock, self._sleep, self._on_work, self._on_look = clock, sleep, on_work, on_look
         self._since, self._is_busy = clock(), False
 
     def sleep(self, seconds: float) -> None:
@@ -66,6 +69,8 @@ class Pace:
             self._since, self._is_busy = now, is_busy
             if is_busy:
                 self._on_work()
+        if is_busy:
+            self._on_look()
         shortest, share = (SHORTEST_LOOK_S, LOOK_SHARE) if is_busy else (SHORTEST_IDLE_S, IDLE_SHARE)
         self._sleep(min(seconds, max(shortest, share * (now - self._since))))
 
@@ -99,14 +104,15 @@ def main() -> None:
     """Run flower-supernode with this pace."""
     loop: Any = start_client_internal
     api: Any = runtime_api
-    before, work = api.create_app, threading.Event()
+    before, work, stopped = api.create_app, threading.Event(), StoppedRuns()
 
     def create_app(*arguments: Any, **options: Any) -> Any:
         app = before(*arguments, **options)
         app.add_middleware(HeldQuestions, work=work)
         return app
 
-    loop.time, api.create_app = Pace(on_work=work.set), create_app
+    loop.time, api.create_app = Pace(on_work=work.set, on_look=stopped.look), create_app
+    loop._pull_and_store_message = stopped.pulling(loop._pull_and_store_message)
     retry_soon()
     flower_supernode()
 

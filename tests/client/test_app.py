@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from flwr.app.metadata import Metadata
 
 from client.app import KEY_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
 from client.folder import NodeFolder
+from client.trainer_channel import TrainerChannel
+from client.trainer_service_pb2 import State
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import DOCUMENT, TASK, Action, TaskRequest
 from gmmas_schema.secure import SECURE_MESSAGE, PhaseRequest, SecureTask
@@ -25,6 +28,7 @@ from strategies.secure.vectors import group_sizes
 from strategies.secure_letters import write_phase
 from tests.client.serving import make_tensors, serving
 from tests.client.sites import PATIENT, make_request, read_site
+from tests.gmmas_runtime.waiting import wait_until
 from tests.strategies.secure.attempts import make_terms
 
 CONTEXT = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
@@ -45,7 +49,7 @@ def site(config: SiteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     return config
 
 
-def send(content: RecordDict | None, *, message_type: str) -> Message:
+def send(content: RecordDict | None, *, message_type: str, age_s: float = 0.0, ttl_s: float = 30.0) -> Message:
     """Hand a message to the app as an executor does."""
     metadata = Metadata(
         run_id=1,
@@ -54,8 +58,8 @@ def send(content: RecordDict | None, *, message_type: str) -> Message:
         dst_node_id=2,
         reply_to_message_id="",
         group_id="1",
-        created_at=0.0,
-        ttl=30.0,
+        created_at=time.time() - age_s,
+        ttl=ttl_s,
         message_type=message_type,
     )
     message = Message.__new__(Message)
@@ -130,6 +134,32 @@ def test_what_a_lossy_wire_owes_outlives_the_process(site: SiteConfig, tmp_path:
     first, second = train_two_rounds(restart=True)
     assert first == sent[0]
     assert second != sent[1], "a process without a folder forgets"
+
+
+def test_a_task_ends_when_nobody_has_use_for_its_answer_any_more(site: SiteConfig) -> None:
+    request = make_request(steps=100_000)
+    late = send(write_request(request, pack_tensors(make_tensors())), message_type="train", age_s=597.0, ttl_s=600.0)
+    assert late.error.reason == ReasonCode.DEADLINE.value
+    with TrainerChannel(NodeFolder(site.node.state).socket) as trainer:
+        wait_until(lambda: trainer.status().state == State.IDLE, what="the end of the training")
+        assert 0 < trainer.status().step < 100_000
+
+
+def test_a_request_that_came_too_late_is_not_begun(site: SiteConfig) -> None:
+    reply = send(write_request(make_request(), pack_tensors(make_tensors())), message_type="train", age_s=31.0)
+    assert reply.error.reason == ReasonCode.DEADLINE.value
+
+
+def test_a_clock_that_is_behind_gives_no_more_than_the_time_to_live(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    describe = TrainerChannel.describe
+    monkeypatch.setattr(
+        TrainerChannel,
+        "describe",
+        lambda own, request, *, timeout_s: asked.append(timeout_s) or describe(own, request, timeout_s=timeout_s),
+    )
+    send(write_request(make_request(Action.DESCRIBE)), message_type="query", age_s=-200.0)
+    assert asked == [30.0]
 
 
 def spoilt(**changes: object) -> RecordDict:

@@ -1,0 +1,81 @@
+import inspect
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+import client.executor
+from client.stopped_runs import CHECK_S, StoppedRuns
+from gmmas_schema.errors import ReasonCode
+from tests.client.supernode_api import RUN_ID, SuperNode
+from tests.client.test_executor import EagerHeartbeat, app_that, running
+
+CONTENT = RecordDict({"task": ConfigRecord({"document": "hello"})})
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuperNode:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    monkeypatch.setattr(client.executor, "POLL_S", 0.02)
+    monkeypatch.setattr(client.executor, "HeartbeatSender", EagerHeartbeat)
+    return SuperNode(tmp_path)
+
+
+class Coordinator:
+    """Says of a run that it runs, that it was stopped, or nothing."""
+
+    def __init__(self) -> None:
+        self.asked, self.fault = [], None
+
+    def get_run(self, run_id: int) -> object:
+        self.asked.append(run_id)
+        if self.fault is not None:
+            raise self.fault
+        return object()
+
+
+def test_the_task_of_a_stopped_run_is_cancelled_at_the_trainer(node: SuperNode) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+    now, coordinator = [0.0], Coordinator()
+    watch = StoppedRuns(clock=lambda: now[0])
+    pull = watch.pulling(lambda **_: RUN_ID)
+
+    def wait(message: Message) -> Message:
+        begun.set()
+        assert cancelled.wait(20)
+        return client.executor.refuse(message, ReasonCode.CANCELLED)
+
+    with node.serve(), running(node, app_that(wait), cancel_task=cancelled.set):
+        node.put(CONTENT, message_type="train")
+        assert pull(state=node.state, get_run=coordinator.get_run, object_store=None) == RUN_ID
+        assert begun.wait(20)
+        watch.look()
+        assert coordinator.asked == [], "not before its time"
+        for fault in (None, httpx.ConnectError("away")):
+            now[0] += CHECK_S
+            coordinator.fault = fault
+            watch.look()
+            assert not cancelled.is_set()
+        now[0] += CHECK_S
+        coordinator.fault = RunNotRunningException()
+        watch.look()
+        assert cancelled.wait(20)
+        assert node.wait_for_reply().has_error(), "Flower's loop waits for a reply"
+        assert coordinator.asked == [RUN_ID] * 3
+
+
+def test_nothing_is_asked_before_the_first_message() -> None:
+    StoppedRuns(clock=lambda: 1e9).look()
+
+
+def test_flower_still_works_as_this_relies_upon() -> None:
+    loop = inspect.getsource(start_client_internal.start_client_internal)
+    assert "_pull_and_store_message(\n                state=state," in loop
+    assert "get_run=get_run," in loop
+    assert "error_reply" in inspect.getsource(InMemoryNodeState._store_error_replies)
+    assert list(inspect.signature(InMemoryNodeState._on_task_tokens_expired).parameters) == ["self", "tasks"]
