@@ -226,14 +226,6 @@ class FederationConfig(FrozenModel):
             "robustness.clip": (robustness.clip is not None, f"{unseen}; secure.clip bounds every entry"),
             f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), f"{unseen}, sums are"),
         }
-        if self.privacy is not None:
-            plain, noisy = SecureConfig(), "with privacy, privacy.clip_norm bounds a site's whole update and the noise sets the precision"
-            for key in ("bits", "clip", "clip_groups", "weight_limit"):
-                refused[f"privacy, with another secure.{key} than its default,"] = (getattr(self.secure, key) != getattr(plain, key), noisy)
-            refused[f"privacy.colluders {self.privacy.colluders}"] = (
-                self.privacy.colluders >= holders,
-                f"of secure.minimum_holders {holders} at least one must make noise that nobody else knows",
-            )
         for key, (found, reason) in refused.items():
             if found:
                 raise ValueError(f"{key} does not go with secure: {reason}")
@@ -256,6 +248,13 @@ class FederationConfig(FrozenModel):
             "robustness.clip median": (isinstance(robustness.clip, MedianClip), others),
             f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), "noise is made for a sum"),
         }
+        if self.secure is not None:
+            plain, holders = SecureConfig(), self.secure.minimum_holders
+            whole = "the clip is on the whole update, and noise sets the precision"
+            for key in ("bits", "clip", "clip_groups", "weight_limit"):
+                refused[f"secure.{key}"] = (getattr(self.secure, key) != getattr(plain, key), whole)
+            few = f"of them at least one must make noise that none of privacy.colluders {self.privacy.colluders} knows"
+            refused[f"secure.minimum_holders {holders}"] = (self.privacy.colluders >= holders, few)
         for key, (found, reason) in refused.items():
             if found:
                 raise ValueError(f"{key} does not go with privacy: {reason}")

@@ -18,7 +18,7 @@ exactly a mean. D_g must not follow from who answered, for a quotient by sum_k w
 What this does not cover: figures of evaluations and training losses, calibration sums, numbers of cases and labels, what sequences a site
 has, and who took part travel and are kept in the clear. Pseudo-labels begin, and the best round is chosen, by such figures. The
 coordinator sees every update before the noise; who must not trust it needs secure aggregation, with the noise made at the sites
-(`noise_share`). With four hospitals the noise that hides one of them is as large as what they say together.
+(strategies.secure.noisy_sum). With four hospitals the noise that hides one of them is as large as what they say together.
 """
 
 import math
@@ -72,31 +72,6 @@ def clip_update(update: Mapping[str, Float32], *, clip_norm: float) -> dict[str,
     limit = clip_norm * _MARGIN
     factor = limit / norm if norm > limit else 1.0
     return {name: (value * np.float64(factor)).astype(np.float32) for name, value in update.items()}
-
-
-def noise_share(*, noise_multiplier: float, clip_norm: float, sites: int, dropouts: int) -> float:
-    """Return the standard deviation of the noise that each site adds to its clipped update before it is masked.
-
-    With a share of z C / sqrt(sites - dropouts), the sum of the remaining sites holds at least the noise z C; of all of them more. A site
-    that leaves its noise out takes its part of the protection from everybody. (Local noise for a secure sum: Kairouz, Liu and Steinke,
-    "The Distributed Discrete Gaussian Mechanism", ICML 2021; rounding to integers after it adds at most half a step a value.)
-
-    Args:
-        noise_multiplier: z.
-        clip_norm: C.
-        sites: that begin the round.
-        dropouts: that may leave before its end; with more the sum must not be opened.
-    """
-    assert 0 <= dropouts < sites, "a sum of nobody has no noise"
-    return noise_multiplier * clip_norm / math.sqrt(sites - dropouts)
-
-
-def add_noise(update: Mapping[str, Float32], *, deviation: float, noise: NoiseSource) -> dict[str, Float32]:
-    """Return an update with independent Gaussian noise on every value."""
-    return {
-        name: (value + noise.gaussian(value.size, deviation=deviation).reshape(value.shape)).astype(np.float32)
-        for name, value in update.items()
-    }
 
 
 class PrivateSum:

@@ -10,6 +10,10 @@ a sparse one, which pays from about a hundred sites on; hospitals are fewer, so 
 - A site commits to its seeds when it advertises its keys, so that a false share is noticed and not added.
 - A site opens one sum of a group in a round, over one set of sites (ledger.py).
 - A sum that clipped updates cannot have is refused (fixed_point.py).
+- The terms that everybody signs name the content of the model and the rule of the weights, so that no site can be asked about another model
+  (Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022), nor be made to
+  weigh so much that the sum is its update.
+- With privacy the sites add noise before the masks (noisy_sum.py), and open one attempt of a round.
 
 Threat model
     Assumed: a site knows its peers' enrolled public keys from elsewhere than the coordinator, or pins those it saw first; X25519, AES and
@@ -27,7 +31,7 @@ What still leaks, with secure aggregation on
     - the evaluation of the received model at each site, its training losses and calibration sums, in the clear, as without it;
     - the sum itself, and its change from round to round: a site that takes part in one round and not in the next can be guessed from the
       difference as far as updates are alike over rounds (So et al., "Securing Secure Aggregation", AAAI 2023). Differential privacy is the
-      remedy for that and for a coordinator that asks nearly the same question in another run; the noise composes with the sum.
+      remedy for that and for a coordinator that asks nearly the same question in another run.
 What does not: any entry, norm or sign of a site's update, its rounding or clipping, or its weight beyond what its counts say.
 
 Not defended: a site that sends a false update of allowed size (it cannot be looked at; norm checks and robust means need single replies and

@@ -38,7 +38,6 @@ from gmmas_schema.errors import ConfigError, ModelError
 from gmmas_schema.privacy import PrivacyConfig
 from strategies.discrete_gaussian import draw
 from strategies.noise import NoiseSource
-from strategies.privacy import noise_share
 from strategies.secure.fixed_point import BLOCK, Ring, impossible
 
 Float32 = NDArray[np.float32]
@@ -153,7 +152,8 @@ class NoisySum:
         return mean_E, float(sites)
 
     def _share(self, makers: int) -> float:
-        return noise_share(noise_multiplier=self.privacy.noise_multiplier, clip_norm=self.privacy.clip_norm, sites=makers, dropouts=0)
+        """Return the standard deviation of each site's noise where so many make it: z C over the root of their number."""
+        return self.privacy.noise_multiplier * self.privacy.clip_norm / math.sqrt(makers)
 
     def _shorten(self, update: Mapping[str, Float32], weights: Mapping[str, float]) -> float:
         """Return the factor that brings the weighted update, all groups together, to the clip less what rounding may add."""

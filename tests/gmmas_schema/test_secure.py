@@ -53,9 +53,33 @@ def test_a_secure_federation_is_one_where_no_single_update_is_needed():
         ({"robustness": {"norm_limit": None, "clip": {"kind": "median"}}}, "robustness.clip"),
         ({"robustness": {"norm_limit": None, "combine": {"kind": "median"}}}, "robustness.combine median"),
         ({"robustness": {"norm_limit": None, "combine": {"kind": "trimmed"}}}, "robustness.combine trimmed"),
-        ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "epsilon": 8.0}, "model": {"network": {"prototypes": 0}}}, "privacy"),
     ],
 )
 def test_what_looks_at_single_updates_is_refused_by_both_keys(change, key):
     with pytest.raises(ConfigError, match=rf"{re.escape(key)}.* does not go with secure"):
         FederationConfig.parse(SECURE | change, where="test")
+
+
+NOISE = {"clip_norm": 1.0, "noise_multiplier": 1.0, "epsilon": 8.0}
+
+
+def test_a_secure_federation_may_be_private():
+    config = FederationConfig.parse(SECURE | {"privacy": NOISE, "model": {"network": {"prototypes": 0}}}, where="test")
+    assert config.privacy is not None
+    assert config.privacy.colluders == 1
+
+
+@pytest.mark.parametrize(
+    ("secure", "privacy", "key"),
+    [
+        ({"bits": 8}, {}, "secure.bits"),
+        ({"clip": 1.0}, {}, "secure.clip"),
+        ({"clip_groups": {}}, {}, "secure.clip_groups"),
+        ({"weight_limit": 2.0}, {}, "secure.weight_limit"),
+        ({}, {"colluders": 3}, "secure.minimum_holders 3"),
+    ],
+)
+def test_what_noise_takes_the_effect_from_is_refused(secure, privacy, key):
+    changes = {"secure": secure, "privacy": NOISE | privacy, "model": {"network": {"prototypes": 0}}}
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)} does not go with privacy"):
+        FederationConfig.parse(SECURE | changes, where="test")

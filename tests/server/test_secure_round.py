@@ -12,7 +12,7 @@ from flwr.app import Message
 from client.app import refuse
 from client.in_process import InProcessSite
 from client.secure import SecureSite, SeenPeers
-from gmmas_schema.errors import ConfigError, FederationError, GmmasError, ReasonCode
+from gmmas_schema.errors import FederationError, GmmasError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.groups import group_of
@@ -401,21 +401,6 @@ def test_a_hospital_counts_for_itself_and_refuses_beyond_the_budget(tmp_path):
     record = [event for event in read_events(federation.folder.events_path) if event.kind is EventKind.REPLY_REFUSED]
     assert {event.code for event in record} == {ReasonCode.POLICY_PRIVACY}
     assert not any(site.trained for site in federation.sites.values())
-
-
-@pytest.mark.parametrize(
-    ("secure", "privacy", "match"),
-    [
-        ({"bits": 8}, {}, r"secure\.bits"),
-        ({"clip": 1.0}, {}, r"secure\.clip"),
-        ({"weight_limit": 2.0}, {}, r"secure\.weight_limit"),
-        ({}, {"colluders": 3}, r"privacy\.colluders 3"),
-    ],
-)
-def test_settings_that_noise_takes_the_effect_from_are_refused(secure, privacy, match):
-    changes = {"secure": secure, "privacy": PRIVACY | privacy}
-    with pytest.raises(ConfigError, match=match):
-        FederationConfig.parse(make_private_config().model_dump() | changes, where="test")
 
 
 def test_a_coordinator_killed_before_the_checkpoint_opens_the_same_sums_again(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from gmmas_schema.groups import group_of
 from gmmas_schema.privacy import PrivacyConfig
 from strategies.noise import NoiseSource
 from strategies.norms import NormLimit
-from strategies.privacy import PrivateSum, add_noise, clip_update, noise_share, weighted_update
+from strategies.privacy import PrivateSum, clip_update, weighted_update
 
 CURRENT = {
     "decoder.a": np.linspace(-1, 1, 12).astype(np.float32).reshape(3, 4),
@@ -128,13 +128,3 @@ def test_values_without_a_length_are_refused():
     update = weighted_update({"decoder.a": opposite}, huge, {"decoder": 1.0})
     with pytest.raises(ProtocolError, match="length"):
         clip_update(update, clip_norm=1.0)
-
-
-@pytest.mark.parametrize(("sites", "dropouts"), [(4, 0), (4, 1), (5, 2)])
-def test_shares_of_noise_add_up_to_the_noise_that_is_wanted_and_more_with_everybody_there(sites, dropouts):
-    deviation = noise_share(noise_multiplier=1.5, clip_norm=0.7, sites=sites, dropouts=dropouts)
-    update = {"decoder.a": np.zeros(60_000, np.float32)}
-    parts = [add_noise(update, deviation=deviation, noise=NoiseSource())["decoder.a"].astype(float) for _ in range(sites)]
-    fewest, all_of_them = sum(parts[: sites - dropouts]), sum(parts)
-    assert fewest.std() == pytest.approx(1.5 * 0.7, rel=0.02)
-    assert all_of_them.std() == pytest.approx(1.5 * 0.7 * math.sqrt(sites / (sites - dropouts)), rel=0.02)
