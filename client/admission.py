@@ -3,13 +3,12 @@
 A Docket goes along with one call and gathers what its line in the audit log says; the Gate judges and writes.
 """
 
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from client.audit_log import AuditEntry, AuditKind, AuditLog, AuditOutcome
+from client.audit_log import AuditEntry, AuditKind, AuditLog, AuditOutcome, hash_parts, printable
 from client.cohort import SiteCohort
 from client.folder import NodeFolder
 from client.policy import Admission, Circumstances, Override, Overrides, admit
@@ -104,7 +103,7 @@ class Gate:
         request, call = docket.request, docket.call
         entry = AuditEntry(
             kind=AuditKind(docket.action.value),
-            run=_printable(request.run) if request is not None else "",
+            run=printable(request.run) if request is not None else "",
             round=request.round if request is not None else None,
             request=hash_parts(call.document.encode(), call.tensors),
             verdict=_verdict(docket),
@@ -120,11 +119,6 @@ class Gate:
         self._log.append(entry)
 
 
-def hash_parts(document: bytes, tensors: bytes) -> str:
-    """Return the SHA-256 hex digest of a document's own digest and of its tensors."""
-    return hashlib.sha256(hashlib.sha256(document).digest() + tensors).hexdigest()
-
-
 def _verdict(docket: Docket) -> str:
     if docket.refusal is not None:
         return docket.refusal.code
@@ -137,8 +131,3 @@ def _outcome(docket: Docket, answer: TaskAnswer | None) -> AuditOutcome:
     if answer is not None:
         return AuditOutcome.ANSWERED
     return AuditOutcome.FAILED if docket.admission is not None else AuditOutcome.REFUSED
-
-
-def _printable(text: str) -> str:
-    """Return a name that came from outside as it may stand in a line."""
-    return "".join(character for character in text if character.isprintable())[:128]

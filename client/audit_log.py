@@ -278,6 +278,16 @@ def is_signed(line: AuditLine, key: ec.EllipticCurvePublicKey) -> bool:
     return base64.b64encode(signature).decode() == line.signature
 
 
+def hash_parts(document: bytes, tensors: bytes) -> str:
+    """Return the SHA-256 hex digest of a document's own digest and of the bytes that come with it."""
+    return hashlib.sha256(hashlib.sha256(document).digest() + tensors).hexdigest()
+
+
+def printable(text: str) -> str:
+    """Return a name that came from outside as it may stand in a line."""
+    return "".join(character for character in text if character.isprintable())[:128]
+
+
 def digest_of(raw: bytes) -> str:
     """Return the SHA-256 hex digest of a line."""
     return hashlib.sha256(raw).hexdigest()

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from client.app import KEY_VARIABLE, PEERS_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE
+from client.app import AUDIT_VARIABLE, KEY_VARIABLE, PEERS_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE
 from client.folder import NodeFolder
 from client.preflight import explain_supernode_exit
 from client.trainer_channel import TrainerChannel
@@ -144,7 +144,7 @@ def _places(folder: NodeFolder) -> dict[str, str]:
 def _trust(config: SiteConfig) -> dict[str, str]:
     """Return where the keys of this node and of its peers lie, for a process that lives long enough to keep the secrets of a round."""
     peers = {PEERS_VARIABLE: str(config.node.peers)} if config.node.peers is not None else {}
-    return {KEY_VARIABLE: str(config.node.private_key), **peers}
+    return {KEY_VARIABLE: str(config.node.private_key), AUDIT_VARIABLE: str(NodeFolder(config.node.state).audit_log), **peers}
 
 
 def _quiet_grpc() -> dict[str, str]:

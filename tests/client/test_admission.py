@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.admission import hash_parts
-from client.audit_log import NEWEST, AuditKind, AuditLine, AuditLog, AuditOutcome
+from client.audit_log import NEWEST, AuditKind, AuditLine, AuditLog, AuditOutcome, hash_parts
 from client.audit_verification import read_lines, verify_log
 from client.folder import NodeFolder
 from client.policy import Override, Overrides
