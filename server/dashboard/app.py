@@ -4,6 +4,7 @@ Every answer forbids scripts, styles, images and connections that are not of thi
 a text of a hospital that should ever end up in a page as markup cannot act.
 """
 
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,7 @@ def make_app(folder: CoordinatorFolder, config: DashboardConfig) -> FastAPI:
     )
     app.state.templates = make_templates()
     app.state.desk = Desk(folder, config)
-    app.state.streams = set[object]()
+    app.state.streams, app.state.closing = set[object](), threading.Event()
     app.state.gate = Gate(OperatorStore(folder.operators), config, explain=explain)
     for router in (
         login.router,

@@ -51,7 +51,7 @@ async def _tell(request: Request, run: WatchedRun, last: int) -> AsyncIterator[s
     try:
         yield "retry: 2000\n\n"
         alive = time.monotonic()
-        while not await request.is_disconnected():
+        while not (request.app.state.closing.is_set() or await request.is_disconnected()):
             new = await run_in_threadpool(events_after, run.path / EVENTS_FILE, last, most=FEED_LINES)
             for number, event in new:
                 last = number

@@ -29,6 +29,19 @@
     announce("run-changed");
   }
 
+  // What somebody has opened stays open when its part of the page is replaced; htmx itself keeps the focus, by id.
+  const opened = new Map();
+  document.body.addEventListener("htmx:beforeSwap", (swap) => {
+    const box = swap.detail.target;
+    opened.set(box, [...box.querySelectorAll("details[open]")].map((details) => details.id));
+  });
+  document.body.addEventListener("htmx:afterSwap", (swap) => {
+    for (const id of opened.get(swap.detail.target) || []) {
+      const details = document.getElementById(id);
+      if (details) details.open = true;
+    }
+  });
+
   const stream = new EventSource(`${page.dataset.stream}?after=${page.dataset.last}`);
   stream.addEventListener("open", () => { connection.textContent = "live"; });
   stream.addEventListener("error", () => {

@@ -1,13 +1,14 @@
 """A coordinator's folder with one run in it, its dashboard, and an operator of each role."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
 from gmmas_schema.coordinator import DashboardConfig
@@ -28,13 +29,13 @@ ADDRESS = "http://127.0.0.1:9093"
 class Browser:
     """Asks an application without a server, keeps its cookies and follows no redirect."""
 
-    def __init__(self, app: FastAPI, runner: asyncio.Runner, *, base_url: str = ADDRESS) -> None:
-        self._runner = runner
+    def __init__(self, app: FastAPI, portal: BlockingPortal, *, base_url: str = ADDRESS) -> None:
+        self._portal = portal
         self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=base_url, follow_redirects=False)
         self.headers, self.cookies = self._client.headers, self._client.cookies
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self._runner.run(self._client.request(method, path, **options))
+        return self._portal.call(partial(self._client.request, method, path, **options))
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.request("GET", path, **options)
@@ -52,7 +53,7 @@ class DeskUnderTest:
     store: OperatorStore
     tokens: dict[Role, str]
     run_dir: Path
-    runner: asyncio.Runner
+    portal: BlockingPortal
 
     @property
     def key(self) -> str:
@@ -60,7 +61,7 @@ class DeskUnderTest:
 
     def client(self, role: Role | None = None, *, bearer: bool = False) -> Browser:
         """Return a browser with a session, or a program with a token; without a role, a stranger."""
-        client = Browser(self.app, self.runner)
+        client = Browser(self.app, self.portal)
         if role is None:
             return client
         if bearer:
@@ -101,5 +102,5 @@ def desk(folder: CoordinatorFolder, operators: tuple[bytes, dict[Role, str]], tm
     log.close()
     note_run(folder, run_dir)
     store = OperatorStore(folder.operators)
-    with asyncio.Runner() as runner:
-        yield DeskUnderTest(folder, make_app(folder, DashboardConfig()), store, tokens, run_dir, runner)
+    with start_blocking_portal() as portal:
+        yield DeskUnderTest(folder, make_app(folder, DashboardConfig()), store, tokens, run_dir, portal)

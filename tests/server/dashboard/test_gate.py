@@ -114,12 +114,12 @@ def test_a_foreign_name_reaches_nothing(desk: DeskUnderTest) -> None:
     assert desk.client().get("/health", headers={"Host": "evil.example"}).status_code == 400
     assert desk.client().get("/health", headers={"Host": "localhost:9093"}).status_code == 200
     app = make_app(desk.folder, DashboardConfig(hosts=("desk.example.org",)))
-    assert Browser(app, desk.runner, base_url="http://desk.example.org").get("/health").status_code == 200
+    assert Browser(app, desk.portal, base_url="http://desk.example.org").get("/health").status_code == 200
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_pages(desk: DeskUnderTest) -> None:
     for base, secure in ((ADDRESS, False), ("https://127.0.0.1:9093", True)):
-        client = Browser(desk.app, desk.runner, base_url=base)
+        client = Browser(desk.app, desk.portal, base_url=base)
         client.get("/login")
         body = {"csrf": client.cookies["gmmas_login_9093"], "token": desk.tokens[Role.RESEARCHER]}
         answer = client.post("/login", data=body)
