@@ -58,7 +58,7 @@ class Judge:
         shutil.rmtree(self._path / SPOOL, ignore_errors=True)
         if self._config.privacy is None:
             return
-        self._ledger = PrivacyLedger(self._path / LEDGER_FILE, self._config.privacy)
+        self._ledger = PrivacyLedger(self._path / LEDGER_FILE, self._config.privacy, once=self._config.secure is not None)
         self._ledger.reconcile(finished)
         self.rounds = self._ledger.plan(self._config.rounds)
 
@@ -68,7 +68,7 @@ class Judge:
         Raises:
             FederationError: it is spent before the first round was finished.
         """
-        if self._ledger is None or self._ledger.affords_another():
+        if self._ledger is None or self._ledger.affords(number):
             return True
         if number == 1:
             raise FederationError(
@@ -127,7 +127,7 @@ class Judge:
     def book(self, number: int) -> None:
         """Book the release of a round, before its noise is drawn, or before it is opened where the sites have drawn it."""
         if self._ledger is not None:
-            self._ledger.book(number, once=self._config.secure is not None)
+            self._ledger.book(number)
 
     def spent(self) -> PrivacySpent | None:
         """Return what the run has spent so far; None without privacy."""

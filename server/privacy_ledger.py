@@ -33,10 +33,11 @@ class PrivacyLedger:
     Args:
         path: the file; made with the first release.
         config: noise and budget.
+        once: the sites open one noisy sum of a round, whoever asks how often, so a round that is tried again is not another release.
     """
 
-    def __init__(self, path: Path, config: PrivacyConfig) -> None:
-        self._path, self._config = path, config
+    def __init__(self, path: Path, config: PrivacyConfig, *, once: bool = False) -> None:
+        self._path, self._config, self._once = path, config, once
         self.affordable = affordable_releases(noise_multiplier=config.noise_multiplier, delta=config.delta, epsilon=config.epsilon)
         self._booked = self._read()
 
@@ -63,21 +64,18 @@ class PrivacyLedger:
         if missing:
             self._write((*self._booked, *missing))
 
-    def affords_another(self) -> bool:
-        """Return whether one more release stays within the budget."""
-        return len(self._booked) < self.affordable
+    def affords(self, number: int) -> bool:
+        """Return whether the release of this round stays within the budget."""
+        return self._is_paid(number) or len(self._booked) < self.affordable
 
-    def book(self, number: int, *, once: bool = False) -> None:
-        """Book the release of a round; draw its noise, or have it opened, afterwards.
+    def book(self, number: int) -> None:
+        """Book the release of a round; draw its noise, or have it opened, afterwards."""
+        if not self._is_paid(number):
+            assert self.affords(number), "a release beyond the budget"
+            self._write((*self._booked, number))
 
-        Args:
-            number: of the round.
-            once: the sites open one noisy sum of a round, whoever asks how often; a round that is tried again is not another release.
-        """
-        if once and number in self._booked:
-            return
-        assert self.affords_another(), "a release beyond the budget"
-        self._write((*self._booked, number))
+    def _is_paid(self, number: int) -> bool:
+        return self._once and number in self._booked
 
     def spent(self) -> PrivacySpent:
         """Return what the releases booked so far cost."""

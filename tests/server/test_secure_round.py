@@ -390,6 +390,13 @@ def test_a_private_sum_that_too_few_have_opened_is_opened_in_the_next_attempt(tm
     assert booked(again) == [1]
 
 
+def test_a_round_that_is_paid_for_and_not_opened_is_tried_again_at_the_end_of_the_budget(tmp_path):
+    federation = Federation(tmp_path, make_private_config(rounds=5), folders=True)
+    (federation.folder.path / BOOKED).write_text('{"rounds": [1, 2, 3]}')
+    assert federation.run().result.rounds == 3
+    assert booked(federation) == [1, 2, 3]
+
+
 def test_a_hospital_counts_for_itself_and_refuses_beyond_the_budget(tmp_path):
     """The coordinator has lost its account and goes on; the hospitals have theirs."""
     federation = Federation(tmp_path, make_private_config(rounds=3), folders=True)
