@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gmmas_cli import operators
 from gmmas_cli.screens import describe_process_event
+from gmmas_cli.server_audits import audits, salt
 from gmmas_cli.server_sites import DEFAULT_FOLDER, enrol_command, print_handout, revoke_command, sites, warn_of_certificate
 from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
@@ -31,6 +32,8 @@ app.add_typer(operators.app, name="operator")
 app.command("enrol")(enrol_command)
 app.command("revoke")(revoke_command)
 app.command()(sites)
+app.command()(salt)
+app.command()(audits)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
 HostOption = Annotated[

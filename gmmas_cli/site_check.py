@@ -122,7 +122,7 @@ def _wrong_salt(path: Path, got: str) -> ConfigError:
         where=path,
         got=got,
         expected=f"at least {2 * SALT_BYTES} hexadecimal digits",
-        remedy="take the file from the coordinator as it is (made with `openssl rand -hex 32`)",
+        remedy="take the file from the coordinator as it is (made with `gmmas server salt`)",
     )
 
 
