@@ -92,6 +92,17 @@ def test_every_kind_of_event_is_understood_even_bare(kind: EventKind) -> None:
     view.update(event(kind, 1, number=1, site="north", code=ReasonCode.INTERNAL, message="m"))
 
 
+def test_a_phase_of_a_secure_round_shows_who_is_left_and_who_dropped_out() -> None:
+    view = view_of([joined("north", "t1"), joined("south", "t1")])
+    message = "agreeing: 1 of 2 answered, 2 needed; dropped out: south (E_DEADLINE)"
+    view.update(Event(time=9, kind=EventKind.SUM_PHASE, round=2, message=message, detail={"dropped": {"south": "E_DEADLINE"}}))
+    assert view.stage == f"round 2, adding up unseen: {message}"
+    assert (view.sites["south"].state, view.sites["south"].failed) == ("dropped out", True)
+    assert not view.sites["north"].failed
+    view.update(Event(time=9, kind=EventKind.SUM_OPENED, round=2, message="15 parts opened"))
+    assert view.stage == "round 2, added up unseen: 15 parts opened"
+
+
 def test_a_refused_node_is_named_as_far_as_it_is_known() -> None:
     view = view_of(
         [event(EventKind.SITE_REFUSED, 0, code=ReasonCode.MODEL_DEFINITION, message="another model [E_MODEL_DEFINITION]\n  got: x")]
