@@ -1,115 +1,37 @@
 """Secure rounds in the true round loop, over the real codec and the true client half, on an in-process grid."""
 
-import json
-import math
-
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message
 
-from client.app import refuse
 from client.in_process import InProcessSite
 from client.secure import SecureSite, SeenPeers
-from gmmas_schema.errors import FederationError, GmmasError, ReasonCode
+from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import DOCUMENT, Action, TaskRequest
-from gmmas_schema.secure import PAYLOAD, SECURE_MESSAGE
-from gmmas_schema.vocabulary import MODALITIES, Modality
+from gmmas_schema.secure import PAYLOAD
 from server.checkpoint import RunFolder
 from server.events import read_events
 from server.local_grid import LocalGrid
-from server.privacy_ledger import LEDGER_FILE as BOOKED
 from server.records import Outcome
-from server.tracking import round_metrics
-from strategies.accountant import epsilon_of
-from strategies.codec import write_report
-from strategies.secure.ledger import OpenedSums
 from tests.client.tiny_sites import make_config as tiny_config
 from tests.client.tiny_sites import make_trainer
-from tests.server.simulated_sites import SimulatedSite, make_config, run
-
-SITES = ("ash", "birch", "cedar", "dogwood")
-KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in SITES}
-T1CE_HOLDERS = ("ash", "birch")
-CLIP = 1.0
-WITHOUT_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
-
-
-def public(key):
-    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def make_secure_config(*, rounds=1):
-    changes = {
-        "rounds": rounds,
-        "quorum": {"sites": 4, "replies": 3, "round_attempts": 1},
-        "secure": {"clip": CLIP},
-        "robustness": {"norm_limit": None},
-        "wire": {"down": "fp32"},
-        "calibration": None,
-    }
-    return FederationConfig.parse(make_config().model_dump() | changes, where="test")
-
-
-class SecureSimulatedSite:
-    """A simulated site whose update goes through the true client half; `trained` is what nobody else may know."""
-
-    def __init__(self, site, key, folder):
-        modalities = MODALITIES if site in T1CE_HOLDERS else WITHOUT_T1CE
-        self.site, self.secure, self.trained = SimulatedSite(site, modalities), SecureSite(key, folder=folder), {}
-
-    def __call__(self, message, context):
-        try:
-            if phase_of(message):
-                return Message(self.secure.answer(message.content), reply_to=message)
-            request, tensors = self.site.wire.open(message.content)
-            if request.secure is None:
-                return self.site(message, context)
-            self.secure.check(request, tensors)
-            trained = self.site.train(request, tensors)
-            self.trained.setdefault(request.round, (tensors, trained))
-            report = self.secure.begin(request, self.site.report(request), received=tensors, trained=trained)
-            return Message(write_report(report), reply_to=message)
-        except GmmasError as error:
-            return refuse(message, error.code)
-
-
-class Federation:
-    """Four sites, two of them without T1ce; `lose` are the sites that do not answer from a phase on."""
-
-    def __init__(self, tmp_path, config, *, lose=(), keys=KEYS, folders=False):
-        self.lost, self.messages = dict(lose), []
-        self.sites = {site: SecureSimulatedSite(site, keys.get(site), tmp_path / f"site-{site}" if folders else None) for site in SITES}
-        nodes = {node: self.behind(site) for node, site in enumerate(SITES, start=10)}
-        enrolled = {node: public(KEYS[site]) for node, site in enumerate(SITES, start=10)}
-        self.grid = LocalGrid(nodes, names=dict(enumerate(SITES, start=10)), keys=enrolled, watch=self.messages.append)
-        path = tmp_path / "run"
-        self.folder = RunFolder.open(path) if path.exists() else RunFolder.create(path, config, run="r1")
-
-    def behind(self, site):
-        def answer(message, context):
-            phase = phase_of(message)
-            return None if phase and phase >= self.lost.get(site, 9) else self.sites[site](message, context)
-
-        return answer
-
-    def run(self):
-        self.result = run(self.grid, self.folder)
-        return self
-
-
-def phase_of(message):
-    if message.metadata.message_type != SECURE_MESSAGE or not message.has_content() or "task" not in message.content:
-        return 0
-    return json.loads(message.content["task"][DOCUMENT])["phase"]
-
-
-def models(folder):
-    return [folder.load_round(number).tensors for number in folder.finished_rounds()]
+from tests.server.secure_federation import (
+    CLIP,
+    KEYS,
+    SITES,
+    Federation,
+    kill_before_the_checkpoint,
+    make_secure_config,
+    models,
+    phase_of,
+    public,
+    told,
+)
+from tests.server.simulated_sites import run
 
 
 def test_the_next_model_is_the_mean_of_the_holders_updates_to_the_stated_error(tmp_path):
@@ -270,28 +192,6 @@ def test_secrets_are_gone_when_the_round_is_over(tmp_path):
     assert all(site.secure._attempt is None for site in federation.sites.values())
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
-def kill_before_the_checkpoint(federation, monkeypatch):
-    write = RunFolder.write_round
-
-    def die_with_a_record(self, model, **kept):
-        if kept["record"]:
-            raise Killed
-        return write(self, model, **kept)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_round", die_with_a_record)
-        with pytest.raises(Killed):
-            federation.run()
-
-
-def told(federation, kind):
-    return read_events(federation.folder.events_path, kinds={kind})
-
-
 def test_the_events_tell_the_phases_who_dropped_out_and_what_stays_closed(tmp_path):
     federation = Federation(tmp_path, make_secure_config(), lose={"dogwood": 3}).run()
     phases = told(federation, EventKind.SUM_PHASE)
@@ -313,101 +213,6 @@ def test_a_phase_below_the_threshold_carries_the_code(tmp_path):
     last = told(federation, EventKind.SUM_PHASE)[-1]
     assert (last.detail["phase"], last.code) == ("masking", ReasonCode.QUORUM)
     assert not told(federation, EventKind.SUM_OPENED)
-
-
-PRIVACY = {"clip_norm": 1.0, "noise_multiplier": 2.0, "epsilon": 4.0, "full_weight": 1.0, "colluders": 1}
-"""Affords three rounds."""
-
-
-def make_private_config(*, rounds=1, **changes):
-    secure = {"secure": {"phase_deadline_s": 30}, "privacy": PRIVACY | changes, "quorum": {"sites": 4, "replies": 3, "round_attempts": 1}}
-    return FederationConfig.parse(make_secure_config(rounds=rounds).model_dump() | secure, where="test")
-
-
-def test_a_private_secure_run_makes_the_rounds_of_its_budget_and_books_each(tmp_path):
-    federation = Federation(tmp_path, make_private_config(rounds=5), folders=True).run()
-    assert federation.result.rounds == 3
-    spent = [federation.folder.read_record(number).privacy.epsilon for number in (1, 2, 3)]
-    assert spent == [epsilon_of(number, noise_multiplier=2.0, delta=1e-5) for number in (1, 2, 3)]
-    finished = told(federation, EventKind.ROUND_FINISHED)
-    assert [event.detail["privacy"]["epsilon"] for event in finished] == spent
-    assert finished[1].message == f"epsilon {spent[1]:.3g} spent at delta 1e-05, 2 of 3 affordable releases"
-    assert round_metrics(federation.folder.read_record(2))["privacy/epsilon"] == spent[1]
-    for site in SITES:
-        assert OpenedSums(federation.sites[site].secure._opened.document()).releases("r1", with_round=3) == 3
-
-
-def test_the_noise_of_a_private_secure_round_is_that_of_its_sites_over_a_fixed_number(tmp_path):
-    """Of four sites one drops out; noise of at least 2 over 4 a value, and exactly 2 sqrt(3 / 2) / 4: three shares, two of them needed."""
-    federation = Federation(tmp_path, make_private_config(), lose={"dogwood": 2}).run()
-    start, first = models(federation.folder)
-    wide = [name for name in start if name.startswith(("decoder", "fusion", "bottleneck"))]
-    change = np.concatenate([(first[name].astype(float) - start[name]).ravel() for name in wide])
-    assert change.std() == pytest.approx(2.0 * math.sqrt(3 / 2) / 4, rel=0.04)
-    for name, value in first.items():
-        if ".t1ce." in name:
-            assert value.tobytes() == start[name].tobytes()
-    shares = federation.folder.read_record(1).sites[0].shares
-    assert shares["fusion"] == 1 / 4
-
-
-def booked(federation):
-    return json.loads((federation.folder.path / BOOKED).read_text())["rounds"]
-
-
-def test_a_private_sum_that_was_opened_is_not_opened_again(tmp_path, monkeypatch):
-    """Killed before the checkpoint: the release is booked and lost, the round changes nothing, and the run goes on with the next."""
-    config = make_private_config(rounds=2)
-    federation = Federation(tmp_path, config, folders=True)
-    kill_before_the_checkpoint(federation, monkeypatch)
-    assert booked(federation) == [1]
-    again = Federation(tmp_path, config, folders=True).run()
-    start, first, second = models(again.folder)
-    assert all(value.tobytes() == start[name].tobytes() for name, value in first.items())
-    assert any(value.tobytes() != start[name].tobytes() for name, value in second.items())
-    assert booked(again) == [1, 2]
-
-
-def test_a_private_sum_that_too_few_have_opened_is_opened_in_the_next_attempt(tmp_path):
-    """One site has given its shares and the coordinator died: nothing was released, and the others can still open the round once."""
-    config = make_private_config()
-    federation = Federation(tmp_path, config, folders=True)
-    answer = SecureSimulatedSite.__call__
-
-    def die_when_asked_to_unmask(self, message, context):
-        reply = answer(self, message, context)
-        if phase_of(message) == 4:
-            raise Killed
-        return reply
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SecureSimulatedSite, "__call__", die_when_asked_to_unmask)
-        with pytest.raises(Killed):
-            federation.run()
-    assert booked(federation) == [1], "before anybody was asked"
-    again = Federation(tmp_path, config, folders=True).run()
-    assert any(value.tobytes() != models(again.folder)[0][name].tobytes() for name, value in models(again.folder)[1].items())
-    assert booked(again) == [1]
-
-
-def test_a_round_that_is_paid_for_and_not_opened_is_tried_again_at_the_end_of_the_budget(tmp_path):
-    federation = Federation(tmp_path, make_private_config(rounds=5), folders=True)
-    (federation.folder.path / BOOKED).write_text('{"rounds": [1, 2, 3]}')
-    assert federation.run().result.rounds == 3
-    assert booked(federation) == [1, 2, 3]
-
-
-def test_a_hospital_counts_for_itself_and_refuses_beyond_the_budget(tmp_path):
-    """The coordinator has lost its account and goes on; the hospitals have theirs."""
-    federation = Federation(tmp_path, make_private_config(rounds=3), folders=True)
-    for site in SITES:
-        for number in (7, 8, 9):
-            federation.sites[site].secure._opened.release("r1", number)
-    with pytest.raises(FederationError):
-        federation.run()
-    record = [event for event in read_events(federation.folder.events_path) if event.kind is EventKind.REPLY_REFUSED]
-    assert {event.code for event in record} == {ReasonCode.POLICY_PRIVACY}
-    assert not any(site.trained for site in federation.sites.values())
 
 
 def test_a_coordinator_killed_before_the_checkpoint_opens_the_same_sums_again(tmp_path, monkeypatch):
