@@ -27,6 +27,7 @@ from client.trainer_channel import pack_tensors, unpack_tensors
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
 from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
+from gmmas_runtime.disk import disk_fault
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, TaskRequest
@@ -157,8 +158,12 @@ class SiteTrainer(TrainerServicer):
             logger.warning("a task ends with %s", error)
             code = error.code
         except Exception as error:
-            logger.exception("a task failed")
-            code = reason_of(error)
+            fault = disk_fault(error, where=self._folder.root)
+            if fault is None:
+                logger.exception("a task failed")
+            else:
+                logger.error("a task ends with %s", fault)
+            code = reason_of(fault or error)
         try:
             self._gate.note(docket, answer=answer, code=code)
         except GmmasError as error:

@@ -26,6 +26,7 @@ from gmmas_data.preprocessing import PREPROCESSING_VERSION, preprocess_case
 from gmmas_data.regions import weights_of
 from gmmas_data.samples import Sample, marker_value
 from gmmas_data.volumes import unreadable
+from gmmas_runtime.disk import told_of_disk
 from gmmas_runtime.files import make_private_folder, sha256_file, write_atomic
 from gmmas_schema.model import GridConfig
 
@@ -46,12 +47,14 @@ class SampleCache:
 
         Raises:
             DataError: the case does not pass the quality gate.
+            FederationError: code DISK, the disk does not take the entry.
         """
         path = self.path_of(case)
         sample = self._read(path, case)
         if sample is None:
             sample = preprocess_case(case, self.grid)
-            write_atomic(path, _encode(sample))
+            with told_of_disk(path):
+                write_atomic(path, _encode(sample))
         return sample
 
     def prepare(self, cases: Sequence[Case], *, processes: int = 1, on_progress: Callable[[int, int], None] | None = None) -> None:

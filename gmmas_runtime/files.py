@@ -26,7 +26,11 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     Raises:
         OSError: the folder is missing or not writable, or the disk is full; the old file is untouched.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary name, which tells nobody anything
+        raise
     try:
         with os.fdopen(descriptor, "wb") as handle:
             os.fchmod(handle.fileno(), mode)
@@ -56,7 +60,7 @@ def sync_folder(folder: Path) -> None:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; flush it to the disk and rename it to `target` when all went well.
 
-    A crash leaves `target` as it was, and at most a leftover that clear_unfinished removes.
+    A failure leaves `target` as it was, and no leftover; a crash leaves at most one that clear_unfinished removes.
 
     Args:
         target: the folder to make; it must not exist. Its parents are made.
@@ -64,12 +68,17 @@ def whole_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.parent / f"{_UNFINISHED}{target.name}"
     folder.mkdir()
-    yield folder
-    for file in folder.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    sync_folder(folder)
-    folder.rename(target)
+    try:
+        yield folder
+        for file in folder.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(folder)
+        folder.rename(target)
+    except Exception:
+        # A full disk has its room back at once. Only exceptions: whatever else ends the process is a crash, and crashes are tested as such.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     sync_folder(target.parent)
 
 

@@ -49,6 +49,7 @@ class ReasonCode(StrEnum):
     AUDIT_LOG = "E_AUDIT_LOG"
     CANCELLED = "E_CANCELLED"
     OUT_OF_MEMORY = "E_OUT_OF_MEMORY"
+    DISK = "E_DISK"
     PROCESS = "E_PROCESS"
     INTERNAL = "E_INTERNAL"
 

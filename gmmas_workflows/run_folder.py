@@ -29,6 +29,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
+from gmmas_runtime.disk import require_room
 from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Signer, write_manifest
 from gmmas_schema.base import FrozenModel
@@ -39,6 +40,9 @@ from gmmas_workflows.records import FinishedRound, FinishedRun
 
 KEEP_LAST: Final = 3
 """Models of the last rounds that are kept, so that one damaged folder costs a round and not the run."""
+
+_MODELS_HELD: Final = KEEP_LAST + 4
+"""At the most: the last rounds, the best one, the one that is being written, and the two that are published."""
 
 IDENTITY: Final = "run.json"
 _ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
@@ -101,6 +105,19 @@ class RunStore(Generic[RoundT, ResultT]):
         rounds = self.path / _ROUNDS
         names = [entry.name for entry in rounds.iterdir()] if rounds.exists() else []
         return tuple(sorted(int(name) for name in names if re.fullmatch(r"\d{4,}", name)))
+
+    def require_room(self, tensors: Mapping[str, Float32]) -> None:
+        """Refuse to go on where the models that this folder will hold do not fit on its disk.
+
+        Args:
+            tensors: a model of the run.
+
+        Raises:
+            FederationError: code DISK.
+        """
+        there = sum(1 for number in self.finished_rounds() if (self.round_path(number) / _MODEL_FILES[0]).exists())
+        size = sum(value.nbytes for value in tensors.values())
+        require_room(self.path, size * max(1, _MODELS_HELD - there), what="the models of this run")
 
     def write_round(
         self, tensors: Mapping[str, Float32], *, record: RoundT | None, state: Mapping[str, Float32] = MappingProxyType({})

@@ -5,6 +5,7 @@ the same folder, it goes on from the last finished round.
 """
 
 import logging
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from gmmas_runtime.disk import told_of_disk
 from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
 from gmmas_schema.events import Event, EventKind
 from server.checkpoint import RunFolder
@@ -83,18 +85,21 @@ def run_in_folder(
     Raises:
         GmmasError: the run failed or the folder is in use; the event log says so too, and the run can be resumed.
     """
-    with folder.hold():
+    with told_of_disk(folder.path), folder.hold():
         events = EventLog(folder.events_path, on_event=on_event)
         try:
-            return run_federation(grid, folder, tracker=tracker, events=events, timing=timing)
+            with told_of_disk(folder.path):
+                return run_federation(grid, folder, tracker=tracker, events=events, timing=timing)
         except Exception as error:
             code = error.code if isinstance(error, GmmasError) else ReasonCode.INTERNAL
             message = str(error) if isinstance(error, GmmasError) else f"{type(error).__name__}: {error}"
             logger.exception("the run failed")
-            events.emit(EventKind.RUN_FAILED, code=code, message=message)
-            # What ended the run matters more than a tracker that cannot be told of it.
+            # What ended the run matters more than a tracker, or a full disk, that cannot be told of it.
+            with suppress(Exception):
+                events.emit(EventKind.RUN_FAILED, code=code, message=message)
             with suppress(Exception):
                 tracker.finish("FAILED")
             raise
         finally:
-            events.close()
+            with suppress(sqlite3.Error):
+                events.close()

@@ -95,6 +95,10 @@ REASONS: Final = MappingProxyType(
         ReasonCode.OUT_OF_MEMORY: Reason(
             "the hospital's computer ran out of memory", "A smaller `training.batch_size` or network, or more memory there."
         ),
+        ReasonCode.DISK: Reason(
+            "a disk is full or cannot be written",
+            "Make room where the message says, and resume; if it names a hospital, ask it for `gmmas site check`.",
+        ),
         ReasonCode.PROCESS: Reason(
             "a process ended unexpectedly", "It is started again; if it stays, read the log that the message names."
         ),

@@ -91,6 +91,7 @@ class _Run:
         done = self._begin()
         self._questions.wait_for_sites()
         tensors: Tensors = self._folder.load_round(done).tensors
+        self._folder.require_room(tensors)
         previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
         self._state = self._folder.load_state(done)
         for number in range(done + 1, self._judge.rounds + 1):

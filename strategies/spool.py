@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_runtime.files import make_private_folder
-from gmmas_schema.errors import FederationError
+from gmmas_schema.errors import FederationError, ReasonCode
 
 Float32 = NDArray[np.float32]
 
@@ -67,6 +67,7 @@ class Spool:
                 got=error.strerror or type(error).__name__,
                 expected="room for one model a site while a round lasts",
                 remedy="make room and resume the run, or set robustness.norm_limit to null, which needs no copy of the replies",
+                code=ReasonCode.DISK,
             ) from error
         self._files[site] = path
         self._layout[site] = self._table(tensors)
