@@ -21,10 +21,12 @@ from server.folder import CoordinatorFolder
 from server.records import RoundRecord
 from server.run_register import known_runs
 from server.run_view import RoundReader, RunView
-from server.submission import is_at_work, read_submission
+from server.submission import find_run_state, is_at_work, read_submission
 
 NODES_FOR_S: Final = 3.0
 STATE_FOR_S: Final = 1.0
+START_UP_S: Final = 60.0
+"""A run of which nothing is heard for so long after it was submitted does not come any more."""
 
 Value = TypeVar("Value")
 
@@ -101,6 +103,7 @@ class WatchedRun:
     def __post_init__(self) -> None:
         self._read_round = RoundReader(self.path)
         self._at_work = Asked(lambda: is_at_work(self.path), for_s=STATE_FOR_S)
+        self._withdrawn = Asked(self._is_withdrawn, for_s=NODES_FOR_S)
 
     def refresh(self) -> None:
         """Take the newest events into account."""
@@ -113,32 +116,36 @@ class WatchedRun:
     def forget(self) -> None:
         """Ask anew whether anything works on it."""
         self._at_work.forget()
+        self._withdrawn.forget()
 
     @property
     def state(self) -> str:
-        """Where it stands: at work, finished, failed, submitted, stopped, never started."""
+        """Where it stands: never started, submitted, at work, stopping, stopped, finished, failed.
+
+        The process of a stopped run notices within half a minute, by its heartbeat; until then it is stopping.
+        """
+        submission = read_submission(self.path)
         with self.lock:
-            if self.view.ended:
-                return "finished" if self.view.succeeded else "failed"
+            heard = submission is None or self.last > submission.events_before
+            end = ("finished" if self.view.succeeded else "failed") if self.view.ended else ""
+            before = "stopped" if self.last else "never started"
+        if heard and end:
+            return end
         if self._at_work.get():
-            return "at work"
-        if self.submitted_s is not None and not self.begun_since_submission:
-            return "submitted"
-        return "stopped" if self.last else "never started"
+            return "stopping" if self._withdrawn.get() else "at work"
+        is_new = submission is not None and not heard and time.time() - submission.submitted < START_UP_S
+        return "submitted" if is_new and not self._withdrawn.get() else end or before
 
-    @property
-    def submitted_s(self) -> float | None:
-        """Seconds since 1970 of the last submission; None without one."""
+    def _is_withdrawn(self) -> bool:
+        """Return whether Flower counts the last submission as ended."""
         submission = read_submission(self.path)
-        return None if submission is None else submission.submitted
-
-    @property
-    def begun_since_submission(self) -> bool:
-        """Whether anything was heard of it since, or too long ago for it still to come."""
-        submission = read_submission(self.path)
-        assert submission is not None, "asked of a submitted run"
-        with self.lock:
-            return self.last > submission.events_before or time.time() - submission.submitted > 60
+        if submission is None:
+            return False
+        try:
+            state = find_run_state(submission.coordinator, submission.flower_run)
+        except GmmasError:
+            return False
+        return state is None or state.ended
 
     @property
     def is_simulation(self) -> bool:

@@ -1,9 +1,12 @@
 """Tables and curves of a run, ready to be drawn: templates hold no arithmetic."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from markupsafe import Markup, escape
 
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.events import Event, EventKind
@@ -173,8 +176,14 @@ def _date_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def _mark_code(text: str) -> Markup:
+    """Return a text with what stands in backticks marked as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
+
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "bytes": format_bytes,
+    "code": _mark_code,
     "duration": format_seconds,
     "clock": format_clock,
     "metrics": format_metrics,
