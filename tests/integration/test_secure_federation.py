@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from server.events import read_events
 from server.following import follow_run
 from server.records import Outcome
 from strategies.exchange import tensors_down
+from strategies.secure.fixed_point import FixedPoint
 from strategies.secure.ledger import LedgerDocument
 from strategies.secure.vectors import flatten_update, group_names
 from strategies.weighting import choose_weighting
@@ -50,6 +51,8 @@ SITES = ("north", "south", "east")
 VICTIM = "south"
 CLIP = 0.25
 BITS = 16
+GRID = FixedPoint(sites=3, bits=BITS, ring_bits=32)
+WEIGHT_LIMIT = 64.0
 MASKED = 2
 """Messages of a secure round that a site has answered when its masked update has left: shares, masked update."""
 
@@ -83,27 +86,47 @@ CONFIG = FederationConfig.model_validate(
 )
 
 
+class Tap(threading.Thread):
+    """Keeps every page that the coordinator's SuperLink writes: in SQLite's WAL mode all of them pass through one file."""
+
+    HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(daemon=True)
+        self._log, self._over = database.with_name(database.name + "-wal"), threading.Event()
+        self._pages: dict[bytes, None] = {}
+
+    def run(self) -> None:
+        """Look at the file ten times a second."""
+        while not self._over.wait(0.1):
+            raw = self._log.read_bytes() if self._log.exists() else b""
+            starts = range(self.HEADER + self.FRAME_HEADER, len(raw), self.FRAME_HEADER + self.PAGE)
+            self._pages |= dict.fromkeys(raw[start : start + self.PAGE] for start in starts)
+
+    def stop(self) -> bytes:
+        """Return all that was seen."""
+        self._over.set()
+        self.join()
+        return b"".join(self._pages)
+
+
 @dataclass
-class Adversary:
-    """Kills the executor of one hospital with SIGKILL as soon as it has handed over its masked update of round 2, and keeps what passes
-    through the coordinator.
+class Killer:
+    """Kills the executor of one hospital with SIGKILL as soon as it has handed over its masked update of round 2.
 
     Attributes:
         folder: of the federation.
         killed: process that was killed.
-        stored: bytes of the coordinator's database at each phase.
+        stored: what the coordinator's database has held.
     """
 
     folder: DemoFolder
     killed: int | None = None
-    stored: list[bytes] = field(default_factory=list)
+    stored: bytes = b""
     _answered: int = 0
 
     def __call__(self, event: Event) -> None:
-        """Look at an event; the killer waits in a thread of its own, from the beginning of round 2 on."""
-        if event.kind is EventKind.SUM_PHASE and event.detail["phase"] in {"masking", "unmasking"}:
-            database = self.folder.coordinator / "superlink.db"
-            self.stored += [path.read_bytes() for path in (database, database.with_name(database.name + "-wal")) if path.exists()]
+        """Look at an event; from the end of round 1 on, wait for the moment in a thread."""
         if event.kind is EventKind.ROUND_FINISHED and event.round == 1:
             self._answered = self._count()
             threading.Thread(target=self._kill_when_masked, daemon=True).start()
@@ -126,23 +149,25 @@ class Adversary:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Adversary]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Killer]:
     """Run the federation once; every test below looks at what it left."""
     folder = DemoFolder(tmp_path_factory.mktemp("secure"))
     make_cohorts(SPEC, folder.cohorts, processes=2)
     prepare_deployment(folder, SPEC)
     prepare_run(folder.run, CONFIG)
     with running_deployment(folder, SPEC, on_wait=lambda _text: None):
-        adversary = Adversary(folder)
+        killer, tap = Killer(folder), Tap(folder.coordinator / "superlink.db")
+        tap.start()
         submit_run(folder.coordinator, folder.run)
-        end = follow_run(folder.run, on_event=adversary)
+        end = follow_run(folder.run, on_event=killer)
+        killer.stored = tap.stop()
     assert end.kind is EventKind.RUN_FINISHED, end.message
-    return RunFolder.open(folder.run), adversary
+    return RunFolder.open(folder.run), killer
 
 
-def _trained(folder: RunFolder, adversary: Adversary, site: str, number: int) -> tuple[dict[str, Float32], dict[str, Float32], float]:
+def _trained(folder: RunFolder, killer: Killer, site: str, number: int) -> tuple[dict[str, Float32], dict[str, Float32], float]:
     """Return what a site received, what it made of it, and its weight in every group it sends, which follows from its counts alone."""
-    config = SiteConfig.from_yaml(adversary.folder.site_yaml(site))
+    config = SiteConfig.from_yaml(killer.folder.site_yaml(site))
     cohort = open_cohort(config)
     samples = prepare_samples(cohort, SampleCache(NodeFolder(config.node.state).cache, CONFIG.model.grid), processes=1)
     modalities = tuple(m for m in MODALITIES if any(m in case.images for case in cohort.cases[Split.TRAIN]))
@@ -162,20 +187,20 @@ def _trained(folder: RunFolder, adversary: Adversary, site: str, number: int) ->
 
 
 @pytest.fixture(scope="module")
-def updates(finished: tuple[RunFolder, Adversary]) -> Updates:
+def updates(finished: tuple[RunFolder, Killer]) -> Updates:
     """What each site received and trained in each round, in the clear."""
     return {number: {site: _trained(*finished, site, number) for site in SITES} for number in (1, 2)}
 
 
-def test_the_run_finishes_although_a_hospitals_secrets_were_killed(finished: tuple[RunFolder, Adversary]) -> None:
-    folder, adversary = finished
-    assert adversary.killed is not None
+def test_the_run_finishes_although_a_hospitals_secrets_were_killed(finished: tuple[RunFolder, Killer]) -> None:
+    folder, killer = finished
+    assert killer.killed is not None
     assert folder.finished_rounds() == (0, 1, 2)
     # Its masked update was in the sum before: it counts.
     assert {site.site: site.outcome for site in folder.read_record(2).sites} == dict.fromkeys(SITES, Outcome.ACCEPTED)
 
 
-def test_the_events_tell_each_phase_and_who_dropped_out_of_which(finished: tuple[RunFolder, Adversary]) -> None:
+def test_the_events_tell_each_phase_and_who_dropped_out_of_which(finished: tuple[RunFolder, Killer]) -> None:
     told = [event for event in read_events(finished[0].events_path, kinds={EventKind.SUM_PHASE}) if event.round == 2]
     assert [event.detail["phase"] for event in told] == ["sharing keys", "masking", "agreeing", "unmasking"]
     dropped = [event.detail["dropped"] for event in told]
@@ -189,7 +214,7 @@ def test_the_events_tell_each_phase_and_who_dropped_out_of_which(finished: tuple
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_model_is_the_sum_of_the_plain_updates_to_the_stated_error(
-    finished: tuple[RunFolder, Adversary], updates: Updates, number: int
+    finished: tuple[RunFolder, Killer], updates: Updates, number: int
 ) -> None:
     folder, (before, after) = finished[0], (finished[0].load_round(each).tensors for each in (number - 1, number))
     opened = {group for site in folder.read_record(number).sites for group in site.shares}
@@ -210,17 +235,20 @@ def test_the_model_is_the_sum_of_the_plain_updates_to_the_stated_error(
     assert moved > 10
 
 
-def test_no_plain_update_is_in_what_the_coordinator_stored(finished: tuple[RunFolder, Adversary], updates: Updates) -> None:
-    everything = b"".join(finished[1].stored)
-    model = finished[0].load_round(1).tensors
-    sent = sum(piece in everything for value in model.values() for piece in _pieces(value))
-    assert sent > 50, "the search finds what does travel in the clear: the model"
+def test_no_plain_update_is_in_what_the_coordinator_stored(finished: tuple[RunFolder, Killer], updates: Updates) -> None:
+    everything = finished[1].stored
+    for number in (0, 1):
+        model = finished[0].load_round(number).tensors
+        pieces = [piece for value in model.values() for piece in _pieces(value)]
+        seen = sum(piece in everything for piece in pieces)
+        assert seen > 0.8 * len(pieces) > 50, "the search finds what does travel in the clear: the model"
     for number, sites in updates.items():
-        for site, (received, trained, _) in sites.items():
+        for site, (received, trained, weight) in sites.items():
             update = flatten_update(trained, received)
             values = {group: np.concatenate([trained[name].reshape(-1) for name in names]) for group, names in group_names(trained).items()}
             steps = {group: np.rint(np.clip(delta, -CLIP, CLIP) * ((2 ** (BITS - 1) - 1) / CLIP)) for group, delta in update.items()}
-            for kind in (update, values, steps, {group: value.astype("<i4") for group, value in steps.items()}):
+            unmasked = {"fusion": GRID.encode(update["fusion"], weight=GRID.weigh(weight, limit=WEIGHT_LIMIT), clip=CLIP)}
+            for kind in (update, values, steps, {group: value.astype("<i4") for group, value in steps.items()}, unmasked):
                 found = [group for group, value in kind.items() for piece in _pieces(value) if piece in everything]
                 assert not found, (number, site, found)
 
@@ -232,12 +260,11 @@ def _pieces(value: NDArray[np.generic]) -> list[bytes]:
     return [piece for piece in pieces if len(set(piece)) > 8]
 
 
-def test_ledgers_are_kept_at_the_hospitals_and_their_keys_nowhere_else(finished: tuple[RunFolder, Adversary]) -> None:
-    folder, adversary = finished
-    everything = b"".join(adversary.stored)
+def test_ledgers_are_kept_at_the_hospitals_and_their_keys_nowhere_else(finished: tuple[RunFolder, Killer]) -> None:
+    folder, killer = finished
     for site in SITES:
-        node = SiteConfig.from_yaml(adversary.folder.site_yaml(site)).node
-        assert Path(node.private_key).read_bytes().splitlines()[1] not in everything
+        node = SiteConfig.from_yaml(killer.folder.site_yaml(site)).node
+        assert Path(node.private_key).read_bytes().splitlines()[1] not in killer.stored
         ledger = LedgerDocument.model_validate_json((NodeFolder(node.state).training / LEDGER_FILE).read_bytes())
         # The process that was killed has opened the first sum and no other.
         assert set(ledger.opened[folder.run]) == ({1} if site == VICTIM else {1, 2})
