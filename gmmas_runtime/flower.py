@@ -31,6 +31,8 @@ def flower_environment(home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         "NO_COLOR": "1",
         "PYTHONUNBUFFERED": "1",
+        # Without it, what one of many threads has freed stays with that thread: a server's memory grows with its clients.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 

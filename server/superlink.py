@@ -7,6 +7,8 @@ and whoever reaches that port may use the Control API. Here, before Flower sees 
     /v1/runtime/           from loopback only: Flower's own executor and run processes, each with a secret
     everything else        from loopback only, and with a key in the header CONTROL_HEADER
 
+What passes and carries models is kept on disk while the line is slow (server.spooling).
+
 The key (server.control_key) is known to whoever may read the coordinator's folder. So other users of this machine, and requests that a
 misconfigured reverse proxy lets through as if they were local, administer nothing.
 """
@@ -23,6 +25,7 @@ from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
 
 from server.control_key import CONTROL_HEADER, control_key
+from server.spooling import SpooledObjects
 
 PUBLIC_PATHS: Final = ("/v1/fleet/", "/health")
 RUNTIME_PATH: Final = "/v1/runtime/"
@@ -77,7 +80,7 @@ def main() -> None:
     """Run flower-superlink with the middleware in front of everything."""
     before = extensions.get_middleware
     key = control_key(Path(sys.argv[sys.argv.index(SECRET_OPTION) + 1]).read_bytes())
-    extensions.get_middleware = lambda: (Middleware(ClosedAdministration, key=key), *before())
+    extensions.get_middleware = lambda: (Middleware(ClosedAdministration, key=key), Middleware(SpooledObjects), *before())
     flower_superlink()
 
 
