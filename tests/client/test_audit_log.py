@@ -151,7 +151,7 @@ def test_a_history_written_anew_with_another_key_is_found_at_its_first_line(tmp_
     assert verdict.lines == 0
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(torn=st.binary(min_size=1, max_size=300) | st.integers(1, 10**6))
 def test_a_line_torn_by_a_power_cut_is_told_from_tampering(
     written: Path, tmp_path_factory: pytest.TempPathFactory, torn: bytes | int

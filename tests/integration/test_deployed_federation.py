@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from client.audit_log import AuditKind, AuditOutcome
+from client.audit_verification import read_lines, verify_log
 from client.folder import NodeFolder
 from gmmas_cli.demo_deployment import DemoFolder, prepare_deployment, running_deployment
 from gmmas_data.phantom import make_cohorts
+from gmmas_runtime.keys import load_node_key
 from gmmas_runtime.process_state import live_state
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
@@ -150,3 +153,16 @@ def test_events_hold_no_path_and_no_patient(finished: tuple[RunFolder, NodeKille
     assert "PH-NORTH" not in log
     assert str(Path(folder.path).parent / "cohorts") not in log
     assert {event.kind for event in killer.events} >= {EventKind.RUN_STARTED, EventKind.SITE_JOINED, EventKind.RUN_FINISHED}
+
+
+def test_each_hospital_has_a_whole_record_of_what_it_answered(finished: tuple[RunFolder, NodeKiller]) -> None:
+    folder, killer = finished
+    for name in ("north", VICTIM, FALLBACK):
+        site = SiteConfig.from_yaml(killer.folder.site_yaml(name))
+        log = NodeFolder(site.node.state).audit_log
+        verdict = verify_log(log, load_node_key(site.node.private_key).public_key())
+        assert verdict.is_whole, (name, verdict)
+        trained = {line.round for line in read_lines(log) if line.kind is AuditKind.TRAIN and line.outcome is AuditOutcome.ANSWERED}
+        accepted = {n for n in (1, 2, 3) for one in _record(folder, n).sites if one.site == name and one.outcome is Outcome.ACCEPTED}
+        assert trained >= accepted
+        assert {line.run for line in read_lines(log) if line.run} == {folder.run}
