@@ -1,5 +1,6 @@
 """`gmmas model`: what a published model is, who vouches for it, how it compares with others, and which one is the champion."""
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,10 +11,12 @@ from rich.markdown import Markdown
 
 from gmmas_cli.predict import AuthorityOption, StoreOption
 from gmmas_runtime.manifest import Standing, check_manifest
-from gmmas_schema.errors import ConfigError
+from gmmas_schema.errors import ConfigError, GmmasError
 from gmmas_schema.manifest import CARD_FILE
 from gmmas_schema.model_card import ModelCard
 from gmmas_schema.promotion import GateRules
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Model cards, signatures, comparison and promotion of published models.", no_args_is_help=True)
 
@@ -220,14 +223,12 @@ def is_run(folder: Path) -> bool:
 
 def _read_card(model: str, kind: Kind, *, tracking_uri: str, rewrite: bool) -> ModelCard:
     from gmmas_workflows.model_source import model_folder
-    from server.checkpoint import RunFolder
     from server.model_card import read_card
-    from server.publishing import publish_card
 
     place = Path(published(model, kind))
     run_dir = next((path for path in (Path(model), place.parent.parent) if is_run(path)), None)
     if run_dir is not None and (rewrite or not (place / CARD_FILE).exists()):
-        return publish_card(RunFolder.open(run_dir), "last" if place.name == "last" else "best")
+        return _renew_card(run_dir, place, tracking_uri=tracking_uri)
     if rewrite:
         raise ConfigError(
             "a card is made from the folder of its run",
@@ -248,3 +249,21 @@ def _read_card(model: str, kind: Kind, *, tracking_uri: str, rewrite: bool) -> M
             remedy="make it where the run's folder is: gmmas model card RUN",
         )
     return found
+
+
+def _renew_card(run_dir: Path, place: Path, *, tracking_uri: str) -> ModelCard:
+    """Make the card of a run's model, sign the model again, and bring both to the version in the registry, as far as there is one."""
+    from server.card_text import card_summary
+    from server.checkpoint import RunFolder
+    from server.publishing import publish_card
+    from server.registry import Registry
+
+    made = publish_card(RunFolder.open(run_dir), "last" if place.name == "last" else "best")
+    try:
+        registry = Registry.open(str(run_dir), tracking_uri=tracking_uri)
+        version = registry.resolve(str(place))
+    except GmmasError as error:
+        logger.info("the card is not in a registry: %s", error)
+        return made
+    registry.attach_card(version, place, description=card_summary(made))
+    return made

@@ -60,7 +60,7 @@ def gate_table(assessment: Assessment, alias: str) -> Table:
         title=f"{assessment.candidate.address} for {alias}, against {champion}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
     )
     for column, justify in (("check", "left"), ("hospital", "left"), ("before", "right"), ("after", "right"), ("difference", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("verdict", overflow="fold")
     order = {Verdict.FAILS: 0, Verdict.NOT_JUDGED: 1, Verdict.HOLDS: 2}
     for found in sorted(assessment.findings, key=lambda f: order[f.verdict]):

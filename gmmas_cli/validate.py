@@ -181,7 +181,7 @@ def _cell(evaluation: "Evaluation | None", metric: str) -> Text:
     paired = evaluation.paired.get(metric)
     if paired is not None and paired.value is not None and paired.low is not None and paired.high is not None:
         style = "green" if paired.low > 0 else "red" if paired.high < 0 else "dim"
-        text.append(f"\n{paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]", style=style)
+        text.append(f"\n{paired.value:+.3f}\n[{paired.low:+.2f}, {paired.high:+.2f}]", style=style)
     return text
 
 

@@ -9,7 +9,7 @@ interval that excludes the margin would hold up every promotion. Where one reach
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gmmas_schema.calibration import Head
 from gmmas_schema.messages import Evaluation, Interval
@@ -57,6 +57,9 @@ def _judge_sites(champion: MatrixRow, candidate: MatrixRow, rules: GateRules, re
             )
             continue
         values = evaluation_metrics(after)
+        paired = after.paired if champion is reference else {}
+        if candidate is reference:
+            paired = {metric: _turned(own) for metric, own in before.paired.items()}
         for metric, value in evaluation_metrics(before).items():
             if not metric.startswith(("dice_", "auc_")):
                 continue
@@ -64,8 +67,8 @@ def _judge_sites(champion: MatrixRow, candidate: MatrixRow, rules: GateRules, re
             if metric not in values:
                 yield GateFinding(subject=metric, site=site, verdict=Verdict.FAILS, champion=value, note="no longer measured here")
                 continue
-            difference, paired = _difference(metric, before, after, is_reference=champion is reference)
-            yield _compare(metric, site, value, values[metric], difference, paired=paired, margin=margin)
+            difference = _difference(metric, before, after, paired)
+            yield _compare(metric, site, value, values[metric], difference, paired=metric in paired, margin=margin)
 
 
 def _compare(metric: str, site: str, before: float, after: float, difference: Interval, *, paired: bool, margin: float) -> GateFinding:
@@ -88,17 +91,23 @@ def _compare(metric: str, site: str, before: float, after: float, difference: In
     )
 
 
-def _difference(metric: str, before: Evaluation, after: Evaluation, *, is_reference: bool) -> tuple[Interval, bool]:
+def _difference(metric: str, before: Evaluation, after: Evaluation, paired: Mapping[str, Interval]) -> Interval:
     """Return the interval of a difference: the site's own on the same patients, or else that of unrelated means, which is wider."""
-    if is_reference and metric in after.paired:
-        return after.paired[metric], True
+    if metric in paired:
+        return paired[metric]
     first, second = _interval(metric, before), _interval(metric, after)
     bounds = (first.low, first.high, second.low, second.high)
     if first.value is None or second.value is None or any(bound is None for bound in bounds):
-        return Interval(), False
+        return Interval()
     half = math.hypot(*((own.high or 0.0) - (own.low or 0.0) for own in (first, second))) / 2
     value = second.value - first.value
-    return Interval(value=value, low=value - half, high=value + half, n=min(first.n, second.n)), False
+    return Interval(value=value, low=value - half, high=value + half, n=min(first.n, second.n))
+
+
+def _turned(interval: Interval) -> Interval:
+    """Return a difference seen from the other side."""
+    low, high = (None if bound is None else -bound for bound in (interval.high, interval.low))
+    return Interval(value=None if interval.value is None else -interval.value, low=low, high=high, n=interval.n)
 
 
 def _interval(metric: str, evaluation: Evaluation) -> Interval:

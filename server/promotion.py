@@ -165,6 +165,8 @@ def _judge_signature(registry: Registry, candidate: ModelVersion, authority: Pat
         return GateFinding(subject="signature", verdict=Verdict.FAILS, note="the artifact holds other weights than its version says")
     if opened.origin.standing in (Standing.SIGNED, Standing.VOUCHED):
         note = opened.origin.standing + (f" ({opened.origin.signer})" if opened.origin.signer else "")
+        if opened.origin.standing is Standing.SIGNED:
+            note += ", by whom no authority was at hand to tell"
         return GateFinding(subject="signature", verdict=Verdict.HOLDS, note=note)
     return GateFinding(subject="signature", verdict=Verdict.FAILS, note=str(opened.origin.standing))
 

@@ -6,13 +6,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gmmas_model.weights import RECORD_FILE, WeightsRecord
 from gmmas_schema.errors import ConfigError, ModelError
+from gmmas_schema.manifest import CARD_FILE, CARD_TEXT, MANIFEST_FILE
 from gmmas_schema.validation import ValidationMatrix
 from gmmas_workflows.model_source import store_of
 from gmmas_workflows.tracking import connect, store_uri
@@ -109,6 +110,8 @@ class Registry:
         if not model.startswith(_MODELS) and path.is_dir():
             digest = _weights_in(path)
             match = next((each for each in every if each.weights == digest), None)
+            here = run_of(path)
+            match = match and replace(match, folder=match.folder or here)
         else:
             name, _, alias = model.removeprefix(_MODELS).partition("@")
             name, number = (name, "") if alias else tuple(name.rpartition("/")[::2])
@@ -156,6 +159,29 @@ class Registry:
             for key, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.version, key, value[:5000])
             self._client.set_registered_model_alias(version.name, alias, version.version)
+
+    def attach_card(self, version: ModelVersion, folder: Path, *, description: str) -> None:
+        """Put the manifest and the card of a model's folder beside the version's artifact, and describe the version.
+
+        Args:
+            version: of the same weights.
+            folder: of the model.
+            description: Markdown, at most 5000 characters.
+        """
+        with _quiet():
+            source = str(self._client.get_model_version(version.name, version.version).source)
+            run, _, place = source.removeprefix("runs:/").partition("/")
+            for name in (MANIFEST_FILE, CARD_FILE, CARD_TEXT):
+                self._client.log_artifact(run, str(folder / name), self._place_of_weights(run, place))
+            self._client.update_model_version(version.name, version.version, description)
+
+    def _place_of_weights(self, run: str, place: str) -> str:
+        """Return the artifact folder below `place` that holds the weights."""
+        entries = self._client.list_artifacts(run, place)
+        if any(Path(entry.path).name == RECORD_FILE for entry in entries):
+            return place
+        below = (self._place_of_weights(run, entry.path) for entry in entries if entry.is_dir)
+        return next((found for found in below if found), "")
 
     def log(self, run: str, content: Mapping[str, Any], name: str) -> None:
         """Write a JSON artifact beside a run."""
