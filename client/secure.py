@@ -58,13 +58,14 @@ class SeenPeers(FrozenModel):
 
 @dataclass
 class _Attempt:
-    """One attempt; `update` is dropped once it has been masked."""
+    """One attempt; `update` is dropped once it has been masked. `promise` names its clip and noise; empty without."""
 
     site: str
     context: str
     half: SiteHalf
     identities: dict[str, ec.EllipticCurvePublicKey]
     update: dict[str, Float32]
+    promise: str
 
 
 class SecureSite:
@@ -142,7 +143,8 @@ class SecureSite:
         )
         keys = half.advertise(weights)
         self._note_clipping(update, terms)
-        self._attempt = _Attempt(report.site, terms.context().hex(), half, identities, update)
+        promise = terms.privacy.digest() if terms.privacy is not None else ""
+        self._attempt = _Attempt(report.site, terms.context().hex(), half, identities, update, promise)
         return report.model_copy(update={"secure": keys.decode()})
 
     def answer(self, content: RecordDict) -> RecordDict:
@@ -173,9 +175,9 @@ class SecureSite:
             attempt.identities |= self._trusted(question.identities, own=attempt.site)
             return attempt.half.share_keys(payload)
         if question.phase == 2:
-            if attempt.half.is_private:
+            if attempt.promise:
                 # Before the update leaves: the others may open it without asking this site again.
-                self._opened.release(question.run, question.round)
+                self._opened.release(question.run, question.round, promise=attempt.promise)
                 self._write(LEDGER_FILE, self._opened.document())
             masked = attempt.half.mask(payload, attempt.update)
             attempt.update = {}
@@ -189,7 +191,16 @@ class SecureSite:
         return shares
 
     def _check_budget(self, terms: Terms, privacy: PrivacyConfig) -> None:
-        """Refuse a private round beyond the budget that its terms name: the coordinator's account is not this site's."""
+        """Refuse a private round beyond the budget that the run began with: the coordinator's account is not this site's."""
+        if self._opened.promise(terms.run) not in (None, privacy.digest()):
+            raise PolicyError(
+                "the privacy of this run is another than it began with",
+                where=f"run {terms.run}, round {terms.round}",
+                got=f"clip {privacy.clip_norm:g}, noise {privacy.noise_multiplier:g}, epsilon {privacy.epsilon:g}, or other shares",
+                expected="what the rounds before this one had, for the account adds them up",
+                remedy="start a new run for other settings",
+                code=ReasonCode.POLICY_PRIVACY,
+            )
         affordable = affordable_releases(noise_multiplier=privacy.noise_multiplier, delta=privacy.delta, epsilon=privacy.epsilon)
         if (releases := self._opened.releases(terms.run, with_round=terms.round)) > affordable:
             raise PolicyError(

@@ -30,10 +30,12 @@ class LedgerDocument(FrozenModel):
     Attributes:
         opened: {run: {round: {group: digest of the question and the sites behind the sum}}}.
         released: rounds of each run for which this site's update has left with noise on it, under masks.
+        promised: digest of the clip, the noise and the budget that each such run began with.
     """
 
     opened: dict[str, dict[Round, dict[str, str]]] = Field(default_factory=dict)
     released: dict[str, tuple[Round, ...]] = Field(default_factory=dict)
+    promised: dict[str, str] = Field(default_factory=dict)
 
 
 class OpenedSums:
@@ -47,6 +49,7 @@ class OpenedSums:
         document = document or LedgerDocument()
         self._opened = {run: {n: dict(sums) for n, sums in rounds.items()} for run, rounds in document.opened.items()}
         self._released = {run: set(rounds) for run, rounds in document.released.items()}
+        self._promised = dict(document.promised)
 
     def admit(self, run: str, number: int, *, question: str, sums: Mapping[str, tuple[str, ...]], once: bool = False) -> frozenset[str]:
         """Note the sums that are about to be opened; returns the groups that must be withheld.
@@ -64,9 +67,20 @@ class OpenedSums:
         asked = {group: digest("opened", question, *sites).hex() for group, sites in sums.items()}
         return frozenset(group for group, entry in asked.items() if known.setdefault(group, entry) != entry)
 
-    def release(self, run: str, number: int) -> None:
-        """Note that a private update is about to leave. The others open one sum of it in this round, so it is one release however often."""
+    def release(self, run: str, number: int, *, promise: str) -> None:
+        """Note that a private update is about to leave. The others open one sum of it in this round, so it is one release however often.
+
+        Args:
+            run: identifier of the run.
+            number: of the round.
+            promise: digest of the run's clip, noise and budget.
+        """
         self._released.setdefault(run, set()).add(number)
+        self._promised.setdefault(run, promise)
+
+    def promise(self, run: str) -> str | None:
+        """Return the digest of the clip, the noise and the budget that a run began with; None where nothing has left in it."""
+        return self._promised.get(run)
 
     def releases(self, run: str, *, with_round: int) -> int:
         """Return the private rounds of a run that this site's updates have left in, and this one."""
@@ -74,4 +88,5 @@ class OpenedSums:
 
     def document(self) -> LedgerDocument:
         """Return the ledger as it is to be kept, before any share, or any noisy update, leaves the site."""
-        return LedgerDocument(opened=self._opened, released={run: tuple(sorted(rounds)) for run, rounds in self._released.items()})
+        released = {run: tuple(sorted(rounds)) for run, rounds in self._released.items()}
+        return LedgerDocument(opened=self._opened, released=released, promised=self._promised)

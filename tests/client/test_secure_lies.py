@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.secure import LEDGER_FILE, SecureSite
-from gmmas_schema.errors import ProtocolError, ReasonCode
+from gmmas_schema.errors import PolicyError, ProtocolError, ReasonCode
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.strategy import HoldersStrategy
 from gmmas_schema.vocabulary import Task
@@ -137,3 +137,13 @@ def test_a_private_update_is_counted_before_it_leaves(tmp_path):
     kept = LedgerDocument.model_validate_json((tmp_path / "ash" / LEDGER_FILE).read_bytes())
     assert kept.released == {"run": (1,)}
     assert kept.opened == {}
+    begin_private(sites["ash"], 2, privacy)
+    with pytest.raises(PolicyError, match="another than it began with") as caught:
+        begin_private(SecureSite(KEYS["ash"], folder=tmp_path / "ash"), 2, privacy.model_copy(update={"epsilon": 400.0}))
+    assert caught.value.code is ReasonCode.POLICY_PRIVACY
+    with pytest.raises(PolicyError, match="another than it began with"):
+        begin_private(sites["ash"], 2, privacy.model_copy(update={"noise_multiplier": 1.0}))
+
+
+def begin_private(site, number, privacy):
+    begin(site, make_request(number, promised=privacy, privacy=privacy)[1])

@@ -111,9 +111,10 @@ def test_a_round_that_is_paid_for_and_not_opened_is_tried_again_at_the_end_of_th
 def test_a_hospital_counts_for_itself_and_refuses_beyond_the_budget(tmp_path):
     """The coordinator has lost its account and goes on; the hospitals have theirs."""
     federation = Federation(tmp_path, make_private_config(rounds=3), folders=True)
+    promise = federation.folder.config.privacy.digest()
     for site in SITES:
         for number in (7, 8, 9):
-            federation.sites[site].secure._opened.release("r1", number)
+            federation.sites[site].secure._opened.release("r1", number, promise=promise)
     with pytest.raises(FederationError):
         federation.run()
     record = [event for event in read_events(federation.folder.events_path) if event.kind is EventKind.REPLY_REFUSED]

@@ -259,6 +259,7 @@ def test_a_private_round_is_opened_once_even_over_the_same_sites_and_for_other_g
 def test_releases_are_the_rounds_that_an_update_left_in():
     ledger = OpenedSums()
     for number in (1, 2, 2):
-        ledger.release("run", number)
+        ledger.release("run", number, promise="p")
     kept = OpenedSums(ledger.document())
+    assert (kept.promise("run"), kept.promise("other")) == ("p", None)
     assert (kept.releases("run", with_round=2), kept.releases("run", with_round=3), kept.releases("other", with_round=1)) == (2, 3, 1)
