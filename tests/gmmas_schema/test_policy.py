@@ -101,6 +101,22 @@ def test_an_unknown_time_zone_is_named(zone: str) -> None:
         policy(zone=zone)
 
 
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just("mon-fri 19:00-07:00")
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6
+)
+
+
+@given(policy=st.dictionaries(st.sampled_from(sorted(SitePolicy.model_fields)), VALUES) | VALUES)
+def test_any_values_are_a_policy_or_are_refused_in_words(policy: object) -> None:
+    try:
+        taken = SitePolicy.parse(policy, where="site.yaml")
+    except ConfigError:
+        return
+    taken.is_open(MONDAY)
+    taken.midnight(MONDAY)
+
+
 def test_nothing_is_named_twice() -> None:
     with pytest.raises(ValidationError, match="tasks names one twice"):
         SitePolicy.model_validate({"tasks": ["train", "train"]})
