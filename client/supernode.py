@@ -13,17 +13,22 @@ becomes of a stopped run's task (client.stopped_runs) are replaced (tests/client
 """
 
 import asyncio
+import logging
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode import main as runtime_api
-from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from client.stopped_runs import StoppedRuns
 from strategies.object_pulls import retry_soon
+from strategies.torn_connections import bear_torn_connections
+
+logger = logging.getLogger(__name__)
 
 IDLE_S: Final = 3.0
 """Flower's pause after an empty answer of the coordinator; any shorter one is a look into this process's own memory."""
@@ -114,7 +119,16 @@ def main() -> None:
     loop.time, api.create_app = Pace(on_work=work.set, on_look=stopped.look), create_app
     loop._pull_and_store_message = stopped.pulling(loop._pull_and_store_message)
     retry_soon()
-    flower_supernode()
+    bear_torn_connections(fleet_http_connection)
+    try:
+        flower_supernode()
+    except SystemExit:
+        raise
+    except BaseException:
+        logger.exception("the SuperNode's loop has failed")
+    # The loop has ended and was not told to; the thread of the runtime API would keep the process, and nobody would start it again.
+    logging.shutdown()
+    os._exit(os.EX_TEMPFAIL)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from gmmas_runtime.disk import told_of_disk
 from gmmas_schema.errors import ConfigError, GmmasError, ReasonCode
@@ -23,6 +24,7 @@ from server.records import RunResult, Tracker
 from server.rounds import run_federation
 from server.validation_folder import ValidationFolder, open_work
 from strategies.object_pulls import retry_soon
+from strategies.torn_connections import make_patient
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ def main(grid: Grid, context: Context) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("server").setLevel(logging.INFO)
     retry_soon()
+    if isinstance(grid, HttpGrid):
+        make_patient(grid._retry_invoker)
     folder = open_run_folder(context)
     if isinstance(folder, ValidationFolder):
         from server.validation import publish_matrix, validate_in_folder

@@ -1,5 +1,8 @@
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -120,3 +123,20 @@ def test_work_is_told_when_the_loop_begins_to_wait_for_the_executor(clock: Clock
     for seconds in (IDLE_S, 0.5, 0.5, IDLE_S, 0.5):
         pace.sleep(seconds)
     assert len(told) == 2
+
+
+def test_a_loop_that_has_failed_ends_the_process_whatever_thread_is_left() -> None:
+    program = """
+import threading
+import client.supernode as supernode
+
+def fail():
+    threading.Thread(target=threading.Event().wait).start()
+    raise RuntimeError("the line")
+
+supernode.flower_supernode = fail
+supernode.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=120, capture_output=True, text=True)
+    assert ended.returncode == os.EX_TEMPFAIL, ended.stderr
+    assert "the line" in ended.stderr
