@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from client.audit_log import AuditEntry, AuditKind, AuditLog, AuditOutcome, hash_parts, printable
+from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, printable
+from client.audit_log import AuditLog
 from client.cohort import SiteCohort
 from client.folder import NodeFolder
 from client.policy import Admission, Circumstances, Override, Overrides, admit

@@ -4,38 +4,32 @@
     <state>/audit-log/audit-000004711.jsonl   older ones, by the number of their first line
     <state>/audit-log/head.json               number and hash of the last line, signed (gmmas_runtime.signed_record)
 
-    line n = canonical JSON of {entry, n, previous = SHA-256(line n - 1), signature = ECDSA P-384 of all this with the node's key}
-
-A changed line breaks its signature, a removed or moved one the numbers and hashes, a cut end the head (client.audit_verification). Whoever
-has the node's key can write another history, and who restores an old copy of the whole folder cuts its end unseen: note the head now and
-then (`gmmas site audit`). A line reaches the disk before the answer that it tells of leaves.
+Lines are those of client.audit_line. A changed one breaks its signature, a removed or moved one the numbers and hashes, a cut end the head
+(client.audit_verification). Whoever has the node's key can write another history, and who removes the folder, or restores an old copy of
+all of it, is not found here: note the head now and then (`gmmas site audit verify`). A line reaches the disk before the answer that it
+tells of leaves.
 
 A power cut may leave half a line behind the one that the head names. The next writer puts a signed line behind it that names its hash
 (kind RECOVERED), so nothing is ever taken away, and a torn line is told from one that was cut: the answer of a torn line never left.
-
-No line holds anything of a patient: a failed task leaves its reason code, texts are those of a policy or of the hospital's operators.
 """
 
 import base64
 import fcntl
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from client.audit_line import AuditEntry, AuditKind, AuditLine, AuditOutcome, Tail, digest_of, is_signed, parse_line
 from gmmas_runtime.files import make_private_folder, sync_folder, write_atomic
 from gmmas_runtime.signed_record import read_signed_record, sign_record
-from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ReasonCode, TrustError
 
 NEWEST: Final = "audit.jsonl"
@@ -43,90 +37,6 @@ HEAD: Final = "head.json"
 SEGMENT_BYTES: Final = 4 * 2**20
 """A file that is as long gets a successor."""
 LONGEST_LINE_BYTES: Final = 16 * 2**10
-NO_LINE: Final = "0" * 64
-"""What stands for the hash of the line before the first."""
-
-
-class AuditKind(StrEnum):
-    """What a line is about."""
-
-    STARTED = "started"
-    DESCRIBE = "query"
-    TRAIN = "train"
-    EVALUATE = "evaluate"
-    SECURE = "secure"
-    PAUSED = "paused"
-    RESUMED = "resumed"
-    OVERRIDE = "override"
-    RECOVERED = "recovered"
-    RENEWED = "renewed"
-
-
-class AuditOutcome(StrEnum):
-    """How a request ended."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    FAILED = "failed"
-
-
-class AuditEntry(FrozenModel):
-    """What a line says.
-
-    Attributes:
-        run: of the request, as the coordinator names it.
-        round: of the request.
-        phase: of a secure round, 1 to 4.
-        request: SHA-256 over the request's document and tensors.
-        verdict: `allowed`, `overridden`, or the reason code for which the policy refused.
-        withheld: parts of the answer that the policy left out.
-        outcome: of a request.
-        code: reason code that left, where no answer did.
-        answer: SHA-256 over the answer's document and tensors.
-        bytes_out: of the answer as it left the trainer, before packing.
-        reason: a policy's or an operator's words; they stay here.
-        by: the operator.
-        detail: software and policy of a start, the hash of a torn line, the head of an older log.
-    """
-
-    kind: AuditKind
-    run: str = Field(default="", max_length=128)
-    round: int | None = None
-    phase: int | None = None
-    request: str = ""
-    verdict: str = ""
-    withheld: tuple[str, ...] = ()
-    outcome: AuditOutcome | None = None
-    code: ReasonCode | None = None
-    answer: str = ""
-    bytes_out: int = Field(default=0, ge=0)
-    reason: str = Field(default="", max_length=400)
-    by: str = Field(default="", max_length=64)
-    detail: dict[str, str] = Field(default_factory=dict)
-
-
-class AuditLine(AuditEntry):
-    """An entry in its place in the chain."""
-
-    n: int = Field(ge=1)
-    time: datetime
-    previous: str
-    signature: str
-
-    def signed_part(self) -> bytes:
-        """Return what the signature is of."""
-        return _canonical(self.model_dump(mode="json", exclude={"signature"}))
-
-    def encode(self) -> bytes:
-        """Return the line, without its end."""
-        return _canonical(self.model_dump(mode="json"))
-
-
-class Tail(FrozenModel):
-    """Where the chain ends: number and hash of its last line."""
-
-    n: int = 0
-    sha256: str = NO_LINE
 
 
 @dataclass(frozen=True)
@@ -230,7 +140,8 @@ class AuditLog:
 
     def _end(self) -> "_End":
         """Return the end of the chain, held against the head: what is not there any more is no power cut's work."""
-        end, head = self._last_line(), self._head()
+        end = self._last_line()
+        head = self._head(lines=end.tail.n)
         if head.n > end.tail.n or (head.n == end.tail.n and head.sha256 != end.tail.sha256):
             raise _damaged(self._folder, f"its last whole line is {end.tail.n}, its signed head says {head.n}")
         return end
@@ -250,50 +161,22 @@ class AuditLog:
             behind = text.removesuffix(b"\n")
         return _End(Tail(), behind, bool(behind) and not read_end(paths[-1]).endswith(b"\n"))
 
-    def _head(self) -> Tail:
+    def _head(self, *, lines: int) -> Tail:
+        """Return what the head names; only the first line of all may have been written without one."""
         if not (self._folder / HEAD).exists():
+            if lines > 1:
+                raise _damaged(self._folder, "its signed head is missing")
             return Tail()
-        return Tail.model_validate(read_signed_record(self._folder / HEAD, self._key.public_key()))
+        try:
+            return Tail.model_validate(read_signed_record(self._folder / HEAD, self._key.public_key()))
+        except (TrustError, ValidationError) as error:
+            raise _damaged(self._folder, "its head is not one that this node has signed") from error
 
 
 def segments(folder: Path) -> list[Path]:
     """Return the files of a log, oldest first."""
     newest = folder / NEWEST
     return [*sorted(folder.glob("audit-*.jsonl")), *([newest] if newest.exists() else [])]
-
-
-def parse_line(raw: bytes) -> AuditLine | None:
-    """Return a line, None for bytes that are none as this software writes them."""
-    try:
-        line = AuditLine.model_validate_json(raw)
-    except (ValidationError, ValueError):
-        return None
-    return line if line.encode() == raw else None
-
-
-def is_signed(line: AuditLine, key: ec.EllipticCurvePublicKey) -> bool:
-    """Tell whether a line was signed with the private half of a key."""
-    try:
-        signature = base64.b64decode(line.signature, validate=True)
-        key.verify(signature, line.signed_part(), ec.ECDSA(hashes.SHA384()))
-    except Exception:  # whatever a damaged signature does to the decoders, it is none
-        return False
-    return base64.b64encode(signature).decode() == line.signature
-
-
-def hash_parts(document: bytes, tensors: bytes) -> str:
-    """Return the SHA-256 hex digest of a document's own digest and of the bytes that come with it."""
-    return hashlib.sha256(hashlib.sha256(document).digest() + tensors).hexdigest()
-
-
-def printable(text: str) -> str:
-    """Return a name that came from outside as it may stand in a line."""
-    return "".join(character for character in text if character.isprintable())[:128]
-
-
-def digest_of(raw: bytes) -> str:
-    """Return the SHA-256 hex digest of a line."""
-    return hashlib.sha256(raw).hexdigest()
 
 
 def read_end(path: Path) -> bytes:
@@ -316,12 +199,6 @@ def append_durably(path: Path, data: bytes) -> None:
         os.close(descriptor)
     if is_new:
         sync_folder(path.parent)
-
-
-def _canonical(values: dict[str, Any]) -> bytes:
-    """Return values as one line of JSON, without those that say nothing."""
-    told = {key: value for key, value in values.items() if value not in ("", None, [], {}) and (key, value) != ("bytes_out", 0)}
-    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _damaged(folder: Path, got: str) -> TrustError:

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.audit_log import AuditEntry, AuditKind, AuditLog
+from client.audit_line import AuditEntry, AuditKind
+from client.audit_log import AuditLog
 from client.audit_verification import verify_log
 from client.folder import NodeFolder
 from gmmas_runtime.keys import load_node_key, load_public_key

@@ -12,7 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from client.audit_log import HEAD, NO_LINE, AuditKind, AuditLine, Tail, digest_of, is_signed, parse_line, segments
+from client.audit_line import NO_LINE, AuditKind, AuditLine, Tail, digest_of, is_signed, parse_line
+from client.audit_log import HEAD, segments
 from gmmas_runtime.signed_record import read_signed_record
 from gmmas_schema.errors import TrustError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from client.audit_log import AuditEntry, AuditKind, AuditLog
+from client.audit_line import AuditEntry, AuditKind
+from client.audit_log import AuditLog
 from client.folder import NodeFolder
 from client.policy import POLICY_CODES, Override, Overrides
 from client.trainer_channel import TrainerChannel

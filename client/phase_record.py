@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from flwr.app import RecordDict
 
-from client.audit_log import AuditEntry, AuditKind, AuditLog, AuditOutcome, hash_parts, printable
+from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, printable
+from client.audit_log import AuditLog
 from gmmas_schema.errors import GmmasError, ReasonCode
 from strategies.secure_letters import read_phase_reply, read_phase_request
 

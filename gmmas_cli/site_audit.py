@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.audit_log import AuditKind, AuditLine, AuditOutcome
+from client.audit_line import AuditKind, AuditLine, AuditOutcome
 from client.audit_renewal import renew_log
 from client.audit_verification import AuditVerdict, read_lines, verify_log
 from client.folder import NodeFolder

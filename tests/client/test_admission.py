@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.audit_log import NEWEST, AuditKind, AuditLine, AuditLog, AuditOutcome, hash_parts
+from client.audit_line import AuditKind, AuditLine, AuditOutcome, hash_parts
+from client.audit_log import NEWEST, AuditLog
 from client.audit_verification import read_lines, verify_log
 from client.folder import NodeFolder
 from client.policy import Override, Overrides

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.audit_log import HEAD, NEWEST, AuditEntry, AuditKind, AuditLog, AuditOutcome, parse_line, segments
+from client.audit_line import AuditEntry, AuditKind, AuditOutcome, parse_line
+from client.audit_log import HEAD, NEWEST, AuditLog, segments
 from client.audit_verification import read_lines, verify_log
 from gmmas_runtime.keys import load_node_key, make_node_key
 from gmmas_schema.errors import ReasonCode, TrustError
@@ -122,9 +123,7 @@ def test_any_cut_is_found(written: Path, tmp_path_factory: pytest.TempPathFactor
         path.write_bytes(raw[:keep])
         keep = max(0, keep - len(raw))
     assert not verify_log(folder, PUBLIC).is_whole
-    with pytest.raises(TrustError) as caught:
-        AuditLog(folder, KEY).append(entry())
-    assert caught.value.code is ReasonCode.AUDIT_LOG
+    append_is_refused(folder)
 
 
 def test_a_file_taken_away_is_found(written: Path, tmp_path: Path) -> None:
@@ -139,8 +138,16 @@ def test_a_head_that_is_not_the_nodes_is_found(written: Path, tmp_path: Path, te
     folder = shutil.copytree(written, tmp_path / "log")
     (folder / HEAD).write_bytes(text)
     assert verify_log(folder, PUBLIC).where == HEAD
+    append_is_refused(folder)
     (folder / HEAD).unlink()
     assert "missing" in verify_log(folder, PUBLIC).fault
+    append_is_refused(folder)  # it would make a new head, and hide what was cut
+
+
+def append_is_refused(folder: Path) -> None:
+    with pytest.raises(TrustError) as caught:
+        AuditLog(folder, KEY).append(entry())
+    assert caught.value.code is ReasonCode.AUDIT_LOG
 
 
 def test_a_history_written_anew_with_another_key_is_found_at_its_first_line(tmp_path: Path) -> None:

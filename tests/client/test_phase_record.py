@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import RecordDict
 
-from client.audit_log import AuditKind, AuditLog, AuditOutcome
+from client.audit_line import AuditKind, AuditOutcome
+from client.audit_log import AuditLog
 from client.audit_verification import read_lines, verify_log
 from client.phase_record import record_phase
 from gmmas_schema.errors import ProtocolError, ReasonCode, TrustError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.audit_log import AuditKind, AuditLine
+from client.audit_line import AuditKind, AuditLine
 from client.audit_verification import read_lines
 from client.folder import NodeFolder
 from client.interventions import read_pause

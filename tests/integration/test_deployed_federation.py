@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.audit_log import AuditKind, AuditOutcome
+from client.audit_line import AuditKind, AuditOutcome
 from client.audit_verification import read_lines, verify_log
 from client.folder import NodeFolder
 from gmmas_cli.demo_deployment import DemoFolder, prepare_deployment, running_deployment
