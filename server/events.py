@@ -99,13 +99,16 @@ def read_events(path: Path, *, kinds: Collection[EventKind] = tuple(EventKind)) 
         return tuple(event for _, event in _events_after(database, 0, kinds))
 
 
-def events_after(path: Path, last: int, *, most: int | None = None) -> tuple[tuple[int, Event], ...]:
+def events_after(
+    path: Path, last: int, *, most: int | None = None, kinds: Collection[EventKind] = tuple(EventKind)
+) -> tuple[tuple[int, Event], ...]:
     """Return the events after one, with their numbers, oldest first; a missing file has none.
 
     Args:
         path: the file.
         last: number of an event; 0 for all.
-        most: how many of the newest are wanted; None for all.
+        most: how many of the newest are wanted, before `kinds` is looked at; None for all.
+        kinds: what is wanted.
 
     Raises:
         ConfigError: the file is no record of events.
@@ -117,7 +120,7 @@ def events_after(path: Path, last: int, *, most: int | None = None) -> tuple[tup
         if most is not None:
             (newest,) = database.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
             last = max(last, newest - most)
-        return tuple(_events_after(database, last))
+        return tuple(_events_after(database, last, kinds))
 
 
 def follow_events(

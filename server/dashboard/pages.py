@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from gmmas_runtime.process_state import live_state
 from gmmas_schema.vocabulary import MARKER_NAMES
 from server.coverage import CASES, EVERY, coverage_of
-from server.dashboard.desk import Desk, RunSummary, WatchedRun
+from server.dashboard.desk import Desk
 from server.dashboard.figures import accuracy_table, cost_tables, curves, feed_line, trouble_rows
 from server.dashboard.gate import ChangeRoute, ReadRoute, Visitor
+from server.dashboard.watched_run import RunSummary, WatchedRun
 from server.drift import LOOKED_AT, drift_of
 from server.enrolment import Connection
 from server.events import EVENTS_FILE, events_after

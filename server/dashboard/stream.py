@@ -13,10 +13,10 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from gmmas_schema.events import Event, EventKind
-from server.dashboard.desk import WatchedRun
 from server.dashboard.figures import feed_line
 from server.dashboard.gate import Gate, ReadRoute
 from server.dashboard.pages import FEED_LINES, desk_of
+from server.dashboard.watched_run import WatchedRun
 from server.events import EVENTS_FILE, events_after
 from server.operators import Way
 
