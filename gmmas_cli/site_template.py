@@ -75,4 +75,8 @@ policy:
   # Safeguards that a run must have. secure: updates leave under masks only, in sums over at least `holders` sites. epsilon, delta: most
   # that a run with differential privacy may spend. clipped: an update's influence is bounded.
   privacy: {{secure: false, holders: 3, epsilon: null, delta: 1.0e-5, clipped: false}}
+
+# Encrypts what the node keeps on disk (preprocessed cases, what it carries from round to round), with a key file that
+# `gmmas site rotate-key` makes. Best on another disk than the state folder.
+# encryption: {{key_file: keys/rest.key}}
 """

@@ -41,7 +41,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("key", keys_of(SiteConfig))
 def test_every_key_is_named(key: str) -> None:
-    block = TEXT if "." not in key else re.split(r"\n(?=\w)", TEXT[TEXT.index(f"\n{key.split('.', maxsplit=1)[0]}:") + 1 :])[0]
+    block = next(part for part in re.split(r"\n(?=(?:# )?\w+:)", TEXT) if re.match(rf"(?:# )?{key.split('.', maxsplit=1)[0]}:", part))
     assert re.search(rf"\b{key.rpartition('.')[2]}\b:?", block), key
 
 
