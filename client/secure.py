@@ -1,42 +1,31 @@
 """A hospital's side of a secure round: it keeps its update, and answers the phases until the sum is open or the attempt is over.
 
 Secrets are held in memory only, for one attempt: a process that ends takes them along, and its site has dropped out of the sum, which the
-protocol provides for. (With `executor: flower` a process ends after every message; such a site refuses before it trains.) On disk, rights
-0600, lie two things that are no secret: the peers' keys as they were seen first, and which sums this site has helped to open
-(strategies.secure.ledger).
-
-Peers. Where the site names a folder of its peers' public keys (`node.peers`, one <site>.pub each, exchanged between the hospitals), only
-those are trusted, and a coordinator cannot slip in sites of its own. Without it a key is trusted as it was first shown by the coordinator,
-and refused if it changes.
+protocol provides for. (With `executor: flower` a process ends after every message; such a site refuses before it trains.) What lies on disk
+is no secret (client.secure_records).
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
 
 import numpy as np
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import RecordDict
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
-from gmmas_runtime.files import make_private_folder, write_atomic
-from gmmas_runtime.keys import load_public_key
-from gmmas_schema.base import FrozenModel
-from gmmas_schema.errors import ConfigError, PolicyError, ProtocolError, ReasonCode, TrustError
+from client.secure_records import LEDGER_FILE, KnownPeers, SecureRecords
+from client.secure_terms import check_model, read_terms
+from gmmas_schema.errors import ConfigError, PolicyError, ProtocolError, ReasonCode
 from gmmas_schema.messages import SiteReport, TaskRequest
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.secure import PhaseReply, PhaseRequest
 from strategies.accountant import affordable_releases
 from strategies.secure.documents import Terms
-from strategies.secure.keys import untrusted
 from strategies.secure.ledger import LedgerDocument, OpenedSums
 from strategies.secure.site import SiteHalf
-from strategies.secure.vectors import flatten_update, group_hashes
+from strategies.secure.vectors import flatten_update
 from strategies.secure_letters import read_phase_request, write_phase
 from strategies.weighting import as_averaged, choose_weighting
 
@@ -44,16 +33,6 @@ logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 Tensors = Mapping[str, Float32]
-DocumentT = TypeVar("DocumentT", bound=FrozenModel)
-
-LEDGER_FILE: Final = "opened-sums.json"
-PEERS_FILE: Final = "peers.json"
-
-
-class SeenPeers(FrozenModel):
-    """Public keys (OpenSSH) of the peers as they were first shown."""
-
-    keys: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass
@@ -78,9 +57,9 @@ class SecureSite:
     """
 
     def __init__(self, identity: ec.EllipticCurvePrivateKey | None, *, folder: Path | None = None, peers: Path | None = None) -> None:
-        self._identity, self._folder, self._peers = identity, folder, peers
-        self._opened = OpenedSums(self._read(LEDGER_FILE, LedgerDocument))
-        self._seen = dict(self._read(PEERS_FILE, SeenPeers).keys)
+        self._identity, self._records = identity, SecureRecords(folder)
+        self._peers = KnownPeers(self._records, peers)
+        self._opened = OpenedSums(self._records.read(LEDGER_FILE, LedgerDocument))
         self._attempt: _Attempt | None = None
 
     def check(self, request: TaskRequest, received: Tensors) -> None:
@@ -105,8 +84,8 @@ class SecureSite:
                 expected="executor: resident",
                 remedy="set node.executor to resident in site.yaml and start the node again",
             )
-        terms = _read_terms(request)
-        _check_model(as_averaged(received, request.secure.strategy), terms)
+        terms = read_terms(request)
+        check_model(as_averaged(received, request.secure.strategy), terms)
         if terms.privacy is not None:
             self._check_budget(terms, terms.privacy)
 
@@ -127,7 +106,7 @@ class SecureSite:
         assert request.secure is not None, "the request asks for a secure round"
         assert request.plan is not None, "a training request has a plan"
         assert self._identity is not None, "checked above"
-        task, terms = request.secure, _read_terms(request)
+        task, terms = request.secure, read_terms(request)
         weigh = choose_weighting(task.strategy, pseudo=task.pseudo, enhancing_needs_t1ce=request.plan.enhancing_needs_t1ce)
         update = flatten_update(as_averaged(trained, task.strategy), as_averaged(received, task.strategy))
         weights = {group: weight for group, weight in weigh(report).items() if weight > 0 and group in update}
@@ -172,13 +151,14 @@ class SecureSite:
 
     def _answer(self, attempt: _Attempt, question: PhaseRequest, payload: bytes) -> bytes:
         if question.phase == 1:
-            attempt.identities |= self._trusted(question.identities, own=attempt.site)
+            assert self._identity is not None, "an attempt was begun"
+            attempt.identities |= self._peers.trust(question.identities, own=attempt.site, own_key=self._identity.public_key())
             return attempt.half.share_keys(payload)
         if question.phase == 2:
             if attempt.promise:
                 # Before the update leaves: the others may open it without asking this site again.
                 self._opened.release(question.run, question.round, promise=attempt.promise)
-                self._write(LEDGER_FILE, self._opened.document())
+                self._records.write(LEDGER_FILE, self._opened.document())
             masked = attempt.half.mask(payload, attempt.update)
             attempt.update = {}
             return masked
@@ -186,7 +166,7 @@ class SecureSite:
             return attempt.half.agree(payload)
         shares = attempt.half.unmask(payload)
         # Before a share leaves: a site that forgot what it opened could be asked for the same sum less one site.
-        self._write(LEDGER_FILE, self._opened.document())
+        self._records.write(LEDGER_FILE, self._opened.document())
         self._attempt = None
         return shares
 
@@ -212,37 +192,6 @@ class SecureSite:
                 code=ReasonCode.POLICY_PRIVACY,
             )
 
-    def _trusted(self, shown: Mapping[str, str], *, own: str) -> dict[str, ec.EllipticCurvePublicKey]:
-        """Return the keys that this site trusts of those the coordinator shows.
-
-        Raises:
-            ProtocolError: a key is another than the one this site knows, or no key of that name is known (code TRUST).
-        """
-        assert self._identity is not None
-        trusted = {site: _parse(site, text) for site, text in shown.items()}
-        if own not in trusted or trusted[own] != self._identity.public_key():
-            raise untrusted(f"key of {own}", "another key under this site's own name, or none", "the key of this node")
-        for site, key in trusted.items():
-            if site != own:
-                self._check_peer(site, key, shown[site])
-        if self._peers is None and self._seen:
-            self._write(PEERS_FILE, SeenPeers(keys=self._seen))
-        return trusted
-
-    def _check_peer(self, site: str, key: ec.EllipticCurvePublicKey, text: str) -> None:
-        if self._peers is None:
-            if self._seen.setdefault(site, text) != text:
-                raise untrusted(f"key of {site}", "another key than the one seen first", f"the key in {PEERS_FILE}")
-            return
-        try:
-            known = load_public_key(self._peers / f"{Path(site).name}.pub")
-        except TrustError as error:
-            raise untrusted(
-                f"key of {site}", "a site that is not among this site's peers", "a .pub file of its name in node.peers"
-            ) from error
-        if known != key:
-            raise untrusted(f"key of {site}", "another key than in node.peers", "the key its hospital gave")
-
     def _note_clipping(self, update: Mapping[str, Float32], terms: Terms) -> None:
         """Say at the site, and only there, how much of the update lies beyond the clip."""
         if terms.privacy is not None:
@@ -251,66 +200,3 @@ class SecureSite:
         worst = max(beyond, key=lambda group: beyond[group], default="")
         if worst and beyond[worst] > 0:
             logger.info("secure aggregation clips %.2g %% of the update of %s", 100 * beyond[worst], worst)
-
-    def _read(self, name: str, kind: type[DocumentT]) -> DocumentT:
-        path = self._folder / name if self._folder is not None else None
-        if path is None or not path.exists():
-            return kind()
-        try:
-            return kind.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ConfigError(
-                "what this site knows of secure rounds cannot be read",
-                where=path,
-                got=f"{error.error_count()} faults",
-                expected=f"a {kind.__name__}",
-                remedy="restore the file from a backup; without it, remove it only if no run goes on",
-                code=ReasonCode.TRUST,
-            ) from error
-
-    def _write(self, name: str, document: FrozenModel) -> None:
-        if self._folder is not None:
-            write_atomic(make_private_folder(self._folder) / name, document.model_dump_json().encode())
-
-
-def _read_terms(request: TaskRequest) -> Terms:
-    """Return the terms that come with a request, which are its own."""
-    assert request.secure is not None, "the request asks for a secure round"
-    try:
-        terms = Terms.model_validate_json(request.secure.terms)
-    except ValidationError as error:
-        faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
-        raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
-    if (terms.run, terms.round, terms.subject) != (request.run, request.round, request.secure.subject(request.subject())):
-        raise ProtocolError(
-            "the terms of a secure round are of another round, or another request",
-            got=f"run {terms.run}, round {terms.round}",
-            expected=f"run {request.run}, round {request.round}, and this very request",
-        )
-    if terms.privacy != request.safeguards.privacy:
-        raise ProtocolError(
-            "the noise of a secure round is not what the coordinator promises of the run",
-            got=terms.privacy,
-            expected=request.safeguards.privacy,
-            remedy="run the same release of gmmas-fed on both sides",
-            code=ReasonCode.TRUST,
-        )
-    return terms
-
-
-def _check_model(received: Tensors, terms: Terms) -> None:
-    """Refuse a model that is not the one that all sites sign for: where others' updates vanish by design, the sum is this site's."""
-    found = group_hashes(received)
-    foreign = [group for group, content in found.items() if terms.model.get(group) != content]
-    if foreign:
-        raise untrusted("the model", f"another {', '.join(foreign)}"[:200], "the model that the terms name, the same at every site")
-
-
-def _parse(site: str, text: str) -> ec.EllipticCurvePublicKey:
-    try:
-        key = serialization.load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise untrusted(f"key of {site}", "no public key", "a P-384 key in OpenSSH form") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise untrusted(f"key of {site}", "a key of another kind", "a P-384 key in OpenSSH form")
-    return key

@@ -5,8 +5,9 @@ import pytest
 
 from client.app import KEY_VARIABLE, PEERS_VARIABLE
 from client.node import make_specs
-from client.secure import LEDGER_FILE, PEERS_FILE, SecureSite
-from gmmas_schema.errors import ConfigError, ProtocolError, ReasonCode
+from client.secure import SecureSite
+from client.secure_records import LEDGER_FILE, PEERS_FILE
+from gmmas_schema.errors import ConfigError, ProtocolError
 from gmmas_schema.messages import REPORT
 from gmmas_schema.secure import PAYLOAD
 from gmmas_schema.site import SiteConfig
@@ -91,38 +92,6 @@ def test_a_site_knows_its_own_key(tmp_path):
     led = Round(make_sites(tmp_path))
     led.identities["ash"] = openssh("birch")
     with pytest.raises(ProtocolError, match="own name"):
-        ask(led.sites["ash"], 1, led.roster, identities=led.identities)
-
-
-@pytest.mark.parametrize("text", ["", "ssh-ed25519 AAAA", "ecdsa-sha2-nistp384 AAAA"])
-def test_what_is_no_key_is_refused(tmp_path, text):
-    led = Round(make_sites(tmp_path))
-    led.identities["birch"] = text
-    with pytest.raises(ProtocolError) as caught:
-        ask(led.sites["ash"], 1, led.roster, identities=led.identities)
-    assert caught.value.code is ReasonCode.TRUST
-
-
-def write_peers(folder, **keys):
-    folder.mkdir()
-    for site, key in keys.items():
-        (folder / f"{site}.pub").write_text(key + "\n")
-    return folder
-
-
-def test_only_peers_that_the_hospitals_exchanged_are_trusted(tmp_path):
-    peers = write_peers(tmp_path / "peers", birch=openssh("birch"), cedar=openssh("cedar"))
-    Round(make_sites(tmp_path, ash=peers)).share()
-    assert not (tmp_path / "ash" / PEERS_FILE).exists()
-
-
-@pytest.mark.parametrize(
-    ("known", "match"), [({}, "not among this site's peers"), ({"cedar": "dogwood"}, "another key than in node.peers")]
-)
-def test_a_site_that_the_coordinator_slipped_in_is_refused(tmp_path, known, match):
-    peers = write_peers(tmp_path / "peers", birch=openssh("birch"), **{site: openssh(key) for site, key in known.items()})
-    led = Round(make_sites(tmp_path, ash=peers))
-    with pytest.raises(ProtocolError, match=match):
         ask(led.sites["ash"], 1, led.roster, identities=led.identities)
 
 

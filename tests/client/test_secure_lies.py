@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from client.secure import LEDGER_FILE, SecureSite
+from client.secure import SecureSite
+from client.secure_records import LEDGER_FILE
 from gmmas_schema.errors import PolicyError, ProtocolError, ReasonCode
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.strategy import HoldersStrategy

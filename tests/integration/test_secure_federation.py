@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from client.cohort import open_cohort, prepare_samples
 from client.folder import NodeFolder
-from client.secure import LEDGER_FILE
+from client.secure_records import LEDGER_FILE
 from gmmas_cli.demo_deployment import TRAINER_THREADS, DemoFolder, prepare_deployment, running_deployment
 from gmmas_data.cache import SampleCache
 from gmmas_data.phantom import make_cohorts

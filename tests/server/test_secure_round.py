@@ -6,7 +6,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.in_process import InProcessSite
-from client.secure import SecureSite, SeenPeers
+from client.secure import SecureSite
+from client.secure_records import SeenPeers
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
