@@ -25,6 +25,7 @@ def report_evaluation(
     watch = Stopwatch()
     with watch.stage("evaluate"):
         evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
+        subsets = trainer.measure_subsets(tensors, request, on_progress=on_progress) if request.subsets else {}
     description = trainer.describe()
     return SiteReport(
         site=description.site,
@@ -35,6 +36,7 @@ def report_evaluation(
         cases=description.cases,
         labelled=description.labelled,
         evaluation=evaluation,
+        subsets=subsets,
         calibration=calibration,
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,

@@ -162,8 +162,11 @@ class TrackingConfig(FrozenModel):
 
 
 class FederationConfig(FrozenModel):
-    """One federated run. Without a `calibration` plan its models are published uncalibrated; without `privacy` they carry no noise; without
-    `secure` the coordinator sees every update.
+    """One federated run. With `measure_subsets` the best model is tested with every subset of each site's sequences, not only with what the
+    site has: 15 tests in the place of one where it has all.
+
+    Without a `calibration` plan its models are published uncalibrated; without `privacy` they carry no noise; without `secure` the
+    coordinator sees every update.
     """
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
@@ -178,6 +181,7 @@ class FederationConfig(FrozenModel):
     privacy: PrivacyConfig | None = None
     secure: SecureConfig | None = None
     calibration: CalibrationPlan | None = CalibrationPlan()
+    measure_subsets: bool = False
     quorum: QuorumConfig = QuorumConfig()
     tracking: TrackingConfig = TrackingConfig()
 

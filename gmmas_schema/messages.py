@@ -70,6 +70,7 @@ class TaskRequest(FrozenModel):
         evaluate: split on which the received model is evaluated, or None.
         calibrate: sums for calibration that an evaluation is to bring along, or None.
         ready: weight in (0, 1] of pseudo-labels per target that has become ready (a region or a molecular task).
+        subsets: with EVALUATE, figures for every subset of the site's sequences as well.
         against: run of an earlier EVALUATE on the same split that is to be compared with case by case, where the site still has it; with it
             the evaluation brings paired differences along.
         safeguards: what the coordinator says it does with updates; the site holds its policy against it (gmmas_schema.policy).
@@ -89,6 +90,7 @@ class TaskRequest(FrozenModel):
     evaluate: Split | None = None
     calibrate: CalibrationQuery | None = None
     ready: dict[Target, Share] = Field(default_factory=dict)
+    subsets: bool = False
     against: str = Field(default="", max_length=200)
     safeguards: Safeguards = Safeguards()
     wire: WireConfig = WireConfig()
@@ -175,6 +177,7 @@ class SiteReport(FrozenModel):
         steps: optimiser steps made.
         evaluation: accuracy of the model that came, as it came.
         personalised: accuracy of the site's own form of it, where the plan is personalised (gmmas_workflows.personalised).
+        subsets: accuracy by the sequences shown (`t1+flair`), where the request asked for it: of the cases that have all of them.
         calibration: sums over patients, where the request asked for them.
         seconds: wall seconds by stage (`load`, `evaluate`, `pseudo_label`, `anchors`, `train`).
         cpu_seconds: processor seconds of the trainer's process over the request, all threads.
@@ -195,6 +198,7 @@ class SiteReport(FrozenModel):
     steps: int = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
     personalised: Evaluation | None = None
+    subsets: dict[str, Evaluation] = Field(default_factory=dict, max_length=15)
     calibration: CalibrationStatistics | None = None
     seconds: dict[str, float] = {}
     cpu_seconds: float = Field(default=0, ge=0)

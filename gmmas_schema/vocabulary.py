@@ -7,6 +7,7 @@ Subtypes follow WHO CNS5 (Louis et al., Neuro-Oncology 2021): glioblastoma is ID
 1p/19q codeletion, oligodendroglioma is IDH-mutant with it. Glioblastoma is always of grade 4, so only IDH-mutant tumours are low-grade.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -135,3 +136,21 @@ REGION_MEMBERS = MappingProxyType(
         Region.ET: frozenset({ENHANCING}),
     }
 )
+
+
+def join_modalities(modalities: Iterable[Modality]) -> str:
+    """Return the name of a subset of the sequences: `t1+flair`."""
+    given = set(modalities)
+    return "+".join(m for m in MODALITIES if m in given)
+
+
+def split_modalities(name: str) -> tuple[Modality, ...]:
+    """Return the sequences that a subset's name stands for.
+
+    Raises:
+        ValueError: it is not such a name.
+    """
+    subset = tuple(m for m in MODALITIES if m in name.split("+"))
+    if not subset or join_modalities(subset) != name:
+        raise ValueError(f"{name!r} names no subset of the sequences in their order")
+    return subset

@@ -40,6 +40,7 @@ class FinishedRun(FrozenModel):
         validation: the best model's validation.
         last: the last model's validation.
         test: the best model on the test cases; never used to choose anything.
+        subsets: the same by the sequences shown (`t1+flair`), where the run measures that.
     """
 
     run: str
@@ -51,3 +52,4 @@ class FinishedRun(FrozenModel):
     validation: ModelScore | None = None
     last: ModelScore | None = None
     test: ModelScore | None = None
+    subsets: dict[str, ModelScore] = Field(default_factory=dict)

@@ -54,6 +54,20 @@ def score_model(sites: Mapping[str, Evaluation], *, model_round: int, split: Spl
     return ModelScore(model_round=model_round, split=split, metrics=metrics, score=_summarise(metrics), sites=ordered)
 
 
+def score_subsets(sites: Mapping[str, Mapping[str, Evaluation]], *, model_round: int, split: Split) -> dict[str, ModelScore]:
+    """Return the means over the sites for every subset of the sequences that one of them measured, the largest subset first.
+
+    Args:
+        sites: by site, and then by the name of the subset.
+        model_round: that made the model.
+        split: of the cases.
+    """
+    names = dict.fromkeys(name for own in sites.values() for name in own)
+    ordered = sorted(names, key=lambda name: -name.count("+"))
+    by_name = {name: {site: own[name] for site, own in sites.items() if name in own} for name in ordered}
+    return {name: score_model(own, model_round=model_round, split=split) for name, own in by_name.items()}
+
+
 def choose_best(scores: Iterable[ModelScore], *, fallback: int) -> int:
     """Return the round of the model with the highest score; of equals the earliest, and `fallback` where none has a score."""
     known = [score for score in scores if score.score is not None]

@@ -204,6 +204,9 @@ class RunTracker(Generic[RoundT]):
         for score in (result.last, result.test):
             if score is not None:
                 self._write_metrics(score_metrics(score), step=score.model_round, time_s=ended_s)
+        for name, score in result.subsets.items():
+            means = score_metrics(score.model_copy(update={"sites": {}}), prefix=f"{score.split}/subset/{name.replace('+', '-')}")
+            self._write_metrics(means, step=score.model_round, time_s=ended_s)
         client.set_tag(self._run, "best_round", result.best_round)
         client.set_tag(self._run, "model_digest", result.model_digest)
         client.log_dict(self._run, result.model_dump(mode="json"), "result.json")

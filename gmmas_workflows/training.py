@@ -39,6 +39,7 @@ from gmmas_workflows.evaluation import Observe, score_samples, summarise
 from gmmas_workflows.local_steps import Progress, ShouldStop, check_stop, make_steps, memory_errors
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.pseudo_labels import make_pseudo_labels
+from gmmas_workflows.subset_evaluation import evaluate_subsets
 from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
@@ -124,6 +125,18 @@ class LocalTrainer:
         collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
         evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
         return evaluation, collector.statistics(split=self.source_of(request.evaluate), fewest=FEWEST_TOLD)
+
+    @memory_errors()
+    def measure_subsets(
+        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None
+    ) -> dict[str, Evaluation]:
+        """Evaluate the received model for every subset of the site's sequences; errors as of `evaluate`."""
+        self._check(request)
+        split = request.evaluate or Split.TEST
+        samples = self._samples[self.source_of(split)]
+        return evaluate_subsets(
+            self._load(tensors), samples, split=split, seed=request.seed, patch=self.definition.grid.patch, on_progress=on_progress
+        )
 
     @memory_errors()
     def train(

@@ -51,8 +51,8 @@ def statistics_of(records: Iterable[SiteRecord]) -> list[CalibrationStatistics]:
 
 
 def without_sums(records: Iterable[SiteRecord]) -> tuple[SiteRecord, ...]:
-    """Return the records to keep: once the sites' sums are added, no single site's is needed."""
-    return tuple(record.model_copy(update={"calibration": None}) for record in records)
+    """Return the records to keep: once the sites' sums are added, no single site's is needed; figures by subset are kept once, merged."""
+    return tuple(record.model_copy(update={"calibration": None, "subsets": {}}) for record in records)
 
 
 def calibration_detail(calibration: Calibration | None) -> dict[str, object]:

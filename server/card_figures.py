@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from gmmas_schema.audit import SMALLEST_COUNT
 from gmmas_schema.calibration import Abstention, Calibration, HeadCalibration
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.model_card import Accuracy, Figure, HeadCard, SplitAccuracy, SubsetAccuracy
-from gmmas_schema.vocabulary import REGIONS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import REGIONS, Modality, Region, Split, Task, split_modalities
 from server.card_counts import ToldCounts
 
 FEWEST_PATIENTS: Final = 2
@@ -18,7 +19,12 @@ _DECIMALS: Final = 4
 
 
 def describe_accuracy(
-    mean: Mapping[str, float], tested: Mapping[str, Evaluation], modalities: Mapping[str, tuple[Modality, ...]], told: ToldCounts
+    mean: Mapping[str, float],
+    tested: Mapping[str, Evaluation],
+    modalities: Mapping[str, tuple[Modality, ...]],
+    told: ToldCounts,
+    *,
+    subsets: Mapping[str, Mapping[str, Evaluation]] = MappingProxyType({}),
 ) -> SplitAccuracy:
     """Return the test accuracy: mean, by site, worst, and by the sequences that sites hold.
 
@@ -27,12 +33,10 @@ def describe_accuracy(
         tested: each site's evaluation, by pseudonym.
         modalities: that each site holds.
         told: counts that may be told.
+        subsets: each site's evaluation by the name of the subset it was shown; empty where only what sites hold was measured.
     """
-    shown = {site: {name: own for name, own in intervals_of(found).items() if own.n >= FEWEST_PATIENTS} for site, found in tested.items()}
+    shown = _told_figures(tested)
     ordered = sorted(shown, key=order_of)
-    groups: dict[tuple[Modality, ...], list[str]] = {}
-    for site in ordered:
-        groups.setdefault(modalities.get(site, ()), []).append(site)
     worst: dict[str, float] = {}
     for name, value in ((name, own.value or 0.0) for found in shown.values() for name, own in found.items()):
         worst[name] = min(worst.get(name, 1.0), value)
@@ -45,21 +49,45 @@ def describe_accuracy(
             if site in told.site_cases
         },
         worst=rounded(worst),
-        subsets=tuple(
-            SubsetAccuracy(modalities=held, sites=len(sites), accuracy=_combined(sites, shown, told))
-            for held, sites in sorted(groups.items(), key=lambda entry: (-len(entry[0]), entry[0]))
-            if held
-        ),
+        subsets=_by_subset(subsets) if subsets else _by_held(shown, modalities, told),
     )
 
 
-def _combined(sites: Sequence[str], shown: Mapping[str, Mapping[str, Interval]], told: ToldCounts) -> Accuracy:
+def _told_figures(sites: Mapping[str, Evaluation]) -> dict[str, dict[str, Interval]]:
+    """Return each site's figures by metric, without those of a single patient."""
+    return {site: {name: own for name, own in intervals_of(found).items() if own.n >= FEWEST_PATIENTS} for site, found in sites.items()}
+
+
+def _by_held(
+    shown: Mapping[str, Mapping[str, Interval]], modalities: Mapping[str, tuple[Modality, ...]], told: ToldCounts
+) -> tuple[SubsetAccuracy, ...]:
+    """Return the accuracy by the sequences that sites hold."""
+    groups: dict[tuple[Modality, ...], list[str]] = {}
+    for site in sorted(shown, key=order_of):
+        groups.setdefault(modalities.get(site, ()), []).append(site)
+    return tuple(
+        SubsetAccuracy(modalities=held, sites=len(sites), accuracy=_combined(sites, shown, told))
+        for held, sites in sorted(groups.items(), key=lambda entry: (-len(entry[0]), entry[0]))
+        if held
+    )
+
+
+def _by_subset(subsets: Mapping[str, Mapping[str, Evaluation]]) -> tuple[SubsetAccuracy, ...]:
+    """Return the accuracy by the sequences that patients were shown; how many patients is not told again for each."""
+    found = {split_modalities(name): _told_figures(sites) for name, sites in subsets.items()}
+    return tuple(
+        SubsetAccuracy(modalities=subset, sites=len(shown), accuracy=_combined(sorted(shown, key=order_of), shown, None))
+        for subset, shown in sorted(found.items(), key=lambda entry: -len(entry[0]))
+    )
+
+
+def _combined(sites: Sequence[str], shown: Mapping[str, Mapping[str, Interval]], told: ToldCounts | None) -> Accuracy:
     """Return the mean over sites weighted by patients; its variance is that of independent means."""
     names = dict.fromkeys(name for site in sites for name in shown[site])
     figures = {}
     for name in names:
         found = {site: shown[site][name] for site in sites if name in shown[site]}
-        counts = [told.site_tested.get(site, {}).get(name) for site in found]
+        counts = [None if told is None else told.site_tested.get(site, {}).get(name) for site in found]
         patients = sum(n for n in counts if n is not None) if counts and None not in counts else None
         figures[name] = _figure(mean_of(list(found.values())), patients)
     return _figures(figures)

@@ -87,7 +87,7 @@ def _test(card: ModelCard) -> list[str]:
     ]
     rows |= {site: _figures(own, columns.values()) for site, own in card.test.sites.items()}
     lines += _table(["hospital", *columns], rows)
-    lines += ["", "By the sequences that hospitals have (means over their patients):", ""]
+    lines += ["", "By the sequences that patients were shown (means over the hospitals' patients):", ""]
     subsets = {name_subset(s.modalities): [str(s.sites), *_figures(s.accuracy, columns.values())] for s in card.test.subsets}
     return lines + _table(["sequences", "hospitals", *columns], subsets)
 

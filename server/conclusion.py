@@ -11,7 +11,7 @@ from gmmas_schema.calibration import Calibration, CalibrationQuery
 from gmmas_schema.events import EventKind
 from gmmas_schema.privacy import PrivacySpent
 from gmmas_schema.vocabulary import Split
-from gmmas_workflows.scores import ModelScore, choose_best
+from gmmas_workflows.scores import ModelScore, choose_best, score_subsets
 from server.calibration import add_test, calibrate_model, calibration_detail, query_for_test, without_sums
 from server.checkpoint import RunFolder
 from server.events import EventLog
@@ -55,7 +55,10 @@ class Conclusion:
         best_round = choose_best(scores, fallback=rounds)
         best = self._folder.load_round(best_round)
         calibration, asked = self._calibrate(best, best_round)
-        test, tests = self._questions.evaluate(best.tensors, best_round, Split.TEST, calibrate=query_for_test(calibration))
+        wanted = self._folder.config.measure_subsets
+        query = query_for_test(calibration)
+        test, tests = self._questions.evaluate(best.tensors, best_round, Split.TEST, calibrate=query, subsets=wanted)
+        subsets = score_subsets({site.site: site.subsets for site in tests}, model_round=best_round, split=Split.TEST)
         calibration = add_test(calibration, tests)
         # The same model is calibrated once.
         of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
@@ -71,12 +74,16 @@ class Conclusion:
             validation=validation,
             last=last,
             test=test,
+            subsets=subsets,
             ledger=(*ledger, *asked, *without_sums(tests), *asked_last),
             privacy=privacy,
         )
-        self._register(ModelEvidence("best", replace(best, calibration=calibration), best_round, validation, test, privacy))
+        self._register(ModelEvidence("best", replace(best, calibration=calibration), best_round, validation, test, subsets, privacy))
         final = replace(self._folder.load_round(rounds), calibration=of_last)
-        self._register(ModelEvidence("last", final, rounds, last, test if best_round == rounds else None, privacy))
+        if best_round == rounds:
+            self._register(ModelEvidence("last", final, rounds, last, test, subsets, privacy))
+        else:
+            self._register(ModelEvidence("last", final, rounds, last, privacy=privacy))
         return result
 
     def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:

@@ -49,6 +49,7 @@ class ModelEvidence:
         round: that made them.
         validation: of these weights.
         test: of these weights; None where they were not tested.
+        subsets: the same by the sequences shown; empty where the run did not measure that.
         privacy: what the whole run spent.
     """
 
@@ -57,6 +58,7 @@ class ModelEvidence:
     round: int
     validation: ModelScore | None = None
     test: ModelScore | None = None
+    subsets: Mapping[str, ModelScore] = field(default_factory=dict)
     privacy: PrivacySpent | None = None
 
 
@@ -91,7 +93,8 @@ def make_card(folder: RunFolder, evidence: ModelEvidence, *, pseudonyms: Mapping
         validation = SplitAccuracy(split=Split.VALIDATION, mean=rounded(evidence.validation.metrics))
     if evidence.test is not None:
         held = {site: part.modalities for site, part in named.items()}
-        test = describe_accuracy(evidence.test.metrics, tested, held, told)
+        shown = {name: {pseudonyms[site]: own for site, own in score.sites.items()} for name, score in evidence.subsets.items()}
+        test = describe_accuracy(evidence.test.metrics, tested, held, told, subsets=shown)
     card = ModelCard(
         name=config.tracking.registered_model,
         kind=evidence.kind,

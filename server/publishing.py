@@ -106,6 +106,7 @@ def publish_card(folder: RunFolder, kind: Literal["best", "last"]) -> ModelCard:
         round=result.best_round if is_best else result.rounds,
         validation=result.validation if is_best else result.last,
         test=result.test if is_best else None,
+        subsets=result.subsets if is_best else {},
         privacy=result.privacy,
     )
     card = describe_model(folder, evidence)

@@ -98,14 +98,15 @@ class Questions:
         return self._ask(members, request, tensors, count=count)
 
     def evaluate(
-        self, tensors: Tensors, model_round: int, split: Split, *, calibrate: CalibrationQuery | None = None
+        self, tensors: Tensors, model_round: int, split: Split, *, calibrate: CalibrationQuery | None = None, subsets: bool = False
     ) -> tuple[ModelScore, tuple[SiteRecord, ...]]:
         """Return a model's accuracy on a split, and what the asking cost.
 
         Raises:
             FederationError: too few good answers in every attempt (code QUORUM).
         """
-        request = self._request(Action.EVALUATE, model_round, split=split).model_copy(update={"calibrate": calibrate})
+        request = self._request(Action.EVALUATE, model_round, split=split)
+        request = request.model_copy(update={"calibrate": calibrate, "subsets": subsets})
         for attempt in range(1, self._config.quorum.round_attempts + 1):
             sites = self._ask(self.members(), request, tensors, count=lambda _report, _tensors: None)
             if self.enough(sites, model_round, attempt):

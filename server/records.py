@@ -46,6 +46,7 @@ class SiteRecord(FrozenModel):
         shares: share in each group's mean, in [0, 1].
         evaluation: accuracy of the received model on the site's validation cases.
         personalised: of the site's own form of it, in the personalised mode.
+        subsets: accuracy by the sequences shown, where it was asked for, until it is merged.
         calibration: the site's sums for calibration, until they are merged; they are not kept.
         reason: one line on why the reply was refused; the site is told it with the next request.
         norms: length of the accepted update per group (strategies.norms); of a private round nothing is kept.
@@ -72,6 +73,7 @@ class SiteRecord(FrozenModel):
     peak_memory_mib: float = Field(default=0, ge=0)
     evaluation: Evaluation | None = None
     personalised: Evaluation | None = None
+    subsets: dict[str, Evaluation] = Field(default_factory=dict)
     calibration: CalibrationStatistics | None = None
     reason: str = ""
     norms: dict[str, float] = Field(default_factory=dict)

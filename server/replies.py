@@ -152,5 +152,5 @@ def _modalities(entry: tuple[str, Member]) -> tuple[Modality, ...]:
 def _accept(record: SiteRecord, report: SiteReport) -> SiteRecord:
     """Return the record of a counted reply with what the site reported."""
     counts = ("modalities", "cases", "labelled", "pseudo_labels", "steps", "seconds", "cpu_seconds", "peak_memory_mib")
-    fields = (*counts, "losses", "evaluation", "personalised", "calibration")
+    fields = (*counts, "losses", "evaluation", "personalised", "subsets", "calibration")
     return record.model_copy(update={"outcome": Outcome.ACCEPTED} | {name: getattr(report, name) for name in fields})

@@ -12,7 +12,7 @@ from gmmas_schema.calibration import LARGEST_NATS, CalibrationStatistics, Reliab
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import by_group, groups_sent
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest
-from gmmas_schema.vocabulary import REGIONS, Split
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split
 from strategies.holders import accepted_targets
 from strategies.readiness import task_of
 
@@ -63,6 +63,7 @@ def check_reply(
     _check_pseudo_labels(report, request, description)
     if report.evaluation is not None:
         _check_evaluation(report.evaluation, request, report.site)
+    _check_subsets(report, request, description)
     if report.personalised is not None:
         if request.plan is None or request.plan.personalised == "none":
             _refuse("evaluation of its own model", report.site, "figures", "none, for the run has one model for all")
@@ -125,6 +126,18 @@ def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -
         if any(bound is not None and not 0 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):
             _refuse(f"value of {name}", site, interval.value, "0 to 1")
     _check_comparison(evaluation, request, site)
+
+
+def _check_subsets(report: SiteReport, request: TaskRequest, description: SiteDescription) -> None:
+    """Refuse figures by subset that nobody asked for, or of sequences that the site does not hold."""
+    if report.subsets and not request.subsets:
+        _refuse("figures by subset", report.site, len(report.subsets), "none, for none were asked for")
+    held = [str(modality) for modality in MODALITIES if modality in description.modalities]
+    for name, evaluation in report.subsets.items():
+        parts = name.split("+")
+        if parts != [modality for modality in held if modality in parts]:
+            _refuse("subset of sequences", report.site, name, f"some of {', '.join(held)}, in this order")
+        _check_evaluation(evaluation, request, report.site)
 
 
 def _check_comparison(evaluation: Evaluation, request: TaskRequest, site: str) -> None:

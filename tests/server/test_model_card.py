@@ -13,6 +13,7 @@ from gmmas_schema.messages import Interval
 from gmmas_schema.model_card import ModelCard
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
+from gmmas_workflows.training import LocalTrainer
 from server.card_figures import mean_of
 from server.card_text import LONGEST_DESCRIPTION, card_markdown, card_summary
 from server.checkpoint import RunFolder
@@ -20,6 +21,7 @@ from server.events import EventLog
 from server.model_card import read_card
 from server.pseudonyms import pseudonyms_of
 from server.publishing import publish_card
+from tests.client import tiny_sites
 from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
 
 T2_FLAIR = (Modality.T2, Modality.FLAIR)
@@ -168,3 +170,29 @@ def test_refused_nodes_are_part_of_the_account(tmp_path: Path) -> None:
     (told,) = publish_card(folder, "best").data.exclusions
     assert told.endswith("(E_MODEL_DEFINITION)")
     assert published(folder).validation.split is Split.VALIDATION
+
+
+def test_a_run_that_measures_subsets_tells_what_each_gets(tmp_path: Path) -> None:
+    sites = [make_site("north", MODALITIES, 0), make_site("south", T2_FLAIR, 30)]
+    config = tiny_sites.make_config(2).model_copy(update={"rounds": 1, "measure_subsets": True})
+    folder = RunFolder.create(tmp_path / "run", config)
+    result = tiny_sites.run(sites, folder)
+    assert len(result.subsets) == 15
+    assert result.subsets["t2+flair"].sites.keys() == {"north", "south"}
+    assert result.subsets["t1"].sites.keys() == {"north"}
+    assert all(not record.subsets for record in result.ledger)
+    card = published(folder)
+    by_name = {subset.modalities: subset for subset in card.test.subsets}
+    assert len(by_name) == 15
+    assert (by_name[T2_FLAIR].sites, by_name[MODALITIES].sites) == (2, 1)
+    figure, both = by_name[T2_FLAIR].accuracy.dice[Region.WT], result.subsets["t2+flair"]
+    assert figure.value == pytest.approx(both.metrics["dice_wt"], abs=1e-4)
+    assert not any("subsets of the sequences" in text for text in card.not_measured)
+    again = publish_card(folder, "best")
+    assert again.test == card.test
+
+
+def make_site(name: str, modalities, first: int) -> LocalTrainer:
+    parts = {Split.TRAIN: range(3), Split.VALIDATION: range(3, 5), Split.TEST: range(5, 8)}
+    samples = {split: [tiny_sites.make_sample(first + number, modalities) for number in numbers] for split, numbers in parts.items()}
+    return LocalTrainer(tiny_sites.TINY, samples, modalities=modalities, site=name, device="cpu", threads=1)
