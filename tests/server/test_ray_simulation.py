@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from gmmas_schema.errors import ConfigError
+from server.checkpoint import RunFolder
 from server.local_grid import identify_process
-from server.ray_simulation import PARTITION, make_client_app
+from server.ray_simulation import PARTITION, make_client_app, simulate_with_ray
 from server.simulation import NoTracker, simulate
+from tests.server.secure_federation import make_secure_config
 from tests.server.test_simulation import make_folder, sites
 
 SCRIPT = """
@@ -41,6 +44,12 @@ def test_the_run_is_that_of_our_own_engine(tmp_path):
     assert told["end"] == "run_finished"
     assert set(told["quiet"].values()) == {"0"}
     assert told["last"] == simulate(make_folder(tmp_path / "own", rounds=2), sites(), tracker=NoTracker()).last_sha256
+
+
+def test_a_secure_run_is_refused_with_the_way_to_try_it(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", make_secure_config(), run="r")
+    with pytest.raises(ConfigError, match="use --engine local, or a deployment"):
+        simulate_with_ray(folder, sites(), tracker=NoTracker())
 
 
 @pytest.mark.parametrize("kind", ["query", "train", "evaluate"])

@@ -43,7 +43,7 @@ def test_far_from_the_grid_it_is_the_gaussian(variance):
 def test_what_doubles_cannot_decide_is_decided_exactly(monkeypatch):
     """Every trial is in doubt here."""
     monkeypatch.setattr(discrete_gaussian, "DOUBT", 2.0)
-    assert fit(draw(NoiseSource(KEY), 1500, variance=2), 2) > 1e-3
+    assert fit(draw(NoiseSource(KEY), 600, variance=2), 2) > 1e-3
 
 
 @pytest.mark.parametrize("exponent", [Fraction(0), Fraction(1, 3), Fraction(1), Fraction(40), Fraction(2**200 + 1, 2**200)], ids=str)

@@ -99,8 +99,7 @@ def run(*, threshold, gone_at, privacy=PRIVACY, updates=None, sizes=SIZES, ledge
     return Attempt(terms, updates, weights, ledgers=ledgers).run(gone_at=gone_at)
 
 
-@pytest.mark.parametrize("threshold", [3, 4, 5])
-@pytest.mark.parametrize("colluders", [0, 1, 2])
+@pytest.mark.parametrize(("threshold", "colluders"), [(3, 0), (3, 2), (4, 1), (5, 1)])
 def test_the_sum_carries_at_least_the_noise_that_is_counted_whoever_drops_out(threshold, colluders):
     """With 0 to n - t drop-outs after the masks are agreed; as many shares as there may be colluders are taken out again."""
     privacy = PRIVACY.model_copy(update={"colluders": colluders})
