@@ -13,7 +13,7 @@ import httpx
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 
 from gmmas_runtime.probe import check_health
 from gmmas_schema.errors import FederationError
@@ -40,7 +40,10 @@ def open_control(folder: CoordinatorFolder, *, purpose: str) -> Iterator[Control
     """
     check_health(folder.config.local_address, authority_certificate=folder.authority_certificate)
     roots = folder.authority_certificate.read_bytes()
-    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI"), _Key(control_key(folder.secret.read_bytes()))]
+    interceptors: list[ProtobufClientInterceptor] = [
+        RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+        _Key(control_key(folder.secret.read_bytes())),
+    ]
     client = ControlHttpClient.from_server_address(folder.config.local_address, False, roots, interceptors=interceptors)
     try:
         yield client

@@ -30,7 +30,7 @@ quorum: {sites: 2, replies: 2}
 @router.get("/start")
 def show_start(request: Request, like: str = "") -> Response:
     """Show the form for a new run, by default or like an earlier one."""
-    text = BEGINNING if not like else yaml.safe_dump(desk_of(request).run(like).config.model_dump(mode="json"), sort_keys=False)
+    text = BEGINNING if not like else as_yaml(desk_of(request).outline(like).config)
     return render(request, "start.html", folder="", text=text, error=None)
 
 
@@ -114,6 +114,11 @@ def go_on(desk: Desk, key: str) -> None:
         )
     resume_run(run.path, desk.folder.path)
     run.forget()
+
+
+def as_yaml(config: FederationConfig) -> str:
+    """Return a configuration as a federation.yaml, short lists on one line."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
 
 
 def _folder_name(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from gmmas_runtime.files import sha256_file
 from gmmas_schema.errors import FederationError, ReasonCode
@@ -282,6 +283,14 @@ def test_a_wrong_configuration_is_explained_and_kept_in_the_form(desk: DeskUnder
     program = desk.client(Role.COORDINATOR, bearer=True)
     body = json.dumps({"configuration": form["text"], "folder": form.get("folder", "")})
     assert told in str(program.post("/api/runs", content=body).json())
+
+
+def test_a_run_like_another_has_its_very_configuration(desk: DeskUnderTest) -> None:
+    config = RunFolder.open(desk.run_dir).config
+    assert FederationConfig.parse(yaml.safe_load(actions.as_yaml(config)), where="test") == config
+    text = desk.client(Role.COORDINATOR).get(f"/start?like={desk.key}").text.partition("<textarea")[2]
+    assert "channels: [8, 16, 32, 64]" in text
+    assert desk.client(Role.COORDINATOR).get("/start?like=absent").status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"folder": 3}', b"\xff", b"{"])
