@@ -72,12 +72,13 @@ class SecureTask(FrozenModel):
     Attributes:
         terms: of the attempt, JSON (strategies.secure.documents.Terms).
         strategy: by which the site weighs its update itself.
-        pseudo: what a pseudo-labelled case of each target counts.
+        pseudo: what a pseudo-labelled case of each target counts; never more than a labelled one, or the only site with such cases
+            could be made to outweigh all others.
     """
 
     terms: str = Field(max_length=2**15)
     strategy: Strategy
-    pseudo: dict[Region | Task, float] = Field(default_factory=dict)
+    pseudo: dict[Region | Task, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
     def subject(self, asked: str) -> str:
         """Return the digest of what is asked, and of how the update is to be weighed, which the terms are about.

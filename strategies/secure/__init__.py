@@ -28,6 +28,8 @@ Threat model
 What still leaks, with secure aggregation on
     - who holds which group, who took part, who dropped out and when, and how long each site took;
     - the counts of a site's description and report (cases, labels, pseudo-labels), from which a weight follows up to its rounding;
+    - a weighted mean is mostly the update of a site that outweighs the others by far: one with most of the cases, or of the loss under
+      `strategy.fairness`; with `strategy.weights: uniform` nobody does;
     - the evaluation of the received model at each site, its training losses and calibration sums, in the clear, as without it;
     - the sum itself, and its change from round to round: a site that takes part in one round and not in the next can be guessed from the
       difference as far as updates are alike over rounds (So et al., "Securing Secure Aggregation", AAAI 2023). Differential privacy is the

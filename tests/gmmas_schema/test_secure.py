@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
-from gmmas_schema.secure import SecureConfig, choose_threshold
+from gmmas_schema.secure import SecureConfig, SecureTask, choose_threshold
+from gmmas_schema.strategy import FedAvgStrategy
+from gmmas_schema.vocabulary import Region
 
 
 def test_the_default_threshold_is_two_thirds_rounded_up():
@@ -83,3 +85,9 @@ def test_what_noise_takes_the_effect_from_is_refused(secure, privacy, key):
     changes = {"secure": secure, "privacy": NOISE | privacy, "model": {"network": {"prototypes": 0}}}
     with pytest.raises(ConfigError, match=rf"{re.escape(key)} does not go with privacy"):
         FederationConfig.parse(SECURE | changes, where="test")
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1])
+def test_a_pseudo_labelled_case_counts_no_more_than_a_labelled_one(weight):
+    with pytest.raises(ValidationError, match="pseudo"):
+        SecureTask(terms="", strategy=FedAvgStrategy(), pseudo={Region.WT: weight})
