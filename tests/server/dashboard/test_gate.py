@@ -190,15 +190,18 @@ def test_a_wrong_token_opens_nothing(desk: DeskUnderTest, token: str) -> None:
 
 def test_guessing_is_slowed_down_and_open_sessions_go_on(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "MOST_FAILURES", 3)
-    session, program = desk.client(Role.COORDINATOR), desk.client()
+    session, program, known = desk.client(Role.COORDINATOR), desk.client(), desk.client(Role.RESEARCHER, bearer=True)
+    assert known.get("/api/runs").status_code == 200
     for status in (401, 401, 401, 429):
         answer = program.get("/api/runs", headers={"Authorization": "Bearer coordinator-one.wrong"})
         assert answer.status_code == status
     assert 0 < int(answer.headers["Retry-After"]) <= 300
     right = {"Authorization": f"Bearer {desk.tokens[Role.COORDINATOR]}"}
     assert session.get("/").status_code == 200
-    other = {"Authorization": f"Bearer {desk.tokens[Role.RESEARCHER]}"}
-    assert program.get("/api/runs", headers=other).status_code == 200, "others are not held up"
+    for status in (401, 401, 401, 429):
+        wrong = {"Authorization": "Bearer researcher-one.wrong"}
+        assert program.get("/api/runs", headers=wrong).status_code == status, "every name has failures of its own"
+    assert known.get("/api/runs").status_code == 200, "a program that was let in before is not held up"
     assert program.get("/api/runs", headers=right).status_code == 429
 
 
