@@ -18,7 +18,7 @@ from gmmas_runtime.process_state import live_state
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.events import Event, EventKind
-from server.checkpoint import SIMULATION, RunFolder
+from server.checkpoint import SIMULATION
 from server.deployment import list_nodes
 from server.events import read_events
 from server.folder import CoordinatorFolder
@@ -26,6 +26,7 @@ from server.following import follow_run
 from server.ledger import read_ledger
 from server.run_view import RoundReader, RunView, first_line
 from server.submission import is_at_work, read_submission
+from server.validation_folder import ValidationFolder, open_work
 
 app = typer.Typer()
 
@@ -81,7 +82,7 @@ def _tell_record(console: Console, run_dir: Path | None, *, costs: bool, site: s
             expected="the folder of a run",
             remedy="for example: gmmas status runs/first --costs",
         )
-    path = RunFolder.open(run_dir).events_path
+    path = open_work(run_dir).events_path
     if costs:
         entries = [entry for entry in read_ledger(path) if site in (None, entry.site)] if as_json else read_ledger(path)
         if as_json:
@@ -129,8 +130,10 @@ def show_coordinator(console: Console, server: Path) -> bool:
 
 
 def show_run(console: Console, run_dir: Path) -> bool:
-    """Print how far a run has come; returns False if it has failed or its process is gone."""
-    folder = RunFolder.open(run_dir)
+    """Print how far a run, or a validation, has come; returns False if it has failed or its process is gone."""
+    folder = open_work(run_dir)
+    if isinstance(folder, ValidationFolder):
+        return _show_validation(console, folder)
     view = RunView(RoundReader(run_dir))
     for event in read_events(folder.events_path):
         view.update(event)
@@ -141,6 +144,22 @@ def show_run(console: Console, run_dir: Path) -> bool:
         view.stage = "not at work" + ("" if begun else ", never submitted")
     console.print(draw_run(view))
     return at_work or view.succeeded
+
+
+def _show_validation(console: Console, folder: ValidationFolder) -> bool:
+    """Print a validation's matrix, or how many models have been measured; returns False if it ended without a matrix."""
+    from gmmas_cli.validate import matrix_tables
+
+    matrix = folder.read_matrix()
+    for table in () if matrix is None else matrix_tables(matrix):
+        console.print(table)
+    if matrix is None:
+        models = folder.config.models
+        measured = sum(folder.read_row(model) is not None for model in models)
+        at_work = is_at_work(folder.path)
+        console.print(f"{measured} of {len(models)} models measured; {'at work' if at_work else 'not at work: gmmas validate --resume'}")
+        return at_work
+    return True
 
 
 def _follow(console: Console, run_dir: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 
 from client.in_process import InProcessSite
+from gmmas_cli.main import run_program
 from gmmas_schema.errors import ConfigError, FederationError, ModelError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Interval
@@ -211,3 +212,16 @@ def test_differences_nobody_asked_for_are_refused(tmp_path, models, paired, agai
     folder = make_validation(tmp_path / "v", models)
     with pytest.raises(FederationError, match=ReasonCode.REPLY_REFUSED):
         validate_in_folder(LocalGrid({10: inventive}), folder)
+
+
+def test_status_shows_a_validation_before_and_after_its_end(tmp_path, models, capsys) -> None:
+    folder = make_validation(tmp_path / "v", models)
+    assert run_program(["status", str(folder.path)]) == 1
+    assert "0 of 2 models measured; not at work" in capsys.readouterr().out
+    validate_in_folder(LocalGrid({10: make_site(*NORTH)}), folder)
+    assert run_program(["status", str(folder.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "Dice WT, test patients" in shown
+    assert "alone" in shown
+    assert run_program(["status", str(folder.path), "--events"]) == 0
+    assert "model_validated" in capsys.readouterr().out
