@@ -24,6 +24,7 @@ from client.phase_record import record_phase
 from client.secure import SecureSite
 from client.trainer_channel import TrainerChannel
 from gmmas_runtime.keys import load_node_key
+from gmmas_runtime.sealed_files import PLAIN, Seal
 from gmmas_schema.errors import ConfigError, FederationError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import Action
 from gmmas_workflows.site_state import SiteState
@@ -38,6 +39,8 @@ KEY_VARIABLE: Final = "GMMAS_SITE_KEY"
 """Path of the node's key; set for processes that live on, for only those can keep the secrets of a secure round."""
 AUDIT_VARIABLE: Final = "GMMAS_SITE_AUDIT"
 """Folder of the audit log; set where the key is."""
+SEAL_VARIABLE: Final = "GMMAS_SITE_SEAL"
+"""Path of the key file under which the node's state lies encrypted; not set where it lies plain."""
 PEERS_VARIABLE: Final = "GMMAS_SITE_PEERS"
 
 app = ClientApp()
@@ -103,9 +106,10 @@ def site_socket() -> Path:
 
 
 @cache
-def site_wire(folder: str) -> SiteWire:
+def site_wire(folder: str, key_file: str = "") -> SiteWire:
     """Return this process's end of the wire, which keeps its state in a folder, or in memory where it is given none."""
-    return SiteWire(SiteState(Path(folder) if folder else None, kind=FEEDBACK))
+    seal = Seal(Path(key_file)) if key_file else PLAIN
+    return SiteWire(SiteState(Path(folder) if folder else None, kind=FEEDBACK, seal=seal))
 
 
 @cache
@@ -134,7 +138,7 @@ def _answer_phase(message: Message) -> RecordDict:
 def _forward(message: Message, action: Action) -> RecordDict:
     if not message.has_content():
         raise ProtocolError("a message has no content", got=message.metadata.message_type, expected="a request")
-    wire = site_wire(os.environ.get(STATE_VARIABLE, ""))
+    wire = site_wire(os.environ.get(STATE_VARIABLE, ""), os.environ.get(SEAL_VARIABLE, ""))
     request, tensors = wire.open(message.content)
     if request.secure is not None:
         _secure_site().check(request, tensors)

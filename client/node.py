@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from client.app import AUDIT_VARIABLE, KEY_VARIABLE, PEERS_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE
+from client.app import AUDIT_VARIABLE, KEY_VARIABLE, PEERS_VARIABLE, SEAL_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE
 from client.folder import NodeFolder
 from client.preflight import explain_supernode_exit
 from client.trainer_channel import TrainerChannel
@@ -107,7 +107,7 @@ def _resident_executor(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
     return ProcessSpec(
         name=EXECUTOR,
         argv=(*_PYTHON, "client.executor", *_runtime_api(config, folder)),
-        environment={**flower_environment(folder.flower), **_quiet_grpc(), **_places(folder), **_trust(config)},
+        environment={**flower_environment(folder.flower), **_quiet_grpc(), **_places(config, folder), **_trust(config)},
         folder=folder.root,
         log_file=folder.log(EXECUTOR),
     )
@@ -115,7 +115,7 @@ def _resident_executor(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
 
 def _flower_executor(config: SiteConfig, folder: NodeFolder) -> ProcessSpec:
     """Flower's own executor; it installs no dependencies unless told to, and never is."""
-    variables = {**_places(folder), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+    variables = {**_places(config, folder), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
     # It starts flwr-clientapp by name.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return ProcessSpec(
@@ -136,9 +136,10 @@ def _runtime_api(config: SiteConfig, folder: NodeFolder) -> tuple[str, ...]:
     )
 
 
-def _places(folder: NodeFolder) -> dict[str, str]:
+def _places(config: SiteConfig, folder: NodeFolder) -> dict[str, str]:
     """Return what client.app has to know of the node."""
-    return {SOCKET_VARIABLE: str(folder.socket), STATE_VARIABLE: str(folder.training)}
+    sealed = {SEAL_VARIABLE: str(config.encryption.key_file.absolute())} if config.encryption is not None else {}
+    return {SOCKET_VARIABLE: str(folder.socket), STATE_VARIABLE: str(folder.training), **sealed}
 
 
 def _trust(config: SiteConfig) -> dict[str, str]:

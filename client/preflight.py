@@ -19,6 +19,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from gmmas_runtime.keys import load_certificate, load_node_key
 from gmmas_runtime.probe import check_health, port_is_free
+from gmmas_runtime.sealed_files import KeyRing
 from gmmas_schema.errors import ConfigError, DataError, FederationError, GmmasError, TrustError
 from gmmas_schema.site import SiteConfig
 
@@ -48,11 +49,13 @@ def check_files(config: SiteConfig) -> None:
     """Check the files site.yaml names, as far as that is quick; the scans are checked by the trainer.
 
     Raises:
-        TrustError: the node key or the coordinator's certificate is missing or wrong.
+        TrustError: the node key, the coordinator's certificate or the key of the encryption is missing or wrong.
         DataError: the cohort's folder or the table of labels is missing.
     """
     load_node_key(config.node.private_key)
     load_certificate(config.coordinator.root_certificate)
+    if config.encryption is not None:
+        KeyRing.read(config.encryption.key_file)
     if not config.data.root.is_dir():
         raise DataError(
             "the cohort's folder is missing",

@@ -29,6 +29,7 @@ from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
 from gmmas_runtime.disk import disk_fault
 from gmmas_runtime.files import write_atomic
+from gmmas_runtime.sealed_files import PLAIN, Seal
 from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import PROTOCOL_VERSION, Action, TaskRequest
 from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
@@ -262,13 +263,14 @@ class SiteTrainer(TrainerServicer):
             return self._trainer
         self._trainer = None  # the samples of the other grid are let go before those of this one come
         config = self._config
+        seal = PLAIN if config.encryption is None else Seal(config.encryption.key_file)
 
         def cached(done: int, total: int) -> None:
             self._activity.require_open()
             self._activity.count(cached=done, to_cache=total)
 
         with self._activity.preparing():
-            cache = SampleCache(self._folder.cache, definition.grid)
+            cache = SampleCache(self._folder.cache, definition.grid, seal=seal)
             samples = prepare_samples(self.cohort.result(), cache, processes=config.node.threads, on_progress=cached)
         self._trainer = LocalTrainer(
             definition,
@@ -278,6 +280,7 @@ class SiteTrainer(TrainerServicer):
             device=config.node.device,
             threads=config.node.threads,
             folder=self._folder.training,
+            seal=seal,
         )
         return self._trainer
 

@@ -14,6 +14,7 @@ from gmmas_cli import operators
 from gmmas_cli.screens import describe_process_event
 from gmmas_cli.server_audits import audits, salt
 from gmmas_cli.server_sites import DEFAULT_FOLDER, enrol_command, print_handout, revoke_command, sites, warn_of_certificate
+from gmmas_cli.server_storage import compact, rotate_key
 from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.process_state import SupervisorState, launch_in_background, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, Supervisor
@@ -34,6 +35,8 @@ app.command("revoke")(revoke_command)
 app.command()(sites)
 app.command()(salt)
 app.command()(audits)
+app.command("rotate-key")(rotate_key)
+app.command()(compact)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the coordinator.", envvar="GMMAS_SERVER")]
 HostOption = Annotated[

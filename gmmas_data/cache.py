@@ -27,7 +27,9 @@ from gmmas_data.regions import weights_of
 from gmmas_data.samples import Sample, marker_value
 from gmmas_data.volumes import unreadable
 from gmmas_runtime.disk import told_of_disk
-from gmmas_runtime.files import make_private_folder, sha256_file, write_atomic
+from gmmas_runtime.files import make_private_folder, sha256_file
+from gmmas_runtime.sealed_files import PLAIN, KeyRing, Seal, SealedFile
+from gmmas_schema.errors import TrustError
 from gmmas_schema.model import GridConfig
 
 _LOG = logging.getLogger(__name__)
@@ -36,11 +38,17 @@ _CHECKSUM = "sha256"
 
 
 class SampleCache:
-    """Samples of one grid in one folder (rights 0700). Several processes may share it: entries appear whole or not at all."""
+    """Samples of one grid in one folder (rights 0700). Several processes may share it: entries appear whole or not at all.
 
-    def __init__(self, folder: Path, grid: GridConfig) -> None:
+    Args:
+        folder: made where it is missing.
+        grid: of the samples.
+        seal: how entries lie on the disk; one that cannot be opened is made again.
+    """
+
+    def __init__(self, folder: Path, grid: GridConfig, *, seal: Seal = PLAIN) -> None:
         self.folder = make_private_folder(folder)
-        self.grid = grid
+        self.grid, self._seal = grid, seal
 
     def get(self, case: Case) -> Sample:
         """Return the sample of a case, from disk where it is there and whole.
@@ -54,7 +62,7 @@ class SampleCache:
         if sample is None:
             sample = preprocess_case(case, self.grid)
             with told_of_disk(path):
-                write_atomic(path, _encode(sample))
+                self._seal.write(path, _encode(sample), context=_context(path))
         return sample
 
     def prepare(self, cases: Sequence[Case], *, processes: int = 1, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -68,7 +76,7 @@ class SampleCache:
         Raises:
             DataError: of the first case that does not pass the quality gate; finished entries stay.
         """
-        map_in_processes(partial(_prepare_one, self.folder, self.grid), cases, processes=processes, on_progress=on_progress)
+        map_in_processes(partial(_prepare_one, self.folder, self.grid, self._seal), cases, processes=processes, on_progress=on_progress)
 
     def path_of(self, case: Case) -> Path:
         """Return the file of a case's entry, whether or not it is there.
@@ -89,8 +97,13 @@ class SampleCache:
     def _read(self, path: Path, case: Case) -> Sample | None:
         """Return the sample of an entry, or None if it is missing or damaged."""
         try:
-            content = path.read_bytes()
+            content = self._seal.read(path, context=_context(path))
         except FileNotFoundError:
+            return None
+        except TrustError as error:
+            if self._seal.key_file is not None:
+                KeyRing.read(self._seal.key_file)  # a key file that is not there is no reason to make every entry again
+            _LOG.warning("a cache entry is left aside and made again: %s", error.what)
             return None
         try:
             return _decode(content, case)
@@ -119,8 +132,18 @@ def content_key(case: Case, grid: GridConfig) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _prepare_one(folder: Path, grid: GridConfig, case: Case) -> None:
-    SampleCache(folder, grid).get(case)
+def sealed_samples(folder: Path) -> list[SealedFile]:
+    """Return the entries of every grid in a folder, for a rotation of the key."""
+    return [SealedFile(path, _context(path)) for path in sorted(folder.glob("*.safetensors"))]
+
+
+def _context(path: Path) -> str:
+    """Return what a sealed entry is: its name is its content's key."""
+    return f"sample {path.stem}"
+
+
+def _prepare_one(folder: Path, grid: GridConfig, seal: Seal, case: Case) -> None:
+    SampleCache(folder, grid, seal=seal).get(case)
 
 
 def _digest(path: Path) -> str:

@@ -6,9 +6,7 @@ SHA-256: a calibration belongs to exact weights, and that of others is refused.
 """
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
+from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CALIBRATION_FILE, Calibration
 from gmmas_schema.errors import ModelError
@@ -70,6 +69,7 @@ def save_weights(
     definition: ModelDefinition,
     *,
     metadata: Mapping[str, str] | None = None,
+    write: Callable[[Path, bytes], None] = write_atomic,
 ) -> str:
     """Write weights into a folder, which is made where it is missing.
 
@@ -78,6 +78,7 @@ def save_weights(
         tensors: float32 by name.
         definition: the model they belong to.
         metadata: plain text about their origin; never about a patient.
+        write: puts the tensors' file on the disk.
 
     Returns:
         The SHA-256 of the tensors' file; the same tensors give the same digest.
@@ -90,8 +91,8 @@ def save_weights(
     data = safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in sorted(tensors.items())})
     record = WeightsRecord(definition=definition, sha256=hashlib.sha256(data).hexdigest(), metadata=dict(metadata or {}))
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / TENSORS_FILE, data)
-    _write_whole(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n")
+    write(folder / TENSORS_FILE, data)
+    write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n")
     (folder / CALIBRATION_FILE).unlink(missing_ok=True)
     return record.sha256
 
@@ -107,11 +108,15 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     except (OSError, ValidationError) as error:
         raise _unreadable(folder, got=_describe(error)) from error
     _check_calibration(calibration, record.sha256, where=folder)
-    _write_whole(folder / CALIBRATION_FILE, calibration.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(folder / CALIBRATION_FILE, calibration.model_dump_json(indent=2).encode() + b"\n")
 
 
-def load_weights(folder: Path) -> Weights:
+def load_weights(folder: Path, *, read: Callable[[Path], bytes] = Path.read_bytes) -> Weights:
     """Read weights and check them against their digest, and their calibration if there is one.
+
+    Args:
+        folder: where they lie.
+        read: returns the tensors' file.
 
     Raises:
         ModelError: a file is missing, damaged or of another version, a tensor is not float32 or not finite, or the calibration is that
@@ -119,7 +124,7 @@ def load_weights(folder: Path) -> Weights:
     """
     try:
         record = WeightsRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
-        data = (folder / TENSORS_FILE).read_bytes()
+        data = read(folder / TENSORS_FILE)
     except (OSError, ValidationError) as error:
         raise _unreadable(folder, got=_describe(error)) from error
     digest = hashlib.sha256(data).hexdigest()
@@ -215,20 +220,6 @@ def _check_calibration(calibration: Calibration, sha256: str, *, where: Path) ->
             expected=f"weights {sha256[:12]}",
             remedy="copy the whole folder of the model, or remove the file to use the model uncalibrated",
         )
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _describe(error: OSError | ValidationError, file: str = RECORD_FILE) -> str:

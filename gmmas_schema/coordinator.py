@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.encryption import EncryptionConfig
 
 SITE_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"
 DEFAULT_PORT = 9092
@@ -60,6 +61,7 @@ class CoordinatorDeployment(FrozenModel):
         listen: `loopback` serves this machine only (demo, tests, or behind a reverse proxy). `network` serves every interface: enrolled
             nodes may then connect from outside; administration stays on loopback.
         dashboard: pages for the people at the coordinator; None: none are served.
+        encryption: encrypts the checkpoints of its runs; None leaves them plain.
     """
 
     name: str = Field(default="gmmas", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
@@ -67,6 +69,7 @@ class CoordinatorDeployment(FrozenModel):
     port: int = Field(default=DEFAULT_PORT, ge=1024, le=65535)
     listen: Literal["loopback", "network"] = "loopback"
     dashboard: DashboardConfig | None = None
+    encryption: EncryptionConfig | None = None
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "CoordinatorDeployment":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from gmmas_schema.base import FrozenModel, HeldModalities
+from gmmas_schema.encryption import EncryptionConfig
 from gmmas_schema.policy import SitePolicy
 from gmmas_schema.vocabulary import MODALITIES, Layout, Tissue
 
@@ -124,13 +125,18 @@ class NodeConfig(FrozenModel):
 
 
 class SiteConfig(FrozenModel):
-    """One hospital node."""
+    """One hospital node.
+
+    Attributes:
+        encryption: encrypts what the node keeps, cached samples and what it carries from round to round; None leaves it plain.
+    """
 
     site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
     data: DataConfig
     coordinator: CoordinatorConfig
     node: NodeConfig
     policy: SitePolicy = SitePolicy()
+    encryption: EncryptionConfig | None = None
 
     @model_validator(mode="after")
     def _masks_are_made_here(self) -> "SiteConfig":

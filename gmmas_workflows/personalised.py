@@ -23,6 +23,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.norms import norm_names
 from gmmas_model.weights import load_weights, save_weights
 from gmmas_runtime.files import make_private_folder
+from gmmas_runtime.sealed_files import PLAIN, Seal
 from gmmas_schema.errors import ModelError
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.model import ModelDefinition
@@ -43,10 +44,11 @@ class PersonalNorms:
         site: its name.
         definition: of the model.
         folder: where the norms and, in `personalised/`, the best model lie; None keeps the norms in memory and writes no model.
+        seal: how the norms lie on the disk; the model, which is the site's to use, lies plain.
     """
 
-    def __init__(self, site: str, definition: ModelDefinition, *, folder: Path | None = None) -> None:
-        self._site, self._definition, self._state = site, definition, SiteState(folder, kind=KIND)
+    def __init__(self, site: str, definition: ModelDefinition, *, folder: Path | None = None, seal: Seal = PLAIN) -> None:
+        self._site, self._definition, self._state = site, definition, SiteState(folder, kind=KIND, seal=seal)
         self.model_folder = None if folder is None else folder / FOLDER
 
     def put_in(self, network: GmmasNetwork, *, run: str, round: int) -> bool:  # noqa: A002 - the field's word

@@ -10,9 +10,13 @@
     result.json                        the run's end (gmmas_workflows.records.FinishedRun)
 
 A folder is written under a temporary name, flushed to the disk and renamed, so after a crash a round is there as a whole or not at all.
+
+The tensors of rounds (model.safetensors, state.safetensors) can lie encrypted (gmmas_runtime.sealed_files). Their digests are then those
+of the content, in lines that sha256sum passes over (`# sealed ...`): the seal itself tells a damaged file. What is published is plain.
 """
 
 import fcntl
+import hashlib
 import json
 import re
 import shutil
@@ -20,6 +24,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -32,6 +37,7 @@ from gmmas_model.weights import Weights, load_weights, save_calibration, save_we
 from gmmas_runtime.disk import require_room
 from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Signer, write_manifest
+from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile, is_sealed
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Calibration
 from gmmas_schema.errors import ConfigError, FederationError, ModelError
@@ -48,6 +54,8 @@ IDENTITY: Final = "run.json"
 _ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
 _STATE = "state.safetensors"
+_SEALED = (_MODEL_FILES[0], _STATE)
+_SEALED_LINE = "# sealed "
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
 Float32 = NDArray[np.float32]
@@ -71,10 +79,20 @@ class RunStore(Generic[RoundT, ResultT]):
         run: identifier of the run, the same before and after a resume.
         round_type: the kind of record that round.json holds.
         result_type: the kind of record that result.json holds.
+        seal: how the tensors of rounds lie on the disk.
     """
 
-    def __init__(self, path: Path, *, definition: ModelDefinition, run: str, round_type: type[RoundT], result_type: type[ResultT]) -> None:
-        self.path, self.run = path, run
+    def __init__(
+        self,
+        path: Path,
+        *,
+        definition: ModelDefinition,
+        run: str,
+        round_type: type[RoundT],
+        result_type: type[ResultT],
+        seal: Seal = PLAIN,
+    ) -> None:
+        self.path, self.run, self._seal = path, run, seal
         self._definition, self._round_type, self._result_type = definition, round_type, result_type
 
     @property
@@ -135,15 +153,21 @@ class RunStore(Generic[RoundT, ResultT]):
         number = 0 if record is None else record.round
         clear_unfinished(self.path / _ROUNDS)
         with whole_folder(self.round_path(number)) as folder:
-            metadata = {"run": self.run, "round": str(number)}
-            digest = save_weights(folder, tensors, self._definition, metadata=metadata)
+            sums: dict[str, str] = {}
+
+            def write(path: Path, data: bytes) -> None:
+                self._seal.write(path, data, context=self._context(number, path.name))
+                sums[path.name] = hashlib.sha256(data).hexdigest()
+
+            digest = save_weights(folder, tensors, self._definition, metadata={"run": self.run, "round": str(number)}, write=write)
             if state:
                 ordered = {name: np.asarray(value, order="C") for name, value in sorted(state.items())}
-                write_atomic(folder / _STATE, safetensors.numpy.save(ordered))
+                write(folder / _STATE, safetensors.numpy.save(ordered))
             if record is not None:
                 record = record.model_copy(update={"model_sha256": digest})
                 write_atomic(folder / _RECORD, record.model_dump_json(indent=2).encode() + b"\n")
-            _write_sums(folder)
+            sums |= {file.name: sha256_file(file) for file in folder.iterdir() if file.name not in sums}
+            _write_sums(folder, sums)
         return record
 
     def load_round(self, round: int) -> Weights:  # noqa: A002
@@ -151,10 +175,11 @@ class RunStore(Generic[RoundT, ResultT]):
 
         Raises:
             ModelError: a file is missing or damaged, or holds another model than the run's configuration defines.
+            TrustError: it is encrypted, and its key is not there or not the right one.
         """
         folder = self.round_path(round)
-        _check_sums(folder, needed=_MODEL_FILES)
-        weights = load_weights(folder)
+        _check_sums(folder, needed=_MODEL_FILES[1:])
+        weights = load_weights(folder, read=partial(self._content, round))
         if weights.definition != self._definition:
             raise ModelError(
                 "a checkpoint holds another model than the run's configuration",
@@ -171,12 +196,12 @@ class RunStore(Generic[RoundT, ResultT]):
 
         Raises:
             ModelError: the file is damaged, or its sum is there and the file is not.
+            TrustError: it is encrypted, and its key is not there or not the right one.
         """
         folder = self.round_path(round)
         if _STATE not in _read_sums(folder):
             return {}
-        _check_sums(folder, needed=(_STATE,))
-        return dict(sorted(safetensors.numpy.load_file(folder / _STATE).items()))
+        return dict(sorted(safetensors.numpy.load(self._content(round, folder / _STATE)).items()))
 
     def read_record(self, round: int) -> RoundT:  # noqa: A002
         """Return what happened in a round.
@@ -211,7 +236,7 @@ class RunStore(Generic[RoundT, ResultT]):
             done_with = (_STATE,) if number in keep else (*_MODEL_FILES, _STATE)
             if not any((folder / name).exists() for name in done_with):
                 continue
-            _write_sums(folder, leave_out=done_with)
+            _write_sums(folder, {name: digest for name, digest in _read_sums(folder).items() if name not in done_with})
             for name in done_with:
                 (folder / name).unlink(missing_ok=True)
 
@@ -239,14 +264,40 @@ class RunStore(Generic[RoundT, ResultT]):
         if target.exists():
             shutil.rmtree(target)
         with whole_folder(target) as folder:
-            for name in _MODEL_FILES:
-                shutil.copyfile(self.round_path(round) / name, folder / name)
+            tensors, record = _MODEL_FILES
+            write_atomic(folder / tensors, self._content(round, self.round_path(round) / tensors))
+            shutil.copyfile(self.round_path(round) / record, folder / record)
             if calibration is not None:
                 save_calibration(folder, calibration)
             for name, content in documents.items():
                 write_atomic(folder / name, content)
             write_manifest(folder, model_digest=self._definition.digest(), run=self.run, round=round, signer=signer)
         return target
+
+    def sealed_files(self) -> list[SealedFile]:
+        """Return the files that are encrypted where a run's files are, for a rotation of the key."""
+        paths = [(number, self.round_path(number) / name) for number in self.finished_rounds() for name in _SEALED]
+        return [SealedFile(path, self._context(number, path.name)) for number, path in paths if path.exists()]
+
+    def note_seals(self) -> None:
+        """Bring the sums of all rounds into the form that fits how their files lie now, after a rotation of the key."""
+        for number in self.finished_rounds():
+            _write_sums(self.round_path(number), _read_sums(self.round_path(number)))
+
+    def _context(self, number: int, name: str) -> str:
+        """Return what a sealed file is."""
+        return f"run {self.run}, round {number}, {name}"
+
+    def _content(self, number: int, path: Path) -> bytes:
+        """Return the tensors' bytes of a round after checking them against their digest."""
+        sums = _read_sums(path.parent)
+        if path.name not in sums or not path.is_file():
+            raise _damaged(path, got="no such file")
+        data = self._seal.read(path, context=self._context(number, path.name))
+        found = hashlib.sha256(data).hexdigest()
+        if found != sums[path.name]:
+            raise _damaged(path, got=f"digest {found[:12]}", expected=f"digest {sums[path.name][:12]} ({_SUMS})")
+        return data
 
 
 @contextmanager
@@ -292,11 +343,13 @@ def read_run(path: Path, config_type: type[ConfigT], *, file: str) -> tuple[Conf
     return config, RunIdentity.parse(_read_json(path / IDENTITY), where=path / IDENTITY).run
 
 
-def _write_sums(folder: Path, *, leave_out: Collection[str] = ()) -> None:
-    """Write the digests of a folder's files in the form of sha256sum."""
-    names = sorted(file.name for file in folder.iterdir() if file.name != _SUMS and file.name not in leave_out)
-    text = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names)
-    write_atomic(folder / _SUMS, text.encode())
+def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write digests of a folder's files in the form of sha256sum; those of sealed files, which are of their content, as comments."""
+    lines = [
+        f"{_SEALED_LINE if (folder / name).is_file() and is_sealed(folder / name) else ''}{digest}  {name}\n"
+        for name, digest in sorted(sums.items())
+    ]
+    write_atomic(folder / _SUMS, "".join(lines).encode())
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
@@ -305,7 +358,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
         lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(folder / _SUMS, got=type(error).__name__) from error
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return {name: digest for digest, _, name in (line.removeprefix(_SEALED_LINE).partition("  ") for line in lines)}
 
 
 def _check_sums(folder: Path, *, needed: Collection[str]) -> None:

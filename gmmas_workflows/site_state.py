@@ -12,6 +12,7 @@ damaged is no state: a node does not stop for it, it starts that part anew.
 No torch: the processes of a node that hold none use it too.
 """
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -20,10 +21,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from gmmas_runtime.files import make_private_folder, write_atomic
+from gmmas_runtime.files import make_private_folder
+from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile
+from gmmas_schema.errors import TrustError
 from strategies.content_hash import hash_tensors
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ KEEP: Final = 3
 """Ended rounds whose states stay: the last, the one it started from, and one more for a coordinator that lost its last checkpoint."""
 
 _RUN, _ROUND, _DIGEST = "run", "round", "sha256"
+_FILE = re.compile(r"([a-z]+)-(\d+)\.safetensors")
 
 
 class SiteState:
@@ -43,11 +47,12 @@ class SiteState:
         folder: where they lie, rights 0700, one safetensors file of rights 0600 per ended round; made at the first write. None keeps
             them in memory.
         kind: whose they are (`feedback`, `norms`); each kind has its own files and its own KEEP rounds. Lower-case letters.
+        seal: how the files lie on the disk. One that cannot be opened is left aside as a damaged one is.
     """
 
-    def __init__(self, folder: Path | None = None, *, kind: str) -> None:
+    def __init__(self, folder: Path | None = None, *, kind: str, seal: Seal = PLAIN) -> None:
         assert re.fullmatch(r"[a-z]+", kind), kind
-        self._folder, self._kind = folder, kind
+        self._folder, self._kind, self._seal = folder, kind, seal
         self._memory: dict[int, tuple[str, dict[str, Float32]]] = {}
 
     def before(self, *, run: str, round: int) -> dict[str, Float32]:  # noqa: A002 - the field's word
@@ -64,8 +69,8 @@ class SiteState:
         try:
             self._put(tensors, run=run, round_=round)
             self._forget(run=run, round_=round)
-        except OSError as error:
-            logger.warning("the %s state of round %d is not kept: %s", self._kind, round, type(error).__name__)
+        except (OSError, TrustError) as error:
+            logger.warning("the %s state of round %d is not kept: %s", self._kind, round, _shortly(error))
 
     def _rounds(self) -> list[int]:
         """Return the rounds whose states are there, of whichever run."""
@@ -86,7 +91,8 @@ class SiteState:
         make_private_folder(self._folder)
         # Safetensors writes memory as it lies; not ascontiguousarray, which gives a scalar an axis.
         plain = {name: np.asarray(value, dtype=np.float32, order="C") for name, value in tensors.items()}
-        write_atomic(self._path(round_), save(plain, {_RUN: run, _ROUND: str(round_), _DIGEST: hash_tensors(plain)}))
+        content = save(plain, {_RUN: run, _ROUND: str(round_), _DIGEST: hash_tensors(plain)})
+        self._seal.write(self._path(round_), content, context=_context(self._kind, round_))
 
     def _forget(self, *, run: str, round_: int) -> None:
         kept = [number for number in self._rounds() if number <= round_ and self._run_of(number) == run]
@@ -101,9 +107,8 @@ class SiteState:
         if self._folder is None:
             return self._memory[number][0]
         try:
-            with safe_open(self._path(number), framework="np") as file:
-                return (file.metadata() or {}).get(_RUN)
-        except (OSError, SafetensorError):
+            return _facts(self._bytes(number)).get(_RUN)
+        except (OSError, TrustError, ValueError):
             return None
 
     def _read(self, number: int) -> tuple[str, dict[str, Float32]] | None:
@@ -115,11 +120,10 @@ class SiteState:
         facts: dict[str, str] = {}
         tensors: dict[str, Float32] = {}
         try:
-            with safe_open(self._path(number), framework="np") as file:
-                facts = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        except (OSError, SafetensorError, ValueError) as error:
-            fault = type(error).__name__
+            content = self._bytes(number)
+            facts, tensors = _facts(content), dict(sorted(load(content).items()))
+        except (OSError, TrustError, SafetensorError, ValueError, KeyError) as error:
+            fault = _shortly(error)
         else:
             if facts.get(_ROUND) != str(number):
                 fault = "a file of another round"
@@ -129,3 +133,32 @@ class SiteState:
             logger.warning("the %s state of round %d is left aside: %s", self._kind, number, fault)
             return None
         return facts.get(_RUN, ""), tensors
+
+    def _bytes(self, number: int) -> bytes:
+        return self._seal.read(self._path(number), context=_context(self._kind, number))
+
+
+def sealed_states(folder: Path) -> list[SealedFile]:
+    """Return the states in a folder, of every kind, for a rotation of the key."""
+    found = [(path, _FILE.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))]
+    return [SealedFile(path, _context(match[1], int(match[2]))) for path, match in found if match]
+
+
+def _context(kind: str, number: int) -> str:
+    """Return what a sealed state is."""
+    return f"{kind} state of round {number}"
+
+
+def _facts(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: its first 8 bytes are the length of the JSON that follows.
+
+    Raises:
+        ValueError: it is none.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return dict(header.get("__metadata__", {})) if isinstance(header, dict) else {}
+
+
+def _shortly(error: Exception) -> str:
+    return error.what if isinstance(error, TrustError) else type(error).__name__

@@ -23,6 +23,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.norms import norm_names
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.memory import peak_memory_mib
+from gmmas_runtime.sealed_files import PLAIN, Seal
 from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.calibration import CalibrationStatistics
 from gmmas_schema.errors import ProtocolError, ReasonCode
@@ -65,6 +66,7 @@ class LocalTrainer:
         device: `auto` is CUDA where present, else CPU.
         threads: CPU threads of torch; set for the whole process.
         folder: where the personalised mode keeps what is the site's own; None keeps it in memory, for as long as this object lives.
+        seal: how that lies on the disk.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LocalTrainer:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 2,
         folder: Path | None = None,
+        seal: Seal = PLAIN,
     ) -> None:
         self.definition = definition
         self.site = site
@@ -85,7 +88,7 @@ class LocalTrainer:
         self.modalities = held_modalities(samples.get(Split.TRAIN) or [s for part in samples.values() for s in part], modalities)
         self._samples = {split: restrict(samples.get(split, ()), self.modalities) for split in Split}
         self._measured = EarlierScores()
-        self._norms = PersonalNorms(site, definition, folder=folder)
+        self._norms = PersonalNorms(site, definition, folder=folder, seal=seal)
         torch.set_num_threads(threads)
 
     def describe(self) -> SiteDescription:

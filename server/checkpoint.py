@@ -2,6 +2,7 @@
 
 federation.json                    resolved configuration
 simulation.json                    of a simulation: whose cases (gmmas_schema.simulation)
+encryption.json                    where the key of its checkpoints is, if they are encrypted
 run.json                           identifier of the run; a resumed run keeps it
 events.db                          event table and cost ledger (server.events)
 rounds/, models/                   one folder a round, and the run's outcome (gmmas_workflows.run_folder)
@@ -11,6 +12,11 @@ result.json                        the run's end (server.records.RunResult)
 from pathlib import Path
 from typing import Final, Self
 
+from pydantic import ValidationError
+
+from gmmas_runtime.files import write_atomic
+from gmmas_runtime.sealed_files import PLAIN, KeyRing, Seal
+from gmmas_schema.encryption import EncryptionConfig
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
 from gmmas_workflows.run_folder import RunStore, begin_run, read_run
@@ -19,6 +25,7 @@ from server.records import RoundRecord, RunResult
 
 CONFIGURATION: Final = "federation.json"
 SIMULATION: Final = "simulation.json"
+ENCRYPTION: Final = "encryption.json"
 
 
 class RunFolder(RunStore[RoundRecord, RunResult]):
@@ -31,7 +38,8 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
     """
 
     def __init__(self, path: Path, *, config: FederationConfig, run: str) -> None:
-        super().__init__(path, definition=config.model, run=run, round_type=RoundRecord, result_type=RunResult)
+        seal = read_seal(path)
+        super().__init__(path, definition=config.model, run=run, round_type=RoundRecord, result_type=RunResult, seal=seal)
         self.config = config
 
     @classmethod
@@ -76,3 +84,38 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
     def events_path(self) -> Path:
         """The record of events."""
         return self.path / EVENTS_FILE
+
+
+def read_seal(path: Path) -> Seal:
+    """Return how the checkpoints of a run lie on the disk.
+
+    Raises:
+        ConfigError: encryption.json is damaged.
+    """
+    try:
+        text = (path / ENCRYPTION).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return PLAIN
+    try:
+        return Seal(EncryptionConfig.model_validate_json(text).key_file)
+    except ValidationError as error:
+        raise ConfigError(
+            "a run's file cannot be read",
+            where=path / ENCRYPTION,
+            got="something else",
+            expected="the path of a key file, as `gmmas run` writes it",
+            remedy="resume the run, which writes it anew",
+        ) from error
+
+
+def note_encryption(path: Path, encryption: EncryptionConfig | None) -> None:
+    """Write down how the checkpoints of a run are to lie on the disk, as coordinator.yaml has it now.
+
+    Raises:
+        TrustError: the key file cannot be used.
+    """
+    if encryption is None:
+        (path / ENCRYPTION).unlink(missing_ok=True)
+        return
+    KeyRing.read(encryption.key_file)
+    write_atomic(path / ENCRYPTION, encryption.model_dump_json().encode() + b"\n")

@@ -37,6 +37,11 @@ def known_runs(folder: CoordinatorFolder) -> dict[str, Path]:
     return {run_key(path): path for path in sorted(present, key=_begun)}
 
 
+def missing_runs(folder: CoordinatorFolder) -> list[Path]:
+    """Return the folders of runs that are not where they were."""
+    return [path for path in dict.fromkeys(_noted(folder)) if not (path / CONFIGURATION).is_file()]
+
+
 def run_key(run_dir: Path) -> str:
     """Return the key of a run: its folder's name, and the beginning of a digest, as folders of one name may lie in several places."""
     digest = hashlib.sha256(str(run_dir).encode()).hexdigest()[:8]

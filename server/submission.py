@@ -18,7 +18,7 @@ from gmmas_schema.base import FrozenModel, differing_keys
 from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
-from server.checkpoint import RunFolder
+from server.checkpoint import RunFolder, note_encryption
 from server.control import RefusalError, open_control
 from server.events import EVENTS_FILE, read_events
 from server.folder import CoordinatorFolder
@@ -113,9 +113,11 @@ def submit_run(folder: Path, run_dir: Path) -> str:
     opened, run_dir = CoordinatorFolder.open(folder), run_dir.resolve()
     work = open_work(run_dir)
     _settle_earlier(opened, run_dir)
+    if isinstance(work, RunFolder):
+        note_encryption(run_dir, opened.config.encryption)
     events_before = len(read_events(run_dir / EVENTS_FILE))
     request = StartRunRequest(fab=fab_to_proto(make_app_bundle()), override_config=user_config_to_proto({RUN_DIR: str(run_dir)}))
-    with open_control(opened, purpose="start the run") as control:
+    with open_control(opened, purpose="start the run", record=f"start the run in {run_dir}") as control:
         answer = control.StartRun(request)
     submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time(), events_before=events_before)
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
@@ -193,5 +195,5 @@ def stop_run(folder: Path, flower_run: str) -> None:
     Raises:
         FederationError: the SuperLink does not answer, or the run has ended.
     """
-    with open_control(CoordinatorFolder.open(folder), purpose="stop the run") as control:
+    with open_control(CoordinatorFolder.open(folder), purpose="stop the run", record=f"stop Flower run {flower_run}") as control:
         control.StopRun(StopRunRequest(run_id=int(flower_run)))

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmas_data.cache import SampleCache
+from gmmas_data.cache import SampleCache, sealed_samples
 from gmmas_data.layouts import read_cohort
 from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
-from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_runtime.sealed_files import Seal, is_sealed, rotate_key
+from gmmas_schema.errors import DataError, ReasonCode, TrustError
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import MARKERS, Layout, Modality, Region, Tissue
 from tests.gmmas_data.scans import SHAPE, case_in, save, tumour, write_case
@@ -162,3 +163,25 @@ def test_an_outline_of_the_whole_tumour_teaches_nothing_of_its_core(tmp_path: Pa
     core = replace(case, layout=Layout.BIDS, tissues={1: Tissue.CORE})
     assert (cache.get(core).weight_RXYZ.mean(axis=(1, 2, 3)).tolist(), core.known_regions) == ([1, 1, 0], (Region.WT, Region.TC))
     assert cache.path_of(core) != cache.path_of(replace(core, tissues={1: Tissue.OEDEMA}))
+
+
+def test_entries_may_lie_sealed_and_one_in_the_place_of_another_is_made_again(tmp_path: Path) -> None:
+    rotate_key(tmp_path / "seal.key", [])
+    seal = Seal(tmp_path / "seal.key")
+    for name in ("p1", "p2"):
+        write_case(tmp_path / "cohort" / name, case_id=name)
+    cases = read_cohort(tmp_path / "cohort")
+    cache, plain = SampleCache(tmp_path / "sealed", GRID, seal=seal), SampleCache(tmp_path / "plain", GRID)
+    cache.prepare(cases, processes=1)
+    first, second = (cache.path_of(case) for case in cases)
+    assert is_sealed(first)
+    assert np.array_equal(cache.get(cases[0]).image_MXYZ, plain.get(cases[0]).image_MXYZ)
+    before = first.read_bytes()
+    rotate_key(seal.key_file, sealed_samples(cache.folder))
+    assert first.read_bytes() != before
+    assert np.array_equal(cache.get(cases[1]).image_MXYZ, plain.get(cases[1]).image_MXYZ)
+    second.replace(first)
+    assert np.array_equal(cache.get(cases[0]).image_MXYZ, plain.get(cases[0]).image_MXYZ)
+    seal.key_file.unlink()
+    with pytest.raises(TrustError, match="key file of the encryption is missing"):
+        cache.get(cases[0])

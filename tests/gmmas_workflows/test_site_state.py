@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from gmmas_workflows.site_state import KEEP, SiteState
+from gmmas_runtime.sealed_files import PLAIN, Seal, is_sealed, rotate_key
+from gmmas_workflows.site_state import KEEP, SiteState, sealed_states
 
 
 def state_of(number: float) -> dict[str, np.ndarray]:
@@ -17,11 +18,17 @@ def same(first, second) -> bool:
     return {n: (v.shape, v.tobytes()) for n, v in first.items()} == {n: (v.shape, v.tobytes()) for n, v in second.items()}
 
 
-@pytest.fixture(params=["disk", "memory"])
+def make_seal(folder) -> Seal:
+    rotate_key(folder / "seal.key", [])
+    return Seal(folder / "seal.key")
+
+
+@pytest.fixture(params=["disk", "sealed", "memory"])
 def make_state(request, tmp_path):
     """Return a maker of the site's state; on disk each call is a new process, in memory it is the one there is."""
-    if request.param == "disk":
-        return lambda kind="feedback": SiteState(tmp_path / "states", kind=kind)
+    if request.param != "memory":
+        seal = PLAIN if request.param == "disk" else make_seal(tmp_path)
+        return lambda kind="feedback": SiteState(tmp_path / "states", kind=kind, seal=seal)
     kept = {}
     return lambda kind="feedback": kept.setdefault(kind, SiteState(kind=kind))
 
@@ -158,3 +165,25 @@ def test_a_kill_while_writing_leaves_the_older_state(tmp_path, monkeypatch):
 def test_it_loads_no_torch():
     program = "import gmmas_workflows.site_state, sys; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_sealed_states_are_rotated_and_one_under_another_rounds_name_is_none(tmp_path):
+    seal = make_seal(tmp_path)
+    state = SiteState(tmp_path / "states", kind="feedback", seal=seal)
+    for number in (1, 2):
+        state.write(state_of(number), run="r", round=number)
+    files = sealed_states(tmp_path / "states")
+    assert [is_sealed(file.path) for file in files] == [True, True]
+    rotate_key(seal.key_file, files)
+    assert same(state.before(run="r", round=3), state_of(2))
+    files[0].path.replace(files[1].path)
+    assert state.before(run="r", round=3) == {}
+
+
+def test_plain_states_are_left_aside_until_they_are_sealed(tmp_path):
+    SiteState(tmp_path / "states", kind="feedback").write(state_of(1), run="r", round=1)
+    seal = make_seal(tmp_path)
+    state = SiteState(tmp_path / "states", kind="feedback", seal=seal)
+    assert state.before(run="r", round=2) == {}
+    rotate_key(seal.key_file, sealed_states(tmp_path / "states"))
+    assert same(state.before(run="r", round=2), state_of(1))

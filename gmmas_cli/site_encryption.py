@@ -1,0 +1,37 @@
+"""`gmmas site rotate-key`: make the key under which this node's files lie encrypted, or a new one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.folder import NodeFolder
+from gmmas_cli.encryption import require_encryption, rotate, tell
+from gmmas_data.cache import sealed_samples
+from gmmas_runtime.process_state import live_state
+from gmmas_schema.errors import FederationError
+from gmmas_schema.site import SiteConfig
+from gmmas_workflows.site_state import sealed_states
+
+
+def rotate_key(
+    config: Annotated[Path, typer.Option("--config", "-c", help="site.yaml of the node.")] = Path("site.yaml"),
+) -> None:
+    """Encrypt what this node keeps, cached samples and what it carries from round to round, under a new key.
+
+    The first call makes the key file that site.yaml names. The node must not run. Broken off, call it again.
+    """
+    site = SiteConfig.from_yaml(config)
+    encryption = require_encryption(site.encryption, where=config)
+    folder = NodeFolder(site.node.state)
+    if live_state(folder.state_file) is not None:
+        raise FederationError(
+            "the node is running",
+            where=folder.root,
+            got="processes that write these files",
+            expected="a stopped node",
+            remedy=f"gmmas site stop --config {config}, rotate the key, and start it again",
+        )
+    folder.make()
+    with folder.held_by_trainer():
+        tell(encryption, rotate(encryption, [*sealed_samples(folder.cache), *sealed_states(folder.training)]))
