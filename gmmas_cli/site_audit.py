@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -66,7 +66,8 @@ def show(
         return
     table = Table(box=SIMPLE, title="Record of requests", title_justify="left")
     for column in ("line", "time (UTC)", "what", "run", "round", "policy", "outcome", "bytes out", "by, reason"):
-        table.add_column(column, justify="right" if column in ("line", "round", "bytes out") else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in ("line", "round", "bytes out") else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in ("run", "by, reason"))
     for line in lines:
         table.add_row(*_row(line))
     console.print(table)
@@ -112,7 +113,9 @@ def _row(line: AuditLine) -> tuple[str | Text, ...]:
     outcome = Text(line.outcome or "", style=_STYLES[line.outcome] if line.outcome else "")
     if line.code is not None and line.code != line.verdict:
         outcome.append(f" {line.code}")
-    words = ", ".join(filter(None, [line.by, line.reason, f"withheld: {', '.join(line.withheld)}" if line.withheld else ""]))
+    words = "; ".join(
+        filter(None, [": ".join(filter(None, [line.by, line.reason])), ", ".join(f"without {part}" for part in line.withheld)])
+    )
     return (
         str(line.n),
         f"{line.time.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
