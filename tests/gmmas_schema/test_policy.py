@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -54,6 +54,7 @@ def test_windows_hold_local_times(hours: str, moment: str, is_open: bool) -> Non
     assert policy(hours).is_open(local.astimezone(UTC)) is is_open
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     moment=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
     begin=st.times(),
@@ -107,6 +108,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(policy=st.dictionaries(st.sampled_from(sorted(SitePolicy.model_fields)), VALUES) | VALUES)
 def test_any_values_are_a_policy_or_are_refused_in_words(policy: object) -> None:
     try:

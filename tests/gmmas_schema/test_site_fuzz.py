@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gmmas_schema.errors import ConfigError
@@ -18,6 +18,7 @@ VALUES = st.recursive(
 KEYS = ("root", "layout", "labels", "modalities", "table", "segmentation_values", "exclude", "skip_bad_cases", "split")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(data=st.dictionaries(st.sampled_from(KEYS), VALUES), other=VALUES)
 def test_any_values_are_taken_or_refused(data: dict[str, object], other: object) -> None:
     for raw in ({"site": "north", "data": data, "coordinator": other, "node": other}, other):
@@ -25,6 +26,7 @@ def test_any_values_are_taken_or_refused(data: dict[str, object], other: object)
             SiteConfig.parse(raw, where="site.yaml")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(text=st.binary(max_size=200) | VALUES.map(lambda value: yaml.safe_dump(value).encode()))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     path: Path = tmp_path_factory.mktemp("fuzz") / "site.yaml"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gmmas_data.fingerprints import BANDS, is_same_patient
@@ -157,6 +157,7 @@ def bands(seed: int, *, like: tuple[str, ...] | None = None, common: int = 0) ->
     return fresh if like is None else (*like[:common], *fresh[common:])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     one=st.lists(st.lists(st.sampled_from("ab"), min_size=BANDS, max_size=BANDS), max_size=5),
     other=st.lists(st.lists(st.sampled_from("abc"), min_size=BANDS, max_size=BANDS), max_size=5),
