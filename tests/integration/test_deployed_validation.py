@@ -1,4 +1,4 @@
-"""Cross-site validation over real processes and TLS: a federated model and one of a single hospital, measured at both; then promotion."""
+"""Cross-site validation over real processes and TLS: a federated model and the untrained start, measured at two hospitals."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ CONFIG = FederationConfig.model_validate(
 )
 
 
-def test_models_are_measured_at_every_hospital_and_the_better_one_is_promoted(tmp_path_factory: pytest.TempPathFactory, capsys) -> None:
+def test_models_are_measured_at_every_hospital_and_a_signed_card_names_none(tmp_path_factory: pytest.TempPathFactory, capsys) -> None:
     folder = DemoFolder(tmp_path_factory.mktemp("validation"))
     make_cohorts(SPEC, folder.cohorts, processes=2)
     prepare_deployment(folder, SPEC)

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from gmmas_model.weights import Weights, load_weights
+from gmmas_runtime.manifest import check_manifest
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import Flip, InferencePlan
+from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import Modality, Region, Task
 from gmmas_workflows.export.bundle import verify, write_bundle
@@ -26,12 +28,14 @@ from gmmas_workflows.inference import predict_case
 ROOT = Path(__file__).parents[3]
 CASE = ROOT / "tests" / "data" / "BraTS2021_00006"
 
+CARD = {CARD_FILE: b"{}\n", CARD_TEXT: b"# Model card: glioma\n"}
+
 
 @pytest.fixture(scope="module")
 def bundle(weights, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "glioma"
     folder.mkdir()
-    write_bundle(folder, weights, name="glioma")
+    write_bundle(folder, weights, name="glioma", documents=CARD)
     return folder
 
 
@@ -140,11 +144,21 @@ def test_nothing_in_a_bundle_is_a_pickle_and_the_card_is_filled(bundle, weights:
     assert names == {
         *("LICENSE", "configs/inference.yaml", "configs/metadata.json", "docs/README.md", "docs/metadata_schema.json"),
         *("models/manifest.json", "models/model.json", "models/model.safetensors"),
+        *(f"{place}/{name}" for place in ("docs", "models") for name in CARD),
     }
+    assert (bundle / "docs" / CARD_TEXT).read_bytes() == CARD[CARD_TEXT]
+    assert set(check_manifest(bundle / "models").manifest.files) >= set(CARD)
     assert load_weights(bundle / "models").sha256 == weights.sha256
     card = (bundle / "docs" / "README.md").read_text()
     assert "$" not in card
-    for words in (weights.sha256, "round 3, run trial", "24 x 24 x 24 voxels of 8 mm", "safetensors", "Not a medical device"):
+    for words in (
+        weights.sha256,
+        "`docs/model-card.md`",
+        "round 3, run trial",
+        "24 x 24 x 24 voxels of 8 mm",
+        "safetensors",
+        "Not a medical device",
+    ):
         assert words in card
     assert (bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert "gmmas_model.weights.load_weights" in yaml.safe_load((bundle / "configs" / "inference.yaml").read_text())["weights"]["_target_"]
