@@ -56,6 +56,12 @@ SELECT id AS event, time, round, site,
     nullif(json_extract(detail, '$.peak_memory_mib'), 0) AS peak_memory_mib
 FROM events WHERE kind IN ({_KINDS})
 UNION ALL
+SELECT events.id, time, round, letter.key, 'sum', NULL,
+    json_extract(letter.value, '$.outcome'), json_extract(letter.value, '$.code'),
+    json_extract(letter.value, '$.bytes_down'), json_extract(letter.value, '$.bytes_up'), json_extract(letter.value, '$.round_trip_s'),
+    NULL, NULL, NULL
+FROM events, json_each(events.detail, '$.sites') AS letter WHERE kind = '{EventKind.SUM_PHASE}'
+UNION ALL
 SELECT id, time, round, NULL, 'coordinate', NULL, NULL, NULL, NULL, NULL, NULL,
     (SELECT sum(value) FROM json_each(detail, '$.coordinator.seconds')),
     json_extract(detail, '$.coordinator.cpu_seconds'),

@@ -20,7 +20,7 @@ class LedgerEntry(FrozenModel):
         time: seconds since 1970-01-01 UTC.
         round: the round, or of an evaluation the round that made the model; None before the first.
         site: None for the coordinator.
-        action: query (what the site holds), train, evaluate; coordinate for the coordinator.
+        action: query (what the site holds), train, evaluate, sum (a phase of a secure round); coordinate for the coordinator.
         outcome: of the answer (server.records.Outcome); None for the coordinator.
         bytes_down: bytes sent to the site; None for the coordinator, whose bytes are those of the sites.
         bytes_up: bytes received from it.

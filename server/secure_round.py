@@ -28,6 +28,7 @@ from gmmas_schema.vocabulary import Region, Task
 from server.courier import Courier, Reply
 from server.events import EventLog
 from server.membership import Member
+from server.records import Outcome
 from server.secure_terms import make_task
 from strategies.aggregation import Verdict
 from strategies.codec import size_bytes
@@ -201,32 +202,40 @@ class SecureReplies:
             for site, payload in payloads.items()
         }
         by_node = {letter.node.identifier: site for site, letter in letters.items()}
-        good, lost = [], dict[str, ReasonCode]()
+        good, lost, costs = [], dict[str, ReasonCode](), dict[str, dict[str, object]]()
         for reply in self._courier.gather(letters, timeout_s=self._deadline_s):
             site = by_node[reply.letter.node.identifier]
+            costs[site] = self._cost(site, reply)
             try:
                 take(site, self._read(site, question, reply))
                 good.append(site)
             except ProtocolError as error:
                 self._refused[site], lost[site] = error, error.code
+                costs[site] |= {"code": error.code, "outcome": _outcome(reply)}
             del reply
-        self._tell_phase(_PHASES[phase], sorted(good), lost)
+        self._tell_phase(_PHASES[phase], sorted(good), lost, costs)
         return tuple(sorted(good))
 
-    def _tell_phase(self, phase: str, answered: list[str], lost: Mapping[str, ReasonCode]) -> None:
-        """Note how a phase ended: who answered, who did not and why, and how many have to."""
+    def _cost(self, site: str, reply: Reply) -> dict[str, object]:
+        """Book what a message and its answer cost, and return it for the ledger."""
+        sent, received = reply.letter.bytes_down, size_bytes(reply.content) if reply.content is not None else 0
+        down, up = self._traffic.get(site, (0, 0))
+        self._traffic[site] = (down + sent, up + received)
+        waited_s = self._courier.timing.clock() - reply.letter.sent_at
+        return {"outcome": Outcome.ACCEPTED, "bytes_down": sent, "bytes_up": received, "round_trip_s": waited_s}
+
+    def _tell_phase(
+        self, phase: str, answered: list[str], lost: Mapping[str, ReasonCode], costs: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """Note how a phase ended: who answered, who did not and why, how many have to, and what each message cost."""
         assert self._terms is not None
         needed, asked = self._terms.threshold, len(answered) + len(lost)
         message = f"{phase}: {len(answered)} of {asked} answered, {needed} needed"
         if lost:
             message += "; dropped out: " + ", ".join(f"{site} ({code})" for site, code in sorted(lost.items()))
-        self._events.emit(
-            EventKind.SUM_PHASE,
-            round=self._terms.round,
-            code=ReasonCode.QUORUM if len(answered) < needed else None,
-            message=message,
-            detail={"attempt": self._attempt, "phase": phase, "answered": answered, "dropped": dict(lost), "needed": needed},
-        )
+        code = ReasonCode.QUORUM if len(answered) < needed else None
+        detail = {"attempt": self._attempt, "phase": phase, "answered": answered, "dropped": dict(lost), "needed": needed, "sites": costs}
+        self._events.emit(EventKind.SUM_PHASE, round=self._terms.round, code=code, message=message, detail=detail)
 
     def _tell_opened(self, result: SecureResult) -> None:
         """Note which parts were opened over which sites, and why others stay closed."""
@@ -238,9 +247,7 @@ class SecureReplies:
         self._events.emit(EventKind.SUM_OPENED, round=self._terms.round, message=message, detail={"attempt": self._attempt} | detail)
 
     def _read(self, site: str, question: PhaseRequest, reply: Reply) -> bytes:
-        """Return the bytes of a site's answer and book what it cost."""
-        down, up = self._traffic.get(site, (0, 0))
-        self._traffic[site] = (down + reply.letter.bytes_down, up + (size_bytes(reply.content) if reply.content is not None else 0))
+        """Return the bytes of a site's answer."""
         phase = _PHASES[question.phase]
         if reply.content is None:
             raise ProtocolError(
@@ -265,6 +272,12 @@ class SecureReplies:
     def _identities(self) -> dict[str, ec.EllipticCurvePublicKey]:
         """Return the enrolled keys of the members; a site without one is unknown, and so is refused."""
         return {site: key for site, member in self._members.items() if (key := _enrolled_key(member)) is not None}
+
+
+def _outcome(reply: Reply) -> Outcome:
+    if reply.content is not None:
+        return Outcome.REFUSED
+    return Outcome.MISSING if reply.code is ReasonCode.DEADLINE else Outcome.FAILED
 
 
 def _enrolled_key(member: Member) -> ec.EllipticCurvePublicKey | None:

@@ -16,6 +16,7 @@ from gmmas_schema.messages import DOCUMENT, Action, TaskRequest
 from gmmas_schema.secure import PAYLOAD
 from server.checkpoint import RunFolder
 from server.events import read_events
+from server.ledger import add_up, read_ledger
 from server.local_grid import LocalGrid
 from server.records import Outcome
 from tests.client.tiny_sites import make_config as tiny_config
@@ -69,11 +70,17 @@ def test_no_tensor_of_a_site_leaves_it(tmp_path):
                 assert (value - received[name]).tobytes() not in everything
 
 
-def test_what_the_phases_cost_is_booked(tmp_path):
-    federation = Federation(tmp_path, make_secure_config()).run()
+def test_what_the_phases_cost_is_booked_in_the_rounds_record_and_in_the_ledger(tmp_path):
+    federation = Federation(tmp_path, make_secure_config(), lose={"dogwood": 3}).run()
     model_bytes = sum(value.nbytes for value in federation.folder.load_round(1).tensors.values())
+    entries = [entry for entry in read_ledger(federation.folder.events_path) if entry.round == 1 and entry.action in ("train", "sum")]
     for site in federation.folder.read_record(1).sites:
         assert 0.5 * model_bytes < site.bytes_up < 1.2 * model_bytes + 50_000
+        own = add_up(entry for entry in entries if entry.site == site.site)
+        assert (own.bytes_up, own.bytes_down) == (site.bytes_up, site.bytes_down)
+        assert (own.answered, own.asked) == ((3, 4) if site.site == "dogwood" else (5, 5))
+    (missing,) = [entry for entry in entries if entry.outcome == "missing"]
+    assert (missing.site, missing.action, missing.code, missing.bytes_up) == ("dogwood", "sum", "E_DEADLINE", 0)
 
 
 @pytest.mark.parametrize(("phase", "outcome"), [(1, "refused"), (2, "refused"), (3, "accepted"), (4, "accepted")])
