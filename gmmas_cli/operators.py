@@ -2,7 +2,6 @@
 
 import time
 from datetime import UTC, datetime
-from getpass import getuser
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.folder import CoordinatorFolder
-from server.operators import OperatorStore, Role, Way
+from server.operators import OperatorStore, Role, Way, system_user
 
 app = typer.Typer(help="Let people use the dashboard, shut them out, see what they did.", no_args_is_help=True)
 
@@ -82,4 +81,4 @@ def calls_command(
 def _note(opened: CoordinatorFolder, action: str) -> None:
     """Record what whoever owns the folder did, under the name that the system knows them by."""
     store = OperatorStore(opened.operators)
-    store.note(f"gmmas server {action}", "done", operator=getuser(), role=None, way=Way.FILE_RIGHTS, client="this machine")
+    store.note(f"gmmas server {action}", "done", operator=system_user(), role=None, way=Way.FILE_RIGHTS, client="this machine")

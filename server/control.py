@@ -19,6 +19,7 @@ from gmmas_runtime.probe import check_health
 from gmmas_schema.errors import FederationError
 from server.control_key import CONTROL_HEADER, control_key
 from server.folder import CoordinatorFolder
+from server.operators import OperatorStore, Way, system_user
 
 
 class RefusalError(FederationError):
@@ -30,8 +31,13 @@ class RefusalError(FederationError):
 
 
 @contextmanager
-def open_control(folder: CoordinatorFolder, *, purpose: str) -> Iterator[ControlHttpClient]:
-    """Give a client of this coordinator's Control API; `purpose` completes the sentence "Flower refused to ...".
+def open_control(folder: CoordinatorFolder, *, purpose: str, record: str = "") -> Iterator[ControlHttpClient]:
+    """Give a client of this coordinator's Control API.
+
+    Args:
+        folder: the coordinator's.
+        purpose: completes the sentence "Flower refused to ...".
+        record: what is done, for the record of calls (server.operators); empty for a question, which changes nothing.
 
     Raises:
         FederationError: the SuperLink does not answer.
@@ -45,8 +51,10 @@ def open_control(folder: CoordinatorFolder, *, purpose: str) -> Iterator[Control
         _Key(control_key(folder.secret.read_bytes())),
     ]
     client = ControlHttpClient.from_server_address(folder.config.local_address, False, roots, interceptors=interceptors)
+    outcome = "failed"
     try:
         yield client
+        outcome = "done"
     except httpx.HTTPStatusError as error:
         raise _refusal(error, folder, purpose) from error
     except httpx.HTTPError as error:
@@ -59,6 +67,10 @@ def open_control(folder: CoordinatorFolder, *, purpose: str) -> Iterator[Control
         ) from error
     finally:
         client.close()
+        if record:
+            OperatorStore(folder.operators).note(
+                record, outcome, operator=system_user(), role=None, way=Way.FILE_RIGHTS, client="this machine"
+            )
 
 
 class _Key:

@@ -119,7 +119,7 @@ def enrol(folder: Path, public_key: Path, *, name: str | None = None, replace: b
         revoke(folder, name=candidate.name)
     pem = candidate.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     try:
-        with open_control(opened, purpose="enrol the key") as control:
+        with open_control(opened, purpose="enrol the key", record=f"enrol {candidate.name}") as control:
             made = control.RegisterNode(RegisterNodeRequest(public_key=pem, name=candidate.name))
     except RefusalError as refusal:
         if refusal.reason is ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:  # enrolled from another terminal a moment ago
@@ -161,7 +161,7 @@ def revoke(folder: Path, *, name: str) -> NodeStatus:
             expected=f"one of: {', '.join(sorted(active)) or '(none enrolled)'}",
             remedy="see `gmmas server sites`",
         )
-    with open_control(opened, purpose="revoke the key") as control:
+    with open_control(opened, purpose="revoke the key", record=f"revoke {name}") as control:
         control.UnregisterNode(UnregisterNodeRequest(node_id=int(active[name].node)))
     return next(node for node in list_nodes(folder) if node.node == active[name].node)
 

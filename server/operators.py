@@ -11,6 +11,7 @@ may look. Whoever owns the coordinator's folder needs no token: the command line
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import sqlite3
@@ -18,6 +19,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from getpass import getuser
 from pathlib import Path
 from typing import Final
 
@@ -212,6 +214,14 @@ class OperatorStore:
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         return open_operators(self._path)
+
+
+def system_user() -> str:
+    """Return the name by which the system knows whoever runs this process."""
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
 
 
 def same_secret(given: str, expected: str) -> bool:

@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from gmmas_cli.main import run_program
 from gmmas_runtime.probe import serves_http
 from gmmas_runtime.process_state import live_state
 from server.deployment import init_coordinator
-from server.operators import OperatorStore, Role
+from server.operators import OperatorStore, Role, system_user
 from tests.gmmas_runtime.waiting import wait_until
 from tests.server.ports import free_port
 
@@ -116,5 +115,7 @@ def test_a_run_is_started_and_stopped_by_token(running: tuple[Path, str], capsys
         }
         assert told("state") in ("stopping", "stopped")
     calls = OperatorStore(folder / "operators.db").calls()
-    assert f"POST /api/runs/{key}/stop" in [call.action for call in calls]
-    assert all(call.time <= time.time() for call in calls)
+    assert ("anna", f"POST /api/runs/{key}/stop", "200") in [(call.operator, call.action, call.outcome) for call in calls]
+    done = [call.action for call in reversed(calls) if call.operator == system_user()]
+    assert done[:2] == ["gmmas server operator add anna --role coordinator", f"start the run in {folder / 'runs' / 'waiting'}"]
+    assert done[2].startswith("stop Flower run ")

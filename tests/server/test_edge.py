@@ -16,9 +16,11 @@ from flwr.superlink.main import create_app
 from gmmas_runtime.keys import make_node_key
 from gmmas_runtime.probe import check_health, is_healthy
 from gmmas_runtime.processes import ProcessSpec, Supervisor
+from gmmas_schema.errors import TrustError
 from server.control_key import CONTROL_HEADER
 from server.deployment import coordinator_processes, enrol, init_coordinator, list_nodes, online_nodes
 from server.folder import CoordinatorFolder
+from server.operators import OperatorStore, Way, system_user
 from tests.server.ports import free_port
 from tests.server.test_coordinator_processes import supernode
 
@@ -137,3 +139,8 @@ def test_a_hospital_comes_online_through_the_edge(coordinator: CoordinatorFolder
     with Supervisor([ProcessSpec(spec.name, argv, spec.environment, spec.folder, spec.log_file, ready=spec.ready)]):
         assert online_nodes(coordinator.path) == ("north",)
     assert [node.name for node in list_nodes(coordinator.path)] == ["north"]
+    (call,) = OperatorStore(coordinator.operators).calls()
+    assert (call.operator, call.way, call.action, call.outcome) == (system_user(), Way.FILE_RIGHTS, "enrol north", "done")
+    with pytest.raises(TrustError):
+        enrol(coordinator.path, tmp_path / "north.pub", name="north")  # is refused before Flower is asked, and questions are no calls
+    assert len(OperatorStore(coordinator.operators).calls()) == 1
