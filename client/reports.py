@@ -15,9 +15,17 @@ def report_evaluation(
     tensors: Mapping[str, np.ndarray],
     request: TaskRequest,
     *,
+    fewest: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SiteReport:
     """Evaluate the received model on the split the request names and return the site's report.
+
+    Args:
+        trainer: holds the cases.
+        tensors: the model.
+        request: an evaluation.
+        fewest: patients behind figures of a subset of the sequences; whether there are enough for the whole was decided before.
+        on_progress: called with (done, total).
 
     Raises:
         ProtocolError, ModelError, GmmasError: as LocalTrainer.evaluate.
@@ -25,7 +33,7 @@ def report_evaluation(
     watch = Stopwatch()
     with watch.stage("evaluate"):
         evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
-        subsets = trainer.measure_subsets(tensors, request, on_progress=on_progress) if request.subsets else {}
+        subsets = trainer.measure_subsets(tensors, request, fewest=fewest, on_progress=on_progress) if request.subsets else {}
     description = trainer.describe()
     return SiteReport(
         site=description.site,

@@ -214,7 +214,8 @@ class SiteTrainer(TrainerServicer):
 
     def _evaluate(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
         trainer = self._trainer_for(request.model)
-        report = report_evaluation(trainer, tensors, request, on_progress=self._evaluated)
+        fewest = self._config.policy.patients.evaluate
+        report = report_evaluation(trainer, tensors, request, fewest=fewest, on_progress=self._evaluated)
         self._activity.succeed(loss=None)
         return TaskAnswer(document=report.model_dump_json())
 

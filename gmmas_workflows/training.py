@@ -40,7 +40,7 @@ from gmmas_workflows.evaluation import Observe, score_samples, summarise
 from gmmas_workflows.local_steps import Progress, ShouldStop, check_stop, make_steps, memory_errors
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.pseudo_labels import make_pseudo_labels
-from gmmas_workflows.subset_evaluation import evaluate_subsets
+from gmmas_workflows.subset_evaluation import FEWEST_PATIENTS, evaluate_subsets
 from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
@@ -131,14 +131,19 @@ class LocalTrainer:
 
     @memory_errors()
     def measure_subsets(
-        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None
+        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, fewest: int = 1, on_progress: Progress | None = None
     ) -> dict[str, Evaluation]:
-        """Evaluate the received model for every subset of the site's sequences; errors as of `evaluate`."""
+        """Evaluate the received model for every subset of the site's sequences that `fewest` patients have; errors as of `evaluate`."""
         self._check(request)
         split = request.evaluate or Split.TEST
-        samples = self._samples[self.source_of(split)]
         return evaluate_subsets(
-            self._load(tensors), samples, split=split, seed=request.seed, patch=self.definition.grid.patch, on_progress=on_progress
+            self._load(tensors),
+            self._samples[self.source_of(split)],
+            split=split,
+            seed=request.seed,
+            patch=self.definition.grid.patch,
+            fewest=max(fewest, FEWEST_PATIENTS),
+            on_progress=on_progress,
         )
 
     @memory_errors()

@@ -26,8 +26,11 @@ def test_every_subset_is_measured_on_the_cases_that_have_it(make_sample, definit
 def test_a_site_with_two_sequences_measures_three_subsets(make_sample, definition) -> None:
     held = (Modality.T2, Modality.FLAIR)
     network = GmmasNetwork(definition.network, modalities=held).eval()
-    found = evaluate_subsets(network, [make_sample(0, modalities=held)], split=Split.TEST, seed=0)
-    assert list(found) == ["t2+flair", "t2", "flair"]
+    samples = [make_sample(number, modalities=held) for number in range(2)]
+    assert list(evaluate_subsets(network, samples, split=Split.TEST, seed=0)) == ["t2+flair", "t2", "flair"]
+    # Of one patient, or of fewer than a policy asks for, nothing is told.
+    assert evaluate_subsets(network, samples[:1], split=Split.TEST, seed=0) == {}
+    assert evaluate_subsets(network, samples, split=Split.TEST, seed=0, fewest=3) == {}
     assert evaluate_subsets(network, [], split=Split.TEST, seed=0) == {}
 
 
