@@ -5,8 +5,9 @@
 Everything is judged from the request's document and a few numbers, before a tensor is unpacked or a scan is loaded. A description is given
 only for a run that the site would take part in at that moment. The coordinator learns the reason code; the site's log has the whole reason.
 
-Differential privacy is held against the budget that comes with the run, and the budget against what so many releases really cost: noise
-that is made at the coordinator is its word all the same, which the audit log keeps (gmmas_schema.policy.Safeguards).
+In a secure round the terms are judged by which the site itself masks its update and adds its share of the noise. Without one, differential
+privacy is what the coordinator says it does: its word, which the audit log keeps (gmmas_schema.policy.Safeguards). Either way the budget is
+held against what so many releases really cost.
 
 An override lets requests pass that a check would refuse, until a moment; who gave it and why stands in the audit log beside each of them.
 """
@@ -24,6 +25,7 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import PolicyError, ReasonCode
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.policy import PrivacyPolicy, SitePolicy, SiteTask
+from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.vocabulary import Split
 from strategies.accountant import keeps_within
 from strategies.secure.documents import Terms
@@ -176,43 +178,56 @@ def _refuse_size(request: TaskRequest, policy: SitePolicy, parameters: int) -> I
 
 
 def _refuse_safeguards(request: TaskRequest, asked: PrivacyPolicy) -> Iterator[PolicyError]:
-    what, told = "the run lacks a safeguard that the site requires", request.safeguards
-    if asked.secure:
-        holders = told.secure.minimum_holders if told.secure is not None else 0
-        if request.action is Action.TRAIN:
-            holders = min(holders, _holders_of(request))
-        if holders < asked.holders:
-            got = f"sums of {holders} sites or more" if holders else "updates in the clear"
-            expected = f"secure aggregation over {asked.holders} sites or more"
-            yield _refuse(ReasonCode.POLICY_PRIVACY, what, "privacy.secure", got, expected)
+    what, given = "the run lacks a safeguard that the site requires", _safeguards_of(request)
+    if asked.secure and given.holders < asked.holders:
+        got = f"sums of {given.holders} sites or more" if given.holders else "updates in the clear"
+        expected = f"secure aggregation over {asked.holders} sites or more"
+        yield _refuse(ReasonCode.POLICY_PRIVACY, what, "privacy.secure", got, expected)
     if asked.epsilon is not None:
-        yield from _refuse_budget(request, asked, asked.epsilon)
-    if asked.clipped and told.secure is None and told.privacy is None and told.clip is None:
+        yield from _refuse_budget(given.privacy, max(1, request.round), asked, asked.epsilon)
+    if asked.clipped and not given.clipped:
         yield _refuse(ReasonCode.POLICY_PRIVACY, what, "privacy.clipped", "updates without a bound", "a bound on each update")
 
 
-def _holders_of(request: TaskRequest) -> int:
-    """Return the sites behind every sum of this very round, by its terms; 0 where the update would leave in the clear."""
+@dataclass(frozen=True)
+class _Given:
+    """The safeguards of a request.
+
+    Attributes:
+        holders: sites behind every sum; 0 where an update would leave in the clear.
+        privacy: differential privacy.
+        clipped: whether an update is bounded.
+    """
+
+    holders: int
+    privacy: PrivacyConfig | None
+    clipped: bool
+
+
+def _safeguards_of(request: TaskRequest) -> _Given:
+    """Return what holds for a request: in training by its terms, as the site itself masks and adds noise by them, not by what is told."""
+    told = request.safeguards
+    if request.action is not Action.TRAIN:
+        holders = told.secure.minimum_holders if told.secure is not None else 0
+        return _Given(holders, told.privacy, (told.secure, told.privacy, told.clip) != (None, None, None))
     if request.secure is None:
-        return 0
+        return _Given(0, told.privacy, (told.privacy, told.clip) != (None, None))
     try:
-        return Terms.model_validate_json(request.secure.terms).minimum_holders
+        terms = Terms.model_validate_json(request.secure.terms)
     except ValidationError:
-        return 0
+        return _Given(0, None, clipped=False)
+    return _Given(terms.minimum_holders, terms.privacy, clipped=True)
 
 
-def _refuse_budget(request: TaskRequest, asked: PrivacyPolicy, epsilon: float) -> Iterator[PolicyError]:
-    """Refuse a run without differential privacy, with too large a budget, or whose noise does not keep to it up to this round."""
-    promised = request.safeguards.privacy
+def _refuse_budget(promised: PrivacyConfig | None, releases: int, asked: PrivacyPolicy, epsilon: float) -> Iterator[PolicyError]:
+    """Refuse a run without differential privacy, with too large a budget, or whose noise does not keep to it over so many rounds."""
     what, expected = "the run's differential privacy is not what the site requires", f"epsilon at most {epsilon:g} at delta {asked.delta:g}"
     if promised is None:
         got = "none"
     elif promised.epsilon > epsilon or promised.delta > asked.delta:
         got = f"epsilon {promised.epsilon:g} at delta {promised.delta:g}"
-    elif not keeps_within(
-        max(1, request.round), noise_multiplier=promised.noise_multiplier, epsilon=promised.epsilon, delta=promised.delta
-    ):
-        got = f"noise of multiplier {promised.noise_multiplier:g}, which spends more by round {max(1, request.round)}"
+    elif not keeps_within(releases, noise_multiplier=promised.noise_multiplier, epsilon=promised.epsilon, delta=promised.delta):
+        got = f"noise of multiplier {promised.noise_multiplier:g}, which spends more by round {releases}"
     else:
         return
     yield _refuse(ReasonCode.POLICY_PRIVACY, what, "privacy.epsilon", got, expected)

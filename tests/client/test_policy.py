@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,13 +123,9 @@ def with_safeguards(request: TaskRequest, *, terms: str | None = None, **safegua
     return request.model_copy(update={"safeguards": Safeguards(**safeguards), "secure": task})
 
 
-def terms_of(monkeypatch: pytest.MonkeyPatch, holders: int) -> str:
+def terms_of(monkeypatch: pytest.MonkeyPatch, holders: int, privacy: PrivacyConfig | None = None) -> str:
     """Return terms that say so many holders; what else they say is the protocol's own concern."""
-
-    class Read:
-        minimum_holders = holders
-
-    monkeypatch.setattr("client.policy.Terms.model_validate_json", lambda _: Read)
+    monkeypatch.setattr("client.policy.Terms.model_validate_json", lambda _: SimpleNamespace(minimum_holders=holders, privacy=privacy))
     return "{}"
 
 
@@ -159,9 +156,23 @@ def test_a_budget_is_held_against_the_policy_and_the_noise_against_the_budget() 
     assert f"by round {last + 1}" in refusal(request.model_copy(update={"round": last + 1}), required).got
 
 
+def test_in_a_secure_round_the_noise_is_that_of_its_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    required, told = {"privacy": {"epsilon": 8, "delta": 1e-5}}, {"secure": SecureConfig(), "privacy": dp()}
+    judge(with_safeguards(DESCRIBE, **told), required)
+    judge(with_safeguards(TRAIN, terms=terms_of(monkeypatch, 3, dp()), **told), required)
+    assert refusal(with_safeguards(TRAIN, terms=terms_of(monkeypatch, 3), **told), required).got == "none"
+    weak = terms_of(monkeypatch, 3, dp(noise_multiplier=0.01))
+    assert "multiplier 0.01" in refusal(with_safeguards(TRAIN, terms=weak, **told), required).got
+
+
 @pytest.mark.parametrize("safeguards", [{"clip": FixedClip(norm=1.0)}, {"secure": SecureConfig()}, {"privacy": dp()}])
-def test_any_bound_on_an_update_is_a_clip(safeguards: dict[str, Any]) -> None:
-    judge(with_safeguards(TRAIN, **safeguards), {"privacy": {"clipped": True}})
+def test_any_bound_on_an_update_is_a_clip(safeguards: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    required = {"privacy": {"clipped": True}}
+    judge(with_safeguards(DESCRIBE, **safeguards), required)
+    if "secure" in safeguards:  # told, but this round would leave in the clear
+        refusal(with_safeguards(TRAIN, **safeguards), required)
+        safeguards |= {"terms": terms_of(monkeypatch, 3)}
+    judge(with_safeguards(TRAIN, **safeguards), required)
 
 
 def test_a_run_that_only_measures_needs_no_safeguards_of_updates() -> None:

@@ -1,8 +1,10 @@
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from strategies.accountant import MOST_RELEASES, affordable_releases, epsilon_of
+from strategies.accountant import MOST_RELEASES, affordable_releases, epsilon_of, keeps_within
 
 DELTA = 1e-5
 
@@ -34,3 +36,16 @@ def test_the_budget_affords_just_so_many_releases(epsilon):
 
 def test_a_budget_without_end_has_an_end():
     assert MOST_RELEASES // 2 <= affordable_releases(noise_multiplier=1e6, delta=DELTA, epsilon=1e6) <= MOST_RELEASES
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    noise_multiplier=st.floats(0.05, 200),
+    epsilon=st.floats(0.01, 500),
+    releases=st.integers(1, 5000),
+    delta=st.sampled_from([1e-9, 1e-5, 1e-2]),
+)
+def test_hospitals_judge_a_budget_as_the_accountant_does(noise_multiplier, epsilon, releases, delta):
+    spent = epsilon_of(releases, noise_multiplier=noise_multiplier, delta=delta)
+    assume(abs(spent - epsilon) > 1e-6 * epsilon)
+    assert keeps_within(releases, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta) is (spent <= epsilon)
