@@ -8,7 +8,7 @@ A session is a cookie that scripts cannot read and other pages cannot send (Http
 would also lack the secret of the session's forms (OWASP, "Cross-Site Request Forgery Prevention"). A bearer token needs neither, as no
 browser sends it by itself.
 
-Refused and changing requests are always recorded; of reading ones the pages, not the parts of a page that are fetched again and again.
+Refused and changing requests are always recorded; of reading ones the first in a minute, and not the parts that a page fetches by itself.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
 MOST_FAILURES: Final = 10
 FAILURES_WITHIN_S: Final = 300.0
 MOST_NAMES: Final = 1000
+REPEATED_S: Final = 60.0
 _UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Handle = Callable[[Request], Awaitable[Response]]
@@ -110,6 +111,7 @@ class Gate:
         self.failures = Failures()
         self._scrypt = threading.Lock()
         self._verified: dict[str, Operator] = {}
+        self._looks: dict[tuple[Operator | None, str, str], float] = {}
 
     @property
     def cookie(self) -> str:
@@ -130,9 +132,22 @@ class Gate:
         except GmmasError as error:
             outcome = f"failed: {error.code} {error.brief()}"
             response = self._explain(request, error, 404 if isinstance(error, NoSuchRunError) else 409)
-        if access is Access.CHANGE or (access is Access.READ and "/part" not in request.url.path):
+        if access is Access.CHANGE or (access is Access.READ and self._is_news(request, visitor, outcome)):
             await self.record(request, visitor, outcome)
         return response
+
+    def _is_news(self, request: Request, visitor: Visitor, outcome: str) -> bool:
+        """Return whether a look is to be recorded: not a part of a page, nor the same look again within a minute, as programs have it."""
+        look = (visitor.operator, request.url.path, outcome)
+        now = time.monotonic()
+        again = now - self._looks.get(look, -REPEATED_S) < REPEATED_S
+        if "/part" in request.url.path or again:
+            return False
+        self._looks.pop(look, None)
+        self._looks[look] = now
+        while len(self._looks) > MOST_NAMES:
+            del self._looks[next(iter(self._looks))]
+        return True
 
     async def record(self, request: Request, visitor: Visitor, outcome: str) -> None:
         """Append a call to the record."""

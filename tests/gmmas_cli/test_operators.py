@@ -114,7 +114,7 @@ def test_a_run_is_started_and_stopped_by_token(running: tuple[Path, str], capsys
             name: number for name, number in pids.items() if name != "dashboard"
         }
         assert told("state") in ("stopping", "stopped")
-    calls = OperatorStore(folder / "operators.db").calls()
+    calls = OperatorStore(folder / "operators.db").calls(last=1000)
     assert ("anna", f"POST /api/runs/{key}/stop", "200") in [(call.operator, call.action, call.outcome) for call in calls]
     done = [call.action for call in reversed(calls) if call.operator == system_user()]
     assert done[:2] == ["gmmas server operator add anna --role coordinator", f"start the run in {folder / 'runs' / 'waiting'}"]

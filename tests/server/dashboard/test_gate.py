@@ -245,8 +245,7 @@ def test_calls_are_recorded_with_who_what_and_outcome(desk: DeskUnderTest) -> No
     assert calls == [
         (None, None, Way.NONE, "GET /api/runs", "refused: 401"),
         (None, None, Way.NONE, "POST /login", "refused: token (eve)"),
-        (*one, "GET /", "200"),
-        (*one, "GET /", "200"),  # for the secret of the form
+        (*one, "GET /", "200"),  # and again, for the secret of the form
         (*one, f"POST /runs/{desk.key}/stop", "refused: 403"),
         ("coordinator-one", "coordinator", Way.TOKEN, f"POST /api/runs/{desk.key}/stop", calls[-1][-1]),
     ]
