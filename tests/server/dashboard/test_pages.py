@@ -19,6 +19,7 @@ from server import launching
 from server.checkpoint import RunFolder
 from server.dashboard import actions
 from server.dashboard.app import STATIC
+from server.dashboard.figures import KINDS, feed_line
 from server.events import EventLog
 from server.operators import Role
 from server.records import Outcome, RoundRecord, SiteRecord
@@ -121,6 +122,18 @@ def test_the_run_is_told(desk: DeskUnderTest) -> None:
 def test_curves_skip_what_was_not_measured(desk: DeskUnderTest) -> None:
     told = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}/part/curves").json()
     assert told == {"round": [0, 1], "dice": {"WT": [0.1, 0.6], "TC": [0.05, 0.3]}, "auc": {"IDH": [0.5, 0.8]}}
+
+
+def test_every_kind_of_event_has_a_line_even_bare(desk: DeskUnderTest) -> None:
+    """And one that carries everything shows nothing of its detail but what is no count."""
+    full = {"cases": 31337, "labelled": {"idh": 31337}, "sites": ["north"], "seconds": 3, "round_trip_s": 2.0, "joined": 1, "needed": 2}
+    for kind in EventKind:
+        assert KINDS[kind]
+        line = feed_line(1, event(kind, 1, number=2, site="north", **full))
+        assert "31337" not in str(line)
+        append(desk, event(kind, 100, number=1, site="north"))
+    for path in (f"/runs/{desk.key}", f"/runs/{desk.key}/costs", "/"):
+        page(desk, path)
 
 
 def test_new_events_are_taken_into_account_once(desk: DeskUnderTest) -> None:
