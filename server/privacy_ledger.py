@@ -45,10 +45,10 @@ class PrivacyLedger:
         """Return how many rounds of `rounds` the budget allows from the start of the run.
 
         Raises:
-            ConfigError: not one.
+            ConfigError: not one; or the accountant is not installed, which tells what has been spent.
         """
+        one = epsilon_of(1, noise_multiplier=self._config.noise_multiplier, delta=self._config.delta)
         if self.affordable == 0:
-            one = epsilon_of(1, noise_multiplier=self._config.noise_multiplier, delta=self._config.delta)
             raise ConfigError(
                 "the privacy budget does not allow a single round",
                 where="privacy.epsilon",

@@ -50,10 +50,10 @@ def keeps_within(releases: int, *, noise_multiplier: float, epsilon: float, delt
 
 
 def affordable_releases(*, noise_multiplier: float, delta: float, epsilon: float) -> int:
-    """Return how many noisy sums a budget allows, MOST_RELEASES at most."""
+    """Return how many noisy sums a budget allows, MOST_RELEASES at most; as keeps_within, without the accountant."""
 
     def fits(releases: int) -> bool:
-        return epsilon_of(releases, noise_multiplier=noise_multiplier, delta=delta) <= epsilon
+        return keeps_within(releases, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta)
 
     low, high = 0, 1
     while high < MOST_RELEASES and fits(high):
