@@ -6,7 +6,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
 
-.PHONY: demo test test-slow check format install clean bench-learning bench-federation
+.PHONY: demo test test-slow test-faults check format install clean bench-learning bench-federation
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,11 @@ test: install
 	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not faults"
+
+# An hour or more: kills, cuts and fills whatever a run of real processes stands on, and writes benchmarks/results/faults.md.
+test-faults: install
+	GMMAS_FAULTS_TABLE=benchmarks/results/faults $(BIN)/pytest -m faults
 
 check: install
 	$(BIN)/ruff check .

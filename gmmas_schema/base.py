@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality
@@ -83,6 +83,16 @@ def _ordered_and_unique(value: tuple[Modality, ...]) -> tuple[Modality, ...]:
 
 HeldModalities = Annotated[tuple[Modality, ...], Field(min_length=1), AfterValidator(_ordered_and_unique)]
 """At least one modality, none twice, brought into the order of MODALITIES."""
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a relative path against the configuration's own folder."""
+    folder = (info.context or {}).get("folder")
+    return path if path.is_absolute() or folder is None else folder / path
+
+
+ConfigPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path in a configuration file, relative to that file's folder."""
 
 
 def _fault(entry: Any) -> str:

@@ -1,17 +1,6 @@
 """Encryption at rest, the same key in coordinator.yaml and site.yaml (gmmas_runtime.sealed_files)."""
 
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator, ValidationInfo
-
-from gmmas_schema.base import FrozenModel
-
-
-def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """Resolve a relative path against the configuration's own folder."""
-    folder = (info.context or {}).get("folder")
-    return path if path.is_absolute() or folder is None else folder / path
+from gmmas_schema.base import ConfigPath, FrozenModel
 
 
 class EncryptionConfig(FrozenModel):
@@ -22,4 +11,4 @@ class EncryptionConfig(FrozenModel):
             `gmmas site rotate-key` makes it.
     """
 
-    key_file: Annotated[Path, AfterValidator(_absolute)]
+    key_file: ConfigPath

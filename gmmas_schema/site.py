@@ -1,23 +1,13 @@
 """Configuration of one hospital node (site.yaml)."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from gmmas_schema.base import FrozenModel, HeldModalities
+from gmmas_schema.base import ConfigPath, FrozenModel, HeldModalities
 from gmmas_schema.encryption import EncryptionConfig
 from gmmas_schema.policy import SitePolicy
 from gmmas_schema.vocabulary import MODALITIES, Layout, Tissue
-
-
-def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """Resolve a relative path against the configuration's own folder."""
-    folder = (info.context or {}).get("folder")
-    return path if path.is_absolute() or folder is None else folder / path
-
-
-SitePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class SplitConfig(FrozenModel):
@@ -82,9 +72,9 @@ class DataConfig(FrozenModel):
         skip_bad_cases: leave out cases that fail the quality gate (each is reported) instead of refusing the cohort.
     """
 
-    root: SitePath
+    root: ConfigPath
     layout: Layout | Literal["auto"] = "auto"
-    labels: SitePath | None = None
+    labels: ConfigPath | None = None
     modalities: HeldModalities = MODALITIES
     table: TableConfig | None = None
     segmentation_values: dict[Annotated[int, Field(ge=0, le=255)], Tissue] | None = None
@@ -97,7 +87,7 @@ class CoordinatorConfig(FrozenModel):
     """How the node reaches the coordinator: outbound TLS only."""
 
     address: str = Field(pattern=r"^[A-Za-z0-9.\-]+:\d{1,5}$")
-    root_certificate: SitePath
+    root_certificate: ConfigPath
 
 
 class NodeConfig(FrozenModel):
@@ -115,11 +105,11 @@ class NodeConfig(FrozenModel):
         device: `auto` is CUDA where present, else CPU.
     """
 
-    private_key: SitePath
-    state: SitePath
+    private_key: ConfigPath
+    state: ConfigPath
     runtime_port: int = Field(default=19091, ge=1024, le=65535)
     executor: Literal["resident", "flower"] = "resident"
-    peers: SitePath | None = None
+    peers: ConfigPath | None = None
     threads: PositiveInt = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -58,6 +58,7 @@ class SuperNode:
         """Do what a SuperNode does with a message from the coordinator."""
         run = Run.create_empty(RUN_ID)
         run.series_id, run.fab_hash = SERIES_ID, BUNDLE_HASH
+        run.fab_id, run.fab_version = "gmmas/bundle", "1.0.0"
         self.state.store_run(run)
         self.state.store_fab(Fab(BUNDLE_HASH, POISONED_BUNDLE, {}))
         context = Context(run_id=RUN_ID, node_id=NODE_ID, node_config={}, state=RecordDict(), run_config={}, series_id=SERIES_ID)
