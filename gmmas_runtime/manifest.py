@@ -9,7 +9,7 @@ that nothing was changed since somebody signed, and not who that was.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
@@ -121,12 +121,13 @@ def write_manifest(
     return manifest
 
 
-def check_manifest(folder: Path, *, authority: Path | None = None) -> Origin:
+def check_manifest(folder: Path, *, authority: Path | None = None, ignore: Collection[str] = ()) -> Origin:
     """Check a model's files against its manifest, and the manifest against its signature.
 
     Args:
         folder: of the model.
         authority: certificate of the coordinator's authority. With it, nothing but a signature under it will do.
+        ignore: files that are about to be made anew, and may be missing or damaged.
 
     Raises:
         TrustError: a file is missing, changed or not named; the manifest is damaged or its signature is wrong; or an authority is given and
@@ -138,7 +139,7 @@ def check_manifest(folder: Path, *, authority: Path | None = None) -> Origin:
             raise _not_vouched(path, "no manifest")
         return Origin(Standing.ABSENT)
     manifest, signature = _read(path)
-    _check_files(folder, manifest)
+    _check_files(folder, manifest, ignore)
     if not manifest.certificate or not signature:
         if authority is not None or manifest.certificate or signature:
             raise _not_vouched(path, "half a signature" if manifest.certificate or signature else "a manifest that nobody signed")
@@ -171,9 +172,9 @@ def _read(path: Path) -> tuple[ModelManifest, str]:
         ) from error
 
 
-def _check_files(folder: Path, manifest: ModelManifest) -> None:
+def _check_files(folder: Path, manifest: ModelManifest, ignore: Collection[str]) -> None:
     """Refuse a folder whose files are not exactly those of the manifest, as far as they are read."""
-    for name in dict.fromkeys((*manifest.files, *MODEL_FILES)):
+    for name in dict.fromkeys(name for name in (*manifest.files, *MODEL_FILES) if name not in ignore):
         file, expected = folder / name, manifest.files.get(name)
         found = sha256_file(file) if file.is_file() else None
         if found != expected:

@@ -7,8 +7,8 @@ from typing import Final, Literal
 from gmmas_model.weights import Weights, load_weights
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.keys import SIGNING_CERTIFICATE, SIGNING_KEY, issue_signing_certificate
-from gmmas_runtime.manifest import Signer, write_manifest
-from gmmas_schema.errors import GmmasError, ModelError
+from gmmas_runtime.manifest import Signer, check_manifest, write_manifest
+from gmmas_schema.errors import GmmasError, ModelError, TrustError
 from gmmas_schema.events import EventKind
 from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.model_card import ModelCard
@@ -86,8 +86,12 @@ def documents_of(card: ModelCard) -> dict[str, bytes]:
 def publish_card(folder: RunFolder, kind: Literal["best", "last"]) -> ModelCard:
     """Make the card of a finished run's model anew, put it beside the model and write the manifest again.
 
+    What is signed anew is what the run has made: files that are not those of their manifest, and weights that the run's result does not
+    name, are refused.
+
     Raises:
-        ModelError: the run has no such model yet, or it cannot be read.
+        ModelError: the run has no such model yet, it cannot be read, or it is not the run's.
+        TrustError: a file was changed since it was published, or the model is signed and the coordinator's key is not at hand.
     """
     place, result = folder.model_path(kind), folder.read_result()
     if result is None or not place.is_dir():
@@ -98,8 +102,14 @@ def publish_card(folder: RunFolder, kind: Literal["best", "last"]) -> ModelCard:
             expected="a finished run",
             remedy="wait for its end, or resume it",
         )
+    # An old card may be missing, or half of a new one be there after a crash.
+    origin, signer = check_manifest(place, ignore=(CARD_FILE, CARD_TEXT)), signer_for_run(folder.path)
     weights: Weights = load_weights(place)
     is_best = weights.sha256 == result.best_sha256
+    if not is_best and weights.sha256 != result.last_sha256:
+        raise _foreign(place, weights.sha256, result.best_sha256 if kind == "best" else result.last_sha256)
+    if signer is None and origin.is_signed:
+        raise _would_lose_signature(place)
     evidence = ModelEvidence(
         kind=kind,
         weights=weights,
@@ -112,5 +122,25 @@ def publish_card(folder: RunFolder, kind: Literal["best", "last"]) -> ModelCard:
     card = describe_model(folder, evidence)
     for name, content in documents_of(card).items():
         write_atomic(place / name, content)
-    write_manifest(place, model_digest=card.model_digest, run=folder.run, round=evidence.round, signer=signer_for_run(folder.path))
+    write_manifest(place, model_digest=card.model_digest, run=folder.run, round=evidence.round, signer=signer)
     return card
+
+
+def _foreign(place: Path, got: str, expected: str) -> ModelError:
+    return ModelError(
+        "these weights are not what the run made",
+        where=place,
+        got=f"SHA-256 {got[:12]}",
+        expected=f"SHA-256 {expected[:12]} (result.json)",
+        remedy="restore the folder from a copy",
+    )
+
+
+def _would_lose_signature(place: Path) -> TrustError:
+    return TrustError(
+        "the model would lose its signature",
+        where=place,
+        got="a signed model, and no key to sign it again",
+        expected="the coordinator's folder where the run was submitted to it",
+        remedy="make the card on the coordinator's machine, or read the one that is there without --rewrite",
+    )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gmmas_schema.errors import ConfigError, ReasonCode
+from gmmas_runtime.manifest import check_manifest, write_manifest
+from gmmas_schema.errors import ConfigError, ModelError, ReasonCode, TrustError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.manifest import CARD_FILE
@@ -17,10 +18,11 @@ from gmmas_workflows.training import LocalTrainer
 from server.card_figures import mean_of
 from server.card_text import LONGEST_DESCRIPTION, card_markdown, card_summary
 from server.checkpoint import RunFolder
+from server.deployment import init_coordinator
 from server.events import EventLog
 from server.model_card import read_card
 from server.pseudonyms import pseudonyms_of
-from server.publishing import publish_card
+from server.publishing import publish_card, signer_of
 from tests.client import tiny_sites
 from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
 
@@ -130,6 +132,29 @@ def test_a_card_that_is_made_again_from_the_folder_says_the_same(tmp_path: Path)
     assert again.model_copy(update=volatile) == before.model_copy(update=volatile)
     assert again.cost.bytes_up == before.cost.bytes_up
     assert published(folder) == again
+
+
+def test_nothing_but_what_the_run_made_is_signed_anew(tmp_path: Path) -> None:
+    folder = run_to_end(tmp_path / "run", SimulatedSite("north"), SimulatedSite("south"))
+    place = folder.model_path("last")
+    (place / "calibration.json").write_text((place / "calibration.json").read_text() + " ")
+    with pytest.raises(TrustError, match="not the one that was published"):
+        publish_card(folder, "last")
+    for name in ("model.safetensors", "model.json"):
+        (place / name).write_bytes((folder.round_path(0) / name).read_bytes())
+    for name in ("manifest.json", "calibration.json"):
+        (place / name).unlink()
+    with pytest.raises(ModelError, match="not what the run made"):
+        publish_card(folder, "last")
+
+
+def test_a_signed_model_does_not_lose_its_signature_where_the_key_is_not(tmp_path: Path) -> None:
+    folder = run_to_end(tmp_path / "run", SimulatedSite("north"), SimulatedSite("south"))
+    signer = signer_of(init_coordinator(tmp_path / "coordinator"))
+    write_manifest(folder.model_path("best"), model_digest=folder.config.model.digest(), signer=signer)
+    with pytest.raises(TrustError, match="would lose its signature"):
+        publish_card(folder, "best")
+    assert check_manifest(folder.model_path("best")).is_signed
 
 
 def test_a_card_that_cannot_be_made_costs_no_model(tmp_path: Path, monkeypatch, caplog) -> None:
