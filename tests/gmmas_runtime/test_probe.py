@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gmmas_runtime.keys import issue_server_certificate, make_authority
-from gmmas_runtime.probe import check_health, is_healthy, port_is_free
+from gmmas_runtime.probe import check_health, is_healthy, port_is_free, serves_http
 from gmmas_schema.errors import FederationError, TrustError
 
 
@@ -90,3 +90,13 @@ def test_nobody_there(trust: Path) -> None:
     with pytest.raises(FederationError, match="Connection refused"):
         check_health(f"127.0.0.1:{port}", authority_certificate=authority)
     assert not is_healthy(f"127.0.0.1:{port}", authority_certificate=authority)
+
+
+def test_a_plain_server_of_this_machine_is_told_from_none(trust: Path) -> None:
+    with serving(None) as address:
+        assert serves_http(f"http://{address}")
+    assert not serves_http(f"http://{address}")
+    with serving(None, healthy=False) as address:
+        assert not serves_http(f"http://{address}")
+    with serving(trust) as address:
+        assert not serves_http(f"http://{address}")

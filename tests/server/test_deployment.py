@@ -62,6 +62,8 @@ def test_init_leaves_other_peoples_folders_alone(tmp_path: Path) -> None:
         ({"hosts": ["coordinator.example:9092"]}, "hosts"),
         ({"name": "Big Name"}, "name"),
         ({"listen": "everywhere"}, "listen"),
+        ({"dashboard_port": 80}, "dashboard.port"),
+        ({"port": 9300, "dashboard_port": 9300}, "dashboard.port 9300 is the port of the coordinator itself"),
     ],
 )
 def test_wrong_settings_are_named_and_nothing_is_written(tmp_path: Path, settings: dict[str, object], named: str) -> None:
@@ -172,3 +174,19 @@ def test_renewal_adds_hosts_under_the_same_authority(folder: Path) -> None:
     assert (folder / "authority" / "authority.pem").read_bytes() == authority
     assert renewed.config.hosts == ("coordinator.example", "10.0.0.7")
     coordinator_processes(folder)
+
+
+def test_the_dashboard_is_a_process_of_its_own_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    assert [spec.name for spec in coordinator_processes(folder)] == ["superlink", "superexec"]
+    made = init_coordinator(tmp_path / "with", port=free_port(), dashboard_port=free_port(), listen="network")
+    assert made.config.dashboard is not None
+    *_, spec = coordinator_processes(made.path)
+    assert (spec.name, spec.log_file) == ("dashboard", made.logs / "dashboard.log")
+    assert spec.environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert renew_certificate(made.path, hosts=["new.example"]).config.dashboard == made.config.dashboard
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", made.config.dashboard.port))
+        other.listen()
+        with pytest.raises(FederationError, match="the dashboard's port is taken") as caught:
+            coordinator_processes(made.path)
+    assert "dashboard.port" in caught.value.remedy
