@@ -34,15 +34,6 @@ from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import MODALITIES
 
 app = typer.Typer(help="The node of one hospital.", no_args_is_help=True)
-app.command()(check)
-app.command()(pause)
-app.command()(resume)
-app.command("allow")(allow_command)
-app.add_typer(audit, name="audit")
-app.command()(enrolment)
-app.command()(fingerprint)
-app.command("new-key")(new_key)
-app.command("rotate-key")(rotate_key)
 
 START_TIMEOUT_S = 24 * 3600.0
 REFRESH_S = 0.5
@@ -280,3 +271,15 @@ def _describe_preparation(progress: Progress) -> str:
     if progress.cases_to_cache:
         return f"{progress.cases} of {progress.cases_to_cache} cases checked"
     return "reading the cohort"
+
+
+# Last, for the page of help lists commands in the order in which they are made known.
+app.command()(check)
+app.command()(pause)
+app.command()(resume)
+app.command("allow")(allow_command)
+app.add_typer(audit, name="audit")
+app.command()(enrolment)
+app.command()(fingerprint)
+app.command("new-key")(new_key)
+app.command("rotate-key")(rotate_key)
