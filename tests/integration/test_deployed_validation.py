@@ -38,6 +38,7 @@ CONFIG = FederationConfig.model_validate(
             "grid": {"spacing_mm": 8.0, "shape": [24, 24, 24]},
         },
         "training": {"local_steps": 2},
+        "measure_subsets": True,
         "quorum": {"sites": 2, "replies": 2, "join_deadline_s": 120, "round_deadline_s": 60},
     }
 )
@@ -74,5 +75,6 @@ def test_models_are_measured_at_every_hospital_and_a_signed_card_names_none(tmp_
     assert check_manifest(best, authority=authority).standing is Standing.VOUCHED
     card = json.loads((best / "model-card.json").read_text())
     assert set(card["data"]["by_site"]) == {"site-1", "site-2"}
+    assert len(card["test"]["subsets"]) == 15
     assert "north" not in (best / "model-card.md").read_text()
     assert run_program(["model", "verify", str(folder.run), "--authority", str(authority)]) == 0
