@@ -24,7 +24,7 @@ from gmmas_workflows.training import LocalTrainer
 from strategies.codec import pack_tensors, read_description, read_report, write_request
 from strategies.content_hash import hash_tensors
 from strategies.secure.documents import Advertisement
-from strategies.secure.vectors import group_sizes
+from strategies.secure.vectors import group_hashes, group_sizes
 from strategies.secure_letters import write_phase
 from tests.client.serving import make_tensors, serving
 from tests.client.sites import PATIENT, make_request, read_site
@@ -218,9 +218,11 @@ def test_the_executor_side_is_free_of_torch() -> None:
 
 def make_secure_request(tensors: dict[str, np.ndarray]) -> TaskRequest:
     request = make_request()
-    terms = make_terms(sites=3, sizes=group_sizes(tensors), run=request.run, number=request.round)
-    terms = terms.model_copy(update={"subject": request.subject()})
-    return request.model_copy(update={"secure": SecureTask(terms=terms.model_dump_json(), strategy=HoldersStrategy())})
+    task = SecureTask(terms="", strategy=HoldersStrategy())
+    content = group_hashes(tensors)
+    terms = make_terms(sites=3, sizes=group_sizes(tensors), model=content, run=request.run, number=request.round)
+    terms = terms.model_copy(update={"subject": task.subject(request.subject())})
+    return request.model_copy(update={"secure": task.model_copy(update={"terms": terms.model_dump_json()})})
 
 
 def test_in_a_secure_round_keys_leave_in_place_of_tensors(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
