@@ -24,9 +24,9 @@ from client.trainer_service_pb2 import Progress, State
 from gmmas_cli.site_audit import app as audit
 from gmmas_cli.site_check import check
 from gmmas_cli.site_control import DEFAULT_CONFIG, ConfigOption, allow_command, describe_pause, pause, resume
-from gmmas_cli.site_encryption import rotate_key
 from gmmas_cli.site_keys import ContactOption, enrolment, fingerprint, new_key, print_enrolment
 from gmmas_cli.site_setup import SiteAnswers, write_site
+from gmmas_cli.site_storage import prune_cache, rotate_key
 from gmmas_runtime.process_state import ProcessState, SupervisorState, launch_in_background, live_state, read_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
 from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
@@ -283,3 +283,4 @@ app.command()(enrolment)
 app.command()(fingerprint)
 app.command("new-key")(new_key)
 app.command("rotate-key")(rotate_key)
+app.command("prune-cache")(prune_cache)

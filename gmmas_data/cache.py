@@ -7,9 +7,12 @@ neither in the key nor in the entry but come from the case each time, so a mende
 An entry is a safetensors file (no pickle) with a checksum of its tensors; a damaged one is rebuilt.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -105,6 +108,9 @@ class SampleCache:
                 KeyRing.read(self._seal.key_file)  # a key file that is not there is no reason to make every entry again
             _LOG.warning("a cache entry is left aside and made again: %s", error.what)
             return None
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))  # when it was of use last (prune_samples)
         try:
             return _decode(content, case)
         except (SafetensorError, KeyError, ValueError) as error:
@@ -130,6 +136,17 @@ def content_key(case: Case, grid: GridConfig) -> str:
         "files": {role: _digest(path) for role, path in files.items()},
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def prune_samples(folder: Path, *, unused_days: float) -> int:
+    """Delete the entries, of every grid, that were not read for some days; returns how many. One that is asked for again is made again."""
+    before, deleted = time.time() - unused_days * 86400, 0
+    for path in folder.glob("*.safetensors"):
+        status = path.stat()
+        if max(status.st_atime, status.st_mtime) < before:
+            path.unlink(missing_ok=True)
+            deleted += 1
+    return deleted
 
 
 def sealed_samples(folder: Path) -> list[SealedFile]:

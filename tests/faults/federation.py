@@ -158,18 +158,24 @@ class Federation:
         """Wait until everything is back."""
         _wait(self.is_whole, "the whole federation")
 
+    def begin(self, *, changes: dict[str, object] | None = None) -> Path:
+        """Submit a run; returns its folder."""
+        self.wait_whole()
+        self._runs += 1
+        path = self.folder.path / "runs" / f"{self._runs:02d}"
+        RunFolder.create(path, FederationConfig.model_validate(CONFIG | (changes or {})), run=RUN)
+        submit_run(self.folder.coordinator, path)
+        return path
+
     def run(
         self, *, moment: Moment | None = None, fault: Fault | None = None, changes: dict[str, object] | None = None
     ) -> tuple[RunFolder, Story]:
         """Do one run to its end; at `moment`, `fault` happens. A run that stops is resumed, as a person would."""
         self.wait_whole()
-        self._runs += 1
-        path = self.folder.path / "runs" / f"{self._runs:02d}"
-        RunFolder.create(path, FederationConfig.model_validate(CONFIG | (changes or {})), run=RUN)
         story, start = Story(), time.monotonic()
         before = self.progress()
         story.tasks_done_before = before.tasks_done if before is not None else 0
-        submit_run(self.folder.coordinator, path)
+        path = self.begin(changes=changes)
         last, silent_since = 0, 0.0
         blow: Future[None] | None = None
         while not story.has(EventKind.RUN_FINISHED):

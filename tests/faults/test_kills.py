@@ -1,14 +1,24 @@
 """SIGKILL for every kind of process at every stage of a run, and a line that is cut: the run ends in the weights of an unbroken one."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from client.trainer_service_pb2 import State
+from gmmas_runtime.probe import serves_http
 from gmmas_schema.events import EventKind
 from server.checkpoint import RunFolder
+from server.launching import stop_submitted_run
+from tests.client.loopback import free_port
 from tests.faults.federation import STAGES, Federation, Story, forget, kill, missing_replies, outcome, training
 from tests.faults.table import EQUAL, MISSING, Row, write_row
+from tests.gmmas_runtime.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -61,3 +71,37 @@ def test_a_cut_line_changes_nothing(federation: Federation, unbroken: dict[str, 
 
     folder, story = federation.run(moment=training, fault=cut)
     settle(f"line {kind} for {seconds} s", "training", folder, story, unbroken)
+
+
+def test_a_killed_mlflow_server_changes_nothing(
+    federation: Federation, unbroken: dict[str, bytes | str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: serves_http(f"http://127.0.0.1:{port}"), timeout_s=300, what="the MLflow server")
+        changes = {"tracking": {"uri": f"http://127.0.0.1:{port}"}}
+        ended, story = federation.run(moment=training, fault=lambda _: os.killpg(server.pid, signal.SIGKILL), changes=changes)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    settle("SIGKILL of the MLflow server", "training", ended, story, unbroken, note="what the store lacks, a resume writes")
+
+
+def test_a_stopped_run_does_not_keep_a_site_training(federation: Federation) -> None:
+    path = federation.begin(changes={"training": {"local_steps": 100_000, "precision": "fp32"}, "rounds": 1})
+    wait_until(lambda: is_training(federation), timeout_s=300, what="the training")
+    stop_submitted_run(path)
+    start = time.monotonic()
+    wait_until(lambda: not is_training(federation), timeout_s=300, what="the end of the training")
+    seconds = time.monotonic() - start
+    write_row(Row("gmmas server stop-run", "training", "the site stops training", 0, 0, seconds, "seconds until the trainer was idle"))
+
+
+def is_training(federation: Federation) -> bool:
+    progress = federation.progress()
+    return progress is not None and progress.state == State.TRAINING and progress.step >= 1

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmas_data.cache import SampleCache, sealed_samples
+from gmmas_data.cache import SampleCache, prune_samples, sealed_samples
 from gmmas_data.layouts import read_cohort
 from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
@@ -185,3 +186,13 @@ def test_entries_may_lie_sealed_and_one_in_the_place_of_another_is_made_again(tm
     seal.key_file.unlink()
     with pytest.raises(TrustError, match="key file of the encryption is missing"):
         cache.get(cases[0])
+
+
+def test_what_was_not_used_for_long_is_deleted_and_the_rest_stays(tmp_path: Path, cache: SampleCache) -> None:
+    cases = [case_in(tmp_path / "used"), case_in(tmp_path / "unused", modalities=[Modality.T1])]
+    for case in cases:
+        cache.get(case)
+        os.utime(cache.path_of(case), (0, 0))
+    cache.get(cases[0])
+    assert prune_samples(cache.folder, unused_days=30) == 1
+    assert list(cache.folder.iterdir()) == [cache.path_of(cases[0])]
