@@ -178,6 +178,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the gate finds and change nothing.")] = False,
     dice: Annotated[float, typer.Option(help="How much worse a Dice may be at any hospital.", min=0, max=1)] = RULES.dice,
     auc: Annotated[float, typer.Option(help="How much worse an AUC may be at any hospital.", min=0, max=1)] = RULES.auc,
+    auc_patients: Annotated[int, typer.Option(help="Patients at a hospital from which on its AUC is judged.", min=2)] = RULES.auc_patients,
     ece: Annotated[float, typer.Option(help="How much worse the calibration error of a region may be.", min=0, max=1)] = RULES.ece,
     nll: Annotated[float, typer.Option(help="How much worse the log-loss of a marker may be, nats.", min=0)] = RULES.nll,
     authority: AuthorityOption = None,
@@ -189,7 +190,7 @@ def promote(
     gone, calibration not worse than its margin; and the version is signed. The first holder of an alias need only be signed.
     """
     console = Console()
-    rules = GateRules(dice=dice, auc=auc, ece=ece, nll=nll)
+    rules = GateRules(dice=dice, auc=auc, auc_patients=auc_patients, ece=ece, nll=nll)
     with console.status("judging"):
         from gmmas_cli.model_report import gate_table, read_evidence
         from server import promotion

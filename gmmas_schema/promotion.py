@@ -14,6 +14,7 @@ class GateRules(FrozenModel):
     Attributes:
         dice: at any site, in any region.
         auc: at any site, for any marker.
+        auc_patients: fewest patients at a site behind an AUC that is judged: of five, one pair that changes its order may move it by .25.
         ece: expected calibration error of a region over all sites.
         nll: mean negative log-likelihood of a marker over all sites, in nats: of the few patients that markers have, a calibration error
             is mostly noise, and this is a fair score of any number of them.
@@ -22,6 +23,7 @@ class GateRules(FrozenModel):
 
     dice: float = Field(default=0.02, ge=0, le=1)
     auc: float = Field(default=0.03, ge=0, le=1)
+    auc_patients: int = Field(default=10, ge=2)
     ece: float = Field(default=0.03, ge=0, le=1)
     nll: float = Field(default=0.05, ge=0)
     patients: int = Field(default=10, ge=2)

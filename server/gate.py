@@ -68,7 +68,8 @@ def _judge_sites(champion: MatrixRow, candidate: MatrixRow, rules: GateRules, re
                 yield GateFinding(subject=metric, site=site, verdict=Verdict.FAILS, champion=value, note="no longer measured here")
                 continue
             difference = _difference(metric, before, after, paired)
-            yield _compare(metric, site, value, values[metric], difference, paired=metric in paired, margin=margin)
+            found = _compare(metric, site, value, values[metric], difference, paired=metric in paired, margin=margin)
+            yield _unless_too_few(found, min(_interval(metric, own).n for own in (before, after)), rules)
 
 
 def _compare(metric: str, site: str, before: float, after: float, difference: Interval, *, paired: bool, margin: float) -> GateFinding:
@@ -89,6 +90,13 @@ def _compare(metric: str, site: str, before: float, after: float, difference: In
         margin=margin,
         note="the interval reaches beyond the margin" if unsure else "",
     )
+
+
+def _unless_too_few(found: GateFinding, patients: int, rules: GateRules) -> GateFinding:
+    """Return a finding, which decides nothing where it is an AUC of so few patients that chance alone moves it beyond any margin."""
+    if not found.subject.startswith("auc_") or patients >= rules.auc_patients:
+        return found
+    return found.model_copy(update={"verdict": Verdict.NOT_JUDGED, "note": f"of {patients} patients, fewer than {rules.auc_patients}"})
 
 
 def _difference(metric: str, before: Evaluation, after: Evaluation, paired: Mapping[str, Interval]) -> Interval:

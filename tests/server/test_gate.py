@@ -46,6 +46,16 @@ def test_markers_have_a_margin_of_their_own() -> None:
     assert failures(champion, candidate, GateRules(auc=0.05)) == set()
 
 
+def test_an_auc_of_a_handful_of_patients_decides_nothing_and_is_shown() -> None:
+    def few(auc: float) -> MatrixRow:
+        figure = Interval(value=auc, low=0.0, high=1.0, n=5)
+        return row(north=Evaluation(split=Split.TEST, cases=5, auc={Task.IDH: figure}))
+
+    (found,) = (f for f in judge(few(1.0), few(0.0), RULES, reference=few(1.0)) if f.subject == "auc_idh")
+    assert (found.verdict, found.difference, found.note) == (Verdict.NOT_JUDGED, -1.0, "of 5 patients, fewer than 10")
+    assert failures(few(1.0), few(0.0), GateRules(auc_patients=5)) == {("auc_idh", "north")}
+
+
 def test_nothing_that_the_champion_does_may_disappear() -> None:
     champion = row(north=measured(0.8), south=measured(0.7), tasks=(*REQUIRED_TASKS, Task.GRADE))
     assert failures(champion, row(north=measured(0.8, None))) == {("tasks", ""), ("auc_idh", "north"), ("figures", "south")}
