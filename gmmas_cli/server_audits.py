@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -14,10 +14,12 @@ from gmmas_cli.server_sites import DEFAULT_FOLDER, FolderOption
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.audit import AuditAggregate
 from gmmas_schema.vocabulary import MODALITIES, TASKS
-from server.audits import Overview, SharedPatients, overview_of, read_audits, shared_patients
 from server.folder import CoordinatorFolder
 from server.salt import make_salt
 from server.site_register import SiteRegister
+
+if TYPE_CHECKING:
+    from server.audits import Overview, SharedPatients
 
 
 def salt(server: FolderOption = DEFAULT_FOLDER) -> None:
@@ -36,6 +38,8 @@ def audits(
     server: FolderOption = DEFAULT_FOLDER,
 ) -> None:
     """Verify the hospitals' signed counts and show what they hold together; what they withheld stays withheld."""
+    from server.audits import overview_of, read_audits, shared_patients  # what they import would stay with a running coordinator
+
     register = SiteRegister(CoordinatorFolder.open(server))
     aggregates = read_audits(files, register, keys=[load_public_key(path) for path in key or ()])
     overview, shared = overview_of(aggregates), shared_patients(aggregates)
@@ -49,7 +53,7 @@ def audits(
     _print_shared(console, aggregates, shared)
 
 
-def _holdings_table(overview: Overview) -> Table:
+def _holdings_table(overview: "Overview") -> Table:
     table = Table(box=SIMPLE, title="Cases, sequences and labels by site", title_justify="left")
     table.add_column("")
     for site in (*overview.sites, "together"):
@@ -60,7 +64,7 @@ def _holdings_table(overview: Overview) -> Table:
     return table
 
 
-def _matrix(overview: Overview) -> Table:
+def _matrix(overview: "Overview") -> Table:
     """Return sequences against labels, over all sites."""
     tasks = [task for task in TASKS if any(f"{modality}, {task}" in overview.rows for modality in MODALITIES)]
     table = Table(box=SIMPLE, title="Labelled cases with each sequence, all sites together", title_justify="left")
@@ -74,7 +78,7 @@ def _matrix(overview: Overview) -> Table:
     return table
 
 
-def _print_shared(console: Console, aggregates: tuple[AuditAggregate, ...], shared: tuple[SharedPatients, ...]) -> None:
+def _print_shared(console: Console, aggregates: tuple[AuditAggregate, ...], shared: "tuple[SharedPatients, ...]") -> None:
     with_prints = [aggregate.site for aggregate in aggregates if aggregate.fingerprints]
     if len(with_prints) < 2:
         console.print("Fewer than two hospitals sent fingerprints: whether they share patients is not known (`gmmas server salt`).")
@@ -90,7 +94,7 @@ def _print_shared(console: Console, aggregates: tuple[AuditAggregate, ...], shar
         console.print(f"No patients found that two of {', '.join(with_prints)} share.")
 
 
-def _plain(overview: Overview, shared: tuple[SharedPatients, ...]) -> dict[str, object]:
+def _plain(overview: "Overview", shared: "tuple[SharedPatients, ...]") -> dict[str, object]:
     rows = {
         row: {site: str(counts[site]) for site in overview.sites} | {"together": str(overview.total(row))}
         for row, counts in overview.rows.items()

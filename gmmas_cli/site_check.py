@@ -20,12 +20,11 @@ from gmmas_cli.progress import progress_bar
 from gmmas_data.audit_report import SERIOUS, write_report
 from gmmas_data.cases import Case
 from gmmas_data.cohort_audit import aggregate_of, audit_cohort
-from gmmas_data.fingerprints import SALT_BYTES
 from gmmas_data.layouts import survey_folder
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.keys import load_node_key
 from gmmas_runtime.signed_record import sign_record
-from gmmas_schema.audit import AuditAggregate, CohortAudit
+from gmmas_schema.audit import SALT_BYTES, AuditAggregate, CohortAudit
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.site import SiteConfig
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from gmmas_data.canonical import BrainBox, place_box
+from gmmas_schema.audit import SALT_BYTES
 from gmmas_schema.errors import TrustError
 from gmmas_schema.vocabulary import Modality
 
@@ -35,7 +36,6 @@ CELLS = (24, 24, 24)
 SAME = 0.9
 BANDS, BAND_BITS = 12, 8
 SURE = 4
-SALT_BYTES = 32
 _HASH_DIGITS = 16
 
 

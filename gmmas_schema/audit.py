@@ -1,9 +1,13 @@
 """What the data audit of `gmmas site check` finds. CaseAudit and CohortAudit stay at the site; AuditAggregate is what may leave it."""
 
 from enum import StrEnum
+from typing import Final
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.vocabulary import Layout, Modality, Region, Side
+
+SALT_BYTES: Final = 32
+"""Of the secret by which hospitals key the fingerprints of their scans, at least."""
 
 AUDIT_VERSION = 1
 """Raised with any change of what a case's audit says; it is part of the key under which results are kept."""

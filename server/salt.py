@@ -7,8 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from gmmas_data.fingerprints import SALT_BYTES
 from gmmas_runtime.files import write_atomic
+from gmmas_schema.audit import SALT_BYTES
 from gmmas_schema.errors import TrustError
 from server.folder import CoordinatorFolder
 

@@ -22,6 +22,7 @@ def test_package_resolves_under_the_repository_root(name: str) -> None:
         ("gmmas_schema.federation", {"torch", "flwr", "numpy"}),
         ("gmmas_schema.site", {"torch", "flwr", "numpy"}),
         ("gmmas_cli.main", {"torch", "mlflow", "flwr"}),
+        ("gmmas_cli.server", {"torch", "mlflow", "scipy", "matplotlib"}),
         ("server.app", {"torch", "mlflow", "matplotlib"}),
         ("server.conclusion", {"torch", "mlflow", "matplotlib"}),
         ("server.validation", {"torch", "mlflow", "matplotlib"}),
