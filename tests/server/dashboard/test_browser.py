@@ -61,7 +61,7 @@ class Watched:
             self.page.screenshot(path=str(Path(PICTURES) / f"{name}.png"), full_page=True)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_growing_run_is_followed_without_loading_the_page_again(desk: DeskUnderTest, browser: Any, scheme: str) -> None:
     log = EventLog(desk.run_dir / "events.db")
     with serve(desk.app, free_port()) as address:
