@@ -21,6 +21,8 @@ PICTURE: Final = "matrix.png"
 METRICS: Final = {f"dice_{r}": f"Dice {r.upper()}" for r in REGIONS} | {f"auc_{task}": f"AUC {name}" for task, name in MARKER_NAMES.items()}
 MEAN: Final = "mean"
 MOST_SITES: Final = 30
+FEWEST_SURE: Final = 10
+"""Patients behind a difference of AUCs that is called sure."""
 _TEXT: Final = "#222222"
 _DPI: Final = 130
 
@@ -95,5 +97,7 @@ def _difference(first: MatrixRow, row: MatrixRow, site: str, metric: str) -> tup
         before, after = _value(first, site, metric), _value(row, site, metric)
         return ("" if np.isnan(before) or np.isnan(after) else f"{after - before:+.2f}"), False
     sure = own.low is not None and own.high is not None and (own.low > 0 or own.high < 0)
+    # The resamples of a few patients' AUC may all be alike, and say nothing of other patients.
+    sure &= own.n >= FEWEST_SURE or not metric.startswith("auc_")
     arrow = ("▲" if own.value > 0 else "▼") if sure else ""
     return f"{own.value:+.2f}{arrow}", sure
