@@ -34,7 +34,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
-from gmmas_runtime.disk import require_room
+from gmmas_runtime.disk import require_room, told_of_disk
 from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Signer, write_manifest
 from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile, is_sealed
@@ -305,9 +305,11 @@ def hold_folder(path: Path) -> Iterator[None]:
     """Keep other processes from working in a folder; the hold ends with the process, however it ends.
 
     Raises:
-        FederationError: another process holds it.
+        FederationError: another process holds it, or nobody can: the disk is read-only (code DISK).
     """
-    with (path / "lock").open("w") as lock:
+    with told_of_disk(path):
+        file = (path / "lock").open("w")
+    with file as lock:
         for attempt in range(_LOCK_ATTEMPTS):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -327,10 +329,15 @@ def hold_folder(path: Path) -> Iterator[None]:
 
 
 def begin_run(path: Path, config: FrozenModel, *, file: str, run: str) -> None:
-    """Make the folder of a new run and write its identity and then its configuration, which makes it a run."""
-    make_private_folder(path)
-    write_atomic(path / IDENTITY, RunIdentity(run=run).model_dump_json().encode() + b"\n")
-    write_atomic(path / file, config.model_dump_json(indent=2).encode() + b"\n")
+    """Make the folder of a new run and write its identity and then its configuration, which makes it a run.
+
+    Raises:
+        FederationError: code DISK, the disk does not take them.
+    """
+    with told_of_disk(path):
+        make_private_folder(path)
+        write_atomic(path / IDENTITY, RunIdentity(run=run).model_dump_json().encode() + b"\n")
+        write_atomic(path / file, config.model_dump_json(indent=2).encode() + b"\n")
 
 
 def read_run(path: Path, config_type: type[ConfigT], *, file: str) -> tuple[ConfigT, str]:

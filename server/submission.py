@@ -15,7 +15,7 @@ from flwr.supercore.error import ApiErrorCode
 
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel, differing_keys
-from gmmas_schema.errors import ConfigError, FederationError
+from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
 from gmmas_schema.federation import FederationConfig
 from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder, note_encryption
@@ -149,8 +149,9 @@ def is_at_work(run_dir: Path) -> bool:
     try:
         with open_work(run_dir).hold():
             return False
-    except FederationError:
-        return True
+    except FederationError as error:
+        # On a disk that takes nothing, nothing works.
+        return error.code is not ReasonCode.DISK
 
 
 def read_submission(run_dir: Path) -> Submission | None:

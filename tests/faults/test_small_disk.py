@@ -12,6 +12,7 @@ from gmmas_workflows.site_state import SiteState
 from server.app import run_in_folder
 from server.checkpoint import RunFolder
 from server.events import read_events
+from server.submission import is_at_work
 from tests.client.serving import TIMEOUT_S, make_tensors, serving
 from tests.client.sites import make_request, read_site
 from tests.faults.small_disk import SmallDisk, small_disk
@@ -75,8 +76,10 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(
 
 def test_a_run_on_a_read_only_disk_says_so(disk: SmallDisk, unbroken: object) -> None:
     folder = new_folder(disk.path / "run")
-    with disk.read_only(), pytest.raises(FederationError) as caught:
-        run_in_folder(make_grid(*sites()), folder, tracker=RecordingTracker())
+    with disk.read_only():
+        assert not is_at_work(folder.path)
+        with pytest.raises(FederationError) as caught:
+            run_in_folder(make_grid(*sites()), folder, tracker=RecordingTracker())
     assert caught.value.code is ReasonCode.DISK
     assert "read-only" in caught.value.got
     assert resume(folder) == unbroken
@@ -117,3 +120,11 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(disk: SmallDisk) -
     state.write({"a": np.zeros(200_000, dtype=np.float32)}, run="r", round=2)
     assert np.array_equal(state.before(run="r", round=3)["a"], first["a"])
     assert [file.name for file in (disk.path / "training").iterdir()] == ["feedback-000001.safetensors"]
+
+
+def test_a_run_cannot_be_made_on_a_full_disk_and_says_so(disk: SmallDisk) -> None:
+    disk.fill()
+    with pytest.raises(FederationError, match="the disk is full"):
+        new_folder(disk.path / "run")
+    disk.free()
+    assert new_folder(disk.path / "run").finished_rounds() == ()
