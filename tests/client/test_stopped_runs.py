@@ -69,6 +69,46 @@ def test_the_task_of_a_stopped_run_is_cancelled_at_the_trainer(node: SuperNode) 
         assert coordinator.asked == [RUN_ID] * 3
 
 
+def unfinished(node: SuperNode) -> int:
+    return sum(task.status.status != "finished" for task in node.state.get_tasks())
+
+
+def test_the_task_of_a_message_that_was_given_up_does_not_stand_in_the_way_of_the_next(node: SuperNode) -> None:
+    watch = StoppedRuns()
+    options = {"state": node.state, "get_run": Coordinator().get_run}
+
+    def give_up(**_: object) -> None:
+        node.put(CONTENT, message_type="train")
+
+    assert watch.pulling(give_up)(**options) is None
+    assert unfinished(node) == 0
+    assert watch.pulling(lambda **_: node.put(CONTENT, message_type="train") and RUN_ID)(**options) == RUN_ID
+    assert unfinished(node) == 1
+    assert watch.pulling(lambda **_: None)(**options) is None
+    assert unfinished(node) == 1, "the executor may be about to finish what it has answered"
+    assert node.replies() == []
+
+
+def test_of_another_run_than_that_of_the_message_in_hand_no_reply_is_made_up(node: SuperNode) -> None:
+    now, coordinator = [0.0], Coordinator()
+    watch = StoppedRuns(clock=lambda: now[0])
+    begun, cancelled = threading.Event(), threading.Event()
+
+    def wait(message: Message) -> Message:
+        begun.set()
+        assert cancelled.wait(20)
+        return client.executor.refuse(message, ReasonCode.CANCELLED)
+
+    with node.serve(), running(node, app_that(wait), cancel_task=cancelled.set):
+        node.put(CONTENT, message_type="train")
+        watch.pulling(lambda **_: RUN_ID + 1)(state=node.state, get_run=coordinator.get_run)
+        assert begun.wait(20)
+        now[0], coordinator.fault = CHECK_S, RunNotRunningException()
+        watch.look()
+        assert cancelled.wait(20)
+        assert node.replies() == []
+
+
 def test_nothing_is_asked_before_the_first_message() -> None:
     StoppedRuns(clock=lambda: 1e9).look()
 
