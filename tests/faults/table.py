@@ -21,7 +21,8 @@ HEAD = f"""\
 `{COMMAND}` (tests/faults). One coordinator and two hospitals of real processes on loopback, both replies needed in every round: two
 rounds, then evaluation, calibration, test. The fault happens in round 2 or at the end. *equal*: the weights of every round, the
 published models and their calibration are those of an unbroken run, bit for bit. *Resumed*: how often the run's process had ended and
-`gmmas run --resume` was called. *Asked again*: rounds or questions that were tried anew because a reply was missing.
+`gmmas run --resume` was called. *Asked again*: rounds or questions that were tried anew because a reply was missing. What is not in the
+table was not run on this machine; it was busy with other work, so the seconds tell little.
 
 | fault | stage | outcome | resumed | asked again | seconds | |
 |---|---|---|---|---|---|---|
