@@ -55,7 +55,7 @@ CONFIG = FederationConfig.model_validate(
         },
         "training": {"local_steps": 2},
         "wire": {"up": "int8"},
-        "quorum": {"sites": 3, "replies": 2, "join_deadline_s": 120, "round_deadline_s": 30},
+        "quorum": {"sites": 3, "replies": 2, "join_deadline_s": 240, "round_deadline_s": 120},
     }
 )
 
