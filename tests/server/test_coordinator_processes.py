@@ -117,7 +117,7 @@ def test_enrolment_from_first_sight_to_revocation(coordinator: CoordinatorFolder
     assert revoke(coordinator.path, name="north").connection is Connection.UNREGISTERED
     with pytest.raises(TrustError, match="revoked before") as caught:
         enrol(coordinator.path, key, name="north")
-    assert "new pair" in caught.value.remedy
+    assert "gmmas site new-key" in caught.value.remedy
     with pytest.raises(TrustError, match="'north', revoked before"):
         revoke(coordinator.path, name="north")
     with pytest.raises(TrustError, match="'nowhere', never enrolled"):
