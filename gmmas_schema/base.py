@@ -12,6 +12,10 @@ from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality
 
 
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 class FrozenModel(BaseModel):
     """A configuration record: immutable, unknown keys refused by name."""
 
@@ -19,8 +23,11 @@ class FrozenModel(BaseModel):
 
     def digest(self) -> str:
         """Return the SHA-256 hex digest of the canonical JSON form (sorted keys, no white space)."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.model_dump(mode="json"))
+
+    def choices_digest(self) -> str:
+        """Return the digest of what differs from the defaults: a later release's new key, left as it is, does not change it."""
+        return _digest(self.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:

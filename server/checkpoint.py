@@ -49,8 +49,8 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
         Args:
             path: the folder; parents are made.
             config: resolved configuration.
-            run: identifier; by default the configuration's name and the first digits of its digest. The sites draw their random
-                numbers from it, so the same configuration gives the same weights wherever and whenever it is run.
+            run: identifier; by default the configuration's name and the first digits of the digest of its choices. The sites draw their
+                random numbers from it, so the same choices give the same weights wherever and whenever they are run.
 
         Raises:
             ConfigError: the folder holds a run of another configuration.
@@ -66,7 +66,7 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
                     remedy="resume with the configuration it began with, or name a new folder",
                 )
             return folder
-        identifier = run or f"{config.name}-{config.digest()[:8]}"
+        identifier = run or f"{config.name}-{config.choices_digest()[:8]}"
         begin_run(path, config, file=CONFIGURATION, run=identifier)
         return cls(path, config=config, run=identifier)
 

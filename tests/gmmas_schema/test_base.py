@@ -3,7 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmmas_schema.base import differing_keys
+from gmmas_schema.base import FrozenModel, differing_keys
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.dictionaries(st.text("ab", min_size=1), v), max_leaves=8
@@ -29,3 +29,20 @@ def test_records_in_a_list_are_told_apart_by_their_place() -> None:
     before = {"cohorts": [{"root": "/a", "seed": 0}, {"root": "/b", "seed": 0}], "channels": [4, 8]}
     after = {"cohorts": [{"root": "/a", "seed": 0}, {"root": "/b", "seed": 1}], "channels": [8, 8]}
     assert differing_keys(before, after) == ["cohorts.1.seed: 0 -> 1", "channels: [4, 8] -> [8, 8]"]
+
+
+def test_what_is_left_at_its_default_is_no_choice() -> None:
+    class Part(FrozenModel):
+        depth: int = 2
+
+    class Before(FrozenModel):
+        name: str
+        part: Part = Part()
+
+    class After(Before):
+        new: bool = False
+
+    assert Before(name="a").choices_digest() == After(name="a", part=Part(depth=2)).choices_digest()
+    assert After(name="a").choices_digest() != After(name="a", new=True).choices_digest()
+    assert After(name="a").choices_digest() != After(name="a", part=Part(depth=3)).choices_digest()
+    assert Before(name="a").digest() != After(name="a").digest()
