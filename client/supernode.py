@@ -17,12 +17,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode import main as runtime_api
 from flwr.supernode.cli import flower_supernode
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from client.stopped_runs import StoppedRuns
 from strategies.object_pulls import retry_soon
@@ -40,10 +41,6 @@ ACQUIRE_PATH: Final = "/v1/runtime/acquire-task"
 HOLD_S: Final = 2.0
 """An executor that is to stop does so within this time."""
 HELD_LOOK_S: Final = 0.03
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Pace:
@@ -92,7 +89,7 @@ class HeldQuestions:
         work: set when there is a task; taken back by the question that it lets through.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, work: threading.Event) -> None:
+    def __init__(self, app: ASGIApp, *, work: threading.Event) -> None:
         self._app, self._work = app, work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,10 +9,11 @@ body of more than LARGEST_BODY_BYTES is refused before it is read to its end: no
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Final
+from typing import IO, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OBJECT_PATHS: Final = frozenset({"/v1/fleet/push-object", "/v1/fleet/pull-object"})
 FLEET_PATH: Final = "/v1/fleet/"
@@ -20,11 +21,6 @@ LARGEST_BODY_BYTES: Final = 32 * 2**20
 """Flower cuts arrays into objects of 5 MiB."""
 AT_ONCE: Final = 2
 PIECE_BYTES: Final = 256 * 2**10
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class SpooledObjects:
@@ -38,7 +34,7 @@ class SpooledObjects:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: ASGIApp,
         *,
         at_once: int = AT_ONCE,
         largest_body_bytes: int = LARGEST_BODY_BYTES,

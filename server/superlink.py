@@ -16,13 +16,13 @@ misconfigured reverse proxy lets through as if they were local, administer nothi
 import hmac
 import ipaddress
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.control_key import CONTROL_HEADER, control_key
 from server.spooling import SpooledObjects
@@ -30,10 +30,6 @@ from server.spooling import SpooledObjects
 PUBLIC_PATHS: Final = ("/v1/fleet/", "/health")
 RUNTIME_PATH: Final = "/v1/runtime/"
 SECRET_OPTION: Final = "--superexec-auth-secret-file"  # noqa: S105 - its name
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class ClosedAdministration:
@@ -44,7 +40,7 @@ class ClosedAdministration:
         key: of the administration, hexadecimal (server.control_key).
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, key: str) -> None:
+    def __init__(self, app: ASGIApp, *, key: str) -> None:
         self._app, self._key = app, key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
