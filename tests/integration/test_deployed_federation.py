@@ -3,8 +3,6 @@
 Two hospitals run our executor, one Flower's own, the fallback.
 """
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from client.folder import NodeFolder
 from gmmas_cli.demo_deployment import DemoFolder, prepare_deployment, running_deployment
 from gmmas_data.phantom import make_cohorts
 from gmmas_runtime.keys import load_node_key
-from gmmas_runtime.process_state import live_state
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.phantom import PhantomSpec
@@ -26,6 +23,7 @@ from server.deployment import prepare_run, submit_run
 from server.events import read_events
 from server.following import follow_run
 from server.records import Outcome, RoundRecord
+from tests.integration.killing import kill_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -72,11 +70,7 @@ class NodeKiller:
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         if event.kind is EventKind.ROUND_STARTED and event.round == 2 and self.killed is None:
-            state = live_state(self._state_file)
-            assert state is not None
-            self.killed = next(process.pid for process in state.processes if process.name == "supernode")
-            assert self.killed is not None
-            os.kill(self.killed, signal.SIGKILL)
+            self.killed = kill_process(self._state_file, "supernode")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 The true updates are made again in this process, from the models that the coordinator kept: a site's round is a function of what it is sent.
 """
 
-import os
 import re
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ from client.secure_records import LEDGER_FILE
 from gmmas_cli.demo_deployment import TRAINER_THREADS, DemoFolder, prepare_deployment, running_deployment
 from gmmas_data.cache import SampleCache
 from gmmas_data.phantom import make_cohorts
-from gmmas_runtime.process_state import live_state
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.groups import group_of
@@ -40,6 +37,7 @@ from strategies.secure.fixed_point import FixedPoint
 from strategies.secure.ledger import LedgerDocument
 from strategies.secure.vectors import flatten_update, group_names
 from strategies.weighting import choose_weighting
+from tests.integration.killing import kill_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -141,11 +139,7 @@ class Killer:
     def _kill_when_masked(self) -> None:
         while self._count() < self._answered + MASKED:
             time.sleep(0.02)
-        state = live_state(self._node().state_file)
-        assert state is not None
-        self.killed = next(process.pid for process in state.processes if process.name == "executor")
-        assert self.killed is not None
-        os.kill(self.killed, signal.SIGKILL)
+        self.killed = kill_process(self._node().state_file, "executor")
 
 
 @pytest.fixture(scope="module")
