@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--superexec-auth-secret-file", type=Path, required=True, help="secret shared with the SuperNode")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line five times a second
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line for every question
     try:
         site_socket()
         node = SuperNodeAddress.read(
