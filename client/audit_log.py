@@ -41,10 +41,10 @@ LONGEST_LINE_BYTES: Final = 16 * 2**10
 
 @dataclass(frozen=True)
 class _End:
-    """The end of the chain, what a power cut has left behind it, and whether the file lacks its last line's end."""
+    """The end of the chain, the lines that a power cut has left behind it, and whether the last of them lacks its end."""
 
     tail: Tail
-    torn: bytes
+    torn: tuple[bytes, ...]
     is_open: bool
 
 
@@ -135,7 +135,7 @@ class AuditLog:
             append_durably(segments(self._folder)[-1], b"\n")
         if not end.torn:
             return end.tail
-        line = self._write(AuditEntry(kind=AuditKind.RECOVERED, detail={"torn": digest_of(end.torn)}), end.tail)
+        line = self._write(AuditEntry(kind=AuditKind.RECOVERED, detail={"torn": digest_of(b"\n".join(end.torn))}), end.tail)
         return Tail(n=line.n, sha256=digest_of(line.encode()))
 
     def _end(self) -> "_End":
@@ -148,18 +148,16 @@ class AuditLog:
 
     def _last_line(self) -> "_End":
         paths = segments(self._folder)
-        behind = b""
+        is_open = bool(paths) and not (read_end(paths[-1]) or b"\n").endswith(b"\n")
+        behind: list[bytes] = []
         for path in reversed(paths):
-            text = read_end(path)
-            raws = text.split(b"\n")
+            raws = split_lines(read_end(path))
             for place in reversed(range(len(raws))):
                 line = parse_line(raws[place])
                 if line is not None and is_signed(line, self._key.public_key()):
-                    torn = b"\n".join(raws[place + 1 :]).removesuffix(b"\n")
-                    is_open = not read_end(paths[-1]).endswith(b"\n")
-                    return _End(Tail(n=line.n, sha256=digest_of(raws[place])), torn or behind, is_open)
-            behind = text.removesuffix(b"\n")
-        return _End(Tail(), behind, bool(behind) and not read_end(paths[-1]).endswith(b"\n"))
+                    return _End(Tail(n=line.n, sha256=digest_of(raws[place])), (*raws[place + 1 :], *behind), is_open)
+            behind = raws + behind
+        return _End(Tail(), tuple(behind), is_open)
 
     def _head(self, *, lines: int) -> Tail:
         """Return what the head names; only the first line of all may have been written without one."""
@@ -184,6 +182,12 @@ def read_end(path: Path) -> bytes:
     with path.open("rb") as handle:
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - 3 * LONGEST_LINE_BYTES))
         return handle.read()
+
+
+def split_lines(text: bytes) -> list[bytes]:
+    """Return the lines of a text without their ends; a last one may lack its end."""
+    lines = text.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def append_durably(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from client.audit_line import NO_LINE, AuditKind, AuditLine, Tail, digest_of, is_signed, parse_line
-from client.audit_log import HEAD, segments
+from client.audit_log import HEAD, segments, split_lines
 from gmmas_runtime.signed_record import read_signed_record
 from gmmas_schema.errors import TrustError
 
@@ -99,10 +99,7 @@ def read_lines(folder: Path) -> Iterator[AuditLine]:
 
 
 def _raw_lines(path: Path) -> list[_Raw]:
-    texts = path.read_bytes().split(b"\n")
-    if not texts[-1]:
-        texts.pop()
-    return [_Raw(text, path, place) for place, text in enumerate(texts, start=1)]
+    return [_Raw(text, path, place) for place, text in enumerate(split_lines(path.read_bytes()), start=1)]
 
 
 def _fault_of(line: AuditLine | None, *, n: int, previous: str, key: ec.EllipticCurvePublicKey) -> str:

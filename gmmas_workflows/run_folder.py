@@ -15,34 +15,31 @@ The tensors of rounds (model.safetensors, state.safetensors) can lie encrypted (
 of the content, in lines that sha256sum passes over (`# sealed ...`): the seal itself tells a damaged file. What is published is plain.
 """
 
-import fcntl
 import hashlib
-import json
 import re
 import shutil
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
-from gmmas_runtime.disk import require_room, told_of_disk
-from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
+from gmmas_runtime.disk import require_room
+from gmmas_runtime.files import clear_unfinished, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Signer, write_manifest
 from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile, is_sealed
-from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Calibration
-from gmmas_schema.errors import ConfigError, FederationError, ModelError
+from gmmas_schema.errors import ModelError
 from gmmas_schema.model import ModelDefinition
 from gmmas_workflows.records import FinishedRound, FinishedRun
+from gmmas_workflows.run_identity import hold_folder, read_json
 
 KEEP_LAST: Final = 3
 """Models of the last rounds that are kept, so that one damaged folder costs a round and not the run."""
@@ -50,24 +47,15 @@ KEEP_LAST: Final = 3
 _MODELS_HELD: Final = KEEP_LAST + 4
 """At the most: the last rounds, the best one, the one that is being written, and the two that are published."""
 
-IDENTITY: Final = "run.json"
 _ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
 _STATE = "state.safetensors"
 _SEALED = (_MODEL_FILES[0], _STATE)
 _SEALED_LINE = "# sealed "
-_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
 
 Float32 = NDArray[np.float32]
-ConfigT = TypeVar("ConfigT", bound=FrozenModel)
 RoundT = TypeVar("RoundT", bound=FinishedRound)
 ResultT = TypeVar("ResultT", bound=FinishedRun)
-
-
-class RunIdentity(FrozenModel):
-    """Contents of run.json."""
-
-    run: str
 
 
 class RunStore(Generic[RoundT, ResultT]):
@@ -211,7 +199,7 @@ class RunStore(Generic[RoundT, ResultT]):
         """
         folder = self.round_path(round)
         _check_sums(folder, needed=(_RECORD,))
-        return self._round_type.parse(_read_json(folder / _RECORD), where=folder / _RECORD)
+        return self._round_type.parse(read_json(folder / _RECORD), where=folder / _RECORD)
 
     def read_records(self) -> list[RoundT]:
         """Return the records of all finished rounds, oldest first."""
@@ -219,7 +207,7 @@ class RunStore(Generic[RoundT, ResultT]):
 
     def read_result(self) -> ResultT | None:
         """Return the run's end, or None while it has not come."""
-        return self._result_type.parse(_read_json(self.result_path), where=self.result_path) if self.result_path.exists() else None
+        return self._result_type.parse(read_json(self.result_path), where=self.result_path) if self.result_path.exists() else None
 
     def write_result(self, result: ResultT) -> None:
         """Write the run's end."""
@@ -290,64 +278,10 @@ class RunStore(Generic[RoundT, ResultT]):
 
     def _content(self, number: int, path: Path) -> bytes:
         """Return the tensors' bytes of a round after checking them against their digest."""
-        sums = _read_sums(path.parent)
-        if path.name not in sums or not path.is_file():
-            raise _damaged(path, got="no such file")
+        expected = _expected_digest(path, _read_sums(path.parent))
         data = self._seal.read(path, context=self._context(number, path.name))
-        found = hashlib.sha256(data).hexdigest()
-        if found != sums[path.name]:
-            raise _damaged(path, got=f"digest {found[:12]}", expected=f"digest {sums[path.name][:12]} ({_SUMS})")
+        _check_digest(path, hashlib.sha256(data).hexdigest(), expected)
         return data
-
-
-@contextmanager
-def hold_folder(path: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder; the hold ends with the process, however it ends.
-
-    Raises:
-        FederationError: another process holds it, or nobody can: the disk is read-only (code DISK).
-    """
-    with told_of_disk(path):
-        file = (path / "lock").open("w")
-    with file as lock:
-        for attempt in range(_LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if attempt == _LOCK_ATTEMPTS - 1:
-                    raise FederationError(
-                        "another process is at work on this run",
-                        where=path,
-                        got="a held lock",
-                        expected="one process a run",
-                        remedy="wait for it or stop it first",
-                    ) from error
-                # Whoever only asks whether the run is at work holds the lock for a moment.
-                time.sleep(_LOCK_PAUSE_S)
-        yield
-
-
-def begin_run(path: Path, config: FrozenModel, *, file: str, run: str) -> None:
-    """Make the folder of a new run and write its identity and then its configuration, which makes it a run.
-
-    Raises:
-        FederationError: code DISK, the disk does not take them.
-    """
-    with told_of_disk(path):
-        make_private_folder(path)
-        write_atomic(path / IDENTITY, RunIdentity(run=run).model_dump_json().encode() + b"\n")
-        write_atomic(path / file, config.model_dump_json(indent=2).encode() + b"\n")
-
-
-def read_run(path: Path, config_type: type[ConfigT], *, file: str) -> tuple[ConfigT, str]:
-    """Return the configuration and the identifier of the run in a folder.
-
-    Raises:
-        ConfigError: there is no run, or its configuration cannot be read.
-    """
-    config = config_type.parse(_read_json(path / file), where=path / file)
-    return config, RunIdentity.parse(_read_json(path / IDENTITY), where=path / IDENTITY).run
 
 
 def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
@@ -372,12 +306,20 @@ def _check_sums(folder: Path, *, needed: Collection[str]) -> None:
     """Refuse a folder in which a needed file is missing or differs from its digest."""
     sums = _read_sums(folder)
     for name in needed:
-        file = folder / name
-        if name not in sums or not file.is_file():
-            raise _damaged(file, got="no such file")
-        found = sha256_file(file)
-        if found != sums[name]:
-            raise _damaged(file, got=f"digest {found[:12]}", expected=f"digest {sums[name][:12]} ({_SUMS})")
+        expected = _expected_digest(folder / name, sums)
+        _check_digest(folder / name, sha256_file(folder / name), expected)
+
+
+def _expected_digest(file: Path, sums: Mapping[str, str]) -> str:
+    """Return the digest that a file must have; a missing file is refused."""
+    if file.name not in sums or not file.is_file():
+        raise _damaged(file, got="no such file")
+    return sums[file.name]
+
+
+def _check_digest(file: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise _damaged(file, got=f"digest {found[:12]}", expected=f"digest {expected[:12]} ({_SUMS})")
 
 
 def _damaged(file: Path, *, got: str, expected: str = "the file as it was written") -> ModelError:
@@ -388,17 +330,3 @@ def _damaged(file: Path, *, got: str, expected: str = "the file as it was writte
         expected=expected,
         remedy=f"restore it from a copy, or delete the folder {file.parent.name} to go on from the round before",
     )
-
-
-def _read_json(path: Path) -> Any:
-    """Return the contents of a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "a run's file cannot be read",
-            where=path,
-            got=type(error).__name__,
-            expected="a JSON file that `gmmas run` or `gmmas train` wrote",
-            remedy="name the folder of a run",
-        ) from error

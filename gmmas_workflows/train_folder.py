@@ -19,7 +19,8 @@ from gmmas_schema.errors import ConfigError
 from gmmas_schema.messages import SiteReport
 from gmmas_schema.standalone import TrainConfig
 from gmmas_workflows.records import FinishedRound, FinishedRun
-from gmmas_workflows.run_folder import IDENTITY, RunStore, begin_run, read_run
+from gmmas_workflows.run_folder import RunStore
+from gmmas_workflows.run_identity import IDENTITY, begin_run, read_run
 from gmmas_workflows.run_metrics import mean_losses, trained_metrics
 from gmmas_workflows.tracking import RunTracker
 

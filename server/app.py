@@ -100,9 +100,9 @@ def run_in_folder(
             logger.exception("the run failed")
             # What ended the run matters more than a tracker, or a full disk, that cannot be told of it.
             with suppress(Exception):
-                events.emit(EventKind.RUN_FAILED, code=code, message=message)
-            with suppress(Exception):
                 tracker.finish("FAILED")
+            with suppress(Exception):
+                events.emit(EventKind.RUN_FAILED, code=code, message=message)
             raise
         finally:
             with suppress(sqlite3.Error):

@@ -19,7 +19,8 @@ from gmmas_runtime.sealed_files import PLAIN, KeyRing, Seal
 from gmmas_schema.encryption import EncryptionConfig
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
-from gmmas_workflows.run_folder import RunStore, begin_run, read_run
+from gmmas_workflows.run_folder import RunStore
+from gmmas_workflows.run_identity import begin_run, read_run
 from server.events import EVENTS_FILE
 from server.records import RoundRecord, RunResult
 

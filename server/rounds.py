@@ -82,9 +82,10 @@ class _Run:
             result = self._train_and_evaluate()
             self._folder.write_result(result)
         self._tracker.log_result(result)
+        self._tracker.finish("FINISHED")
+        # The last thing of a run: whoever reads it may stop this process.
         if not read_events(self._folder.events_path, kinds={EventKind.RUN_FINISHED}):
             self._events.emit(EventKind.RUN_FINISHED, round=result.rounds, detail=_summary(result) | self._cost())
-        self._tracker.finish("FINISHED")
         return result
 
     def _train_and_evaluate(self) -> RunResult:

@@ -19,7 +19,7 @@ from gmmas_model.weights import Weights, load_weights
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_schema.errors import ConfigError, ModelError
 from gmmas_schema.validation import MatrixRow, ValidatedModel, ValidationConfig, ValidationMatrix
-from gmmas_workflows.run_folder import begin_run, hold_folder, read_run
+from gmmas_workflows.run_identity import begin_run, hold_folder, read_run
 from server.checkpoint import RunFolder
 from server.events import EVENTS_FILE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from client.audit_line import AuditEntry, AuditKind, AuditOutcome, parse_line
@@ -160,6 +160,8 @@ def test_a_history_written_anew_with_another_key_is_found_at_its_first_line(tmp_
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(torn=st.binary(min_size=1, max_size=300) | st.integers(1, 10**6))
+@example(torn=b"\n")
+@example(torn=b"{}\n\n")
 def test_a_line_torn_by_a_power_cut_is_told_from_tampering(
     written: Path, tmp_path_factory: pytest.TempPathFactory, torn: bytes | int
 ) -> None:
@@ -178,11 +180,19 @@ def test_a_line_torn_by_a_power_cut_is_told_from_tampering(
     after = verify_log(folder, PUBLIC)
     assert after.is_whole
     lines = list(read_lines(folder))
-    recovered = torn.strip(b"\n") != b""
-    assert [line.kind for line in lines[LINES:]] == [AuditKind.RECOVERED] * recovered + [AuditKind.TRAIN]
-    assert after.torn == recovered
+    assert [line.kind for line in lines[LINES:]] == [AuditKind.RECOVERED, AuditKind.TRAIN]
+    assert after.torn == 1
     with (folder / NEWEST).open("rb") as handle:
         assert torn in handle.read()
+
+
+def test_a_power_cut_that_left_an_empty_file_leaves_no_line(written: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(written, tmp_path / "log")
+    (folder / NEWEST).rename(folder / "audit-999999999.jsonl")
+    (folder / NEWEST).touch()
+    AuditLog(folder, KEY).append(entry(8))
+    verdict = verify_log(folder, PUBLIC)
+    assert (verdict.lines, verdict.fault, verdict.torn) == (LINES + 1, "", 0)
 
 
 def test_a_power_cut_between_a_line_and_its_head_loses_nothing(written: Path, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
@@ -37,6 +39,18 @@ def test_a_whole_run(folder):
     grid, tracker = make_grid(SimulatedSite("a"), SimulatedSite("b")), RecordingTracker()
     assert server.app.run_in_folder(grid, folder, tracker=tracker).best_round == 1
     assert tracker.status == "FINISHED"
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["finished", "failed"])
+def test_the_end_is_told_to_the_tracker_before_it_is_an_event(folder, monkeypatch, fails):
+    """Whoever reads the last event may stop the process."""
+    if fails:
+        monkeypatch.setattr(server.app, "run_federation", lambda *args, **kwargs: (_ for _ in ()).throw(FederationError("planted")))
+    tracker, told = RecordingTracker(), {}
+    grid = make_grid(SimulatedSite("a"), SimulatedSite("b"))
+    with pytest.raises(FederationError) if fails else nullcontext():
+        server.app.run_in_folder(grid, folder, tracker=tracker, on_event=lambda event: told.update({event.kind: tracker.status}))
+    assert told[EventKind.RUN_FAILED if fails else EventKind.RUN_FINISHED] == ("FAILED" if fails else "FINISHED")
 
 
 def test_a_failure_is_told_everywhere_and_raised(folder, monkeypatch):
