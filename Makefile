@@ -4,7 +4,6 @@ BIN := .venv/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-PACKAGES := gmmas_schema gmmas_runtime gmmas_model gmmas_data gmmas_workflows strategies server client gmmas_cli
 
 .PHONY: demo test test-slow test-faults check format install clean bench-learning bench-federation
 install: .venv/installed
