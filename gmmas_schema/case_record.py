@@ -17,8 +17,8 @@ from gmmas_schema.manifest import Sha256
 from gmmas_schema.model_card import SubsetAccuracy
 from gmmas_schema.vocabulary import Modality
 
-FACT_ID: Final = r"^[a-z][a-z0-9]*(\.[a-z0-9_]+)*$"
-"""`volume.wt`, `marker.idh`, `location.lobe_1`: what is measured, then of what; `side` and `subtype` stand alone."""
+FACT_ID: Final = r"^[a-z][a-z0-9]*(\.[a-z0-9_]+)+$"
+"""`volume.wt`, `marker.idh`, `location.lobe_1`: what is measured, then of what."""
 
 FactId = Annotated[str, Field(pattern=FACT_ID)]
 
