@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.learning.figures import draw_curves, draw_differences
-from benchmarks.learning.jobs import ArmResult, Job, discard, read_result, run_job
+from benchmarks.learning.jobs import ArmResult, Job, discard, keep_result, read_result, run_job
 from benchmarks.learning.plan import LearningPlan, pick
 from benchmarks.learning.quick import QUICK_ARMS, shrink
 from benchmarks.learning.report import summarise, write_json, write_markdown
@@ -29,6 +29,7 @@ from gmmas_schema.errors import GmmasError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "benchmarks" / "results"
+KEPT = COMMITTED / "learning-runs"
 LOOK_S = 5.0
 SPEED_OVER_S = 3600.0
 """The time left is told from the speed of the last hour: arms differ in cost."""
@@ -43,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick:
             plan = shrink(plan)
         plan = pick(plan, arms=options.arms or (QUICK_ARMS if options.quick else ()), seeds=options.seeds)
-        jobs = [Job(options.out, plan, arm, seed, _commit()) for seed in plan.seeds for arm in plan.arms]
+        kept = None if options.quick else KEPT
+        jobs = [Job(options.out, plan, arm, seed, _commit(), kept) for seed in plan.seeds for arm in plan.arms]
         failed = 0 if options.report else _run(console, jobs, options)
+        if options.keep:
+            console.print(f"{sum(map(keep_result, jobs))} results kept in {KEPT}", highlight=False)
         _report(console, plan, jobs, options, command=_command(sys.argv[1:] if arguments is None else arguments))
     except GmmasError as error:
         console.print(error.explain(), style="red", markup=False)
@@ -63,6 +67,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="write the tables of what is there; run nothing")
     parser.add_argument("--final", action="store_true", help="look at the test hospital and write to benchmarks/results")
     parser.add_argument(
+        "--keep", action="store_true", help="put the results of single runs into benchmarks/results/learning-runs, to go on from elsewhere"
+    )
+    parser.add_argument(
         "--fresh", action="store_true", help="throw away earlier results of these arms and seeds (after the software has changed)"
     )
     parser.add_argument(
@@ -70,8 +77,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     options.out = options.out or ROOT / "runs" / ("bench-learning-quick" if options.quick else "bench-learning")
-    if options.final and options.quick:
-        parser.error("--quick measures nothing, so it has no final table")
+    if options.quick and (options.final or options.keep):
+        parser.error("--quick measures nothing, so it has no final table and nothing to keep")
     return options
 
 

@@ -5,11 +5,12 @@ every case, whose update is taken over as it is: so both share schedule, checkpo
 the cases are. The model judged is that of the last round, for every arm alike: choosing by validation would favour noisy arms.
 """
 
+import gzip
 import logging
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from benchmarks.learning.scoring import CaseRow, score_every_subset, score_shown
 from client.in_process import InProcessSite
 from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
+from gmmas_model.precision import native_bf16
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.worker import end_with_parent
@@ -52,6 +54,7 @@ class ArmResult(FrozenModel):
 
     Attributes:
         software: commit that trained it.
+        precision: in which its convolutions ran, which is the processor's choice.
         held_out: rows by held-out hospital and subset.
         own: rows by training hospital with segmentations and split, with the sequences the hospital has.
         curve: validation after each round.
@@ -63,6 +66,7 @@ class ArmResult(FrozenModel):
 
     experiment: Experiment
     software: str
+    precision: str = "unknown"
     held_out: dict[str, dict[str, tuple[CaseRow, ...]]]
     own: dict[str, dict[Split, tuple[CaseRow, ...]]]
     curve: tuple[ValidationPoint, ...]
@@ -75,13 +79,18 @@ class ArmResult(FrozenModel):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One arm with one seed, in a folder."""
+    """One arm with one seed, in a folder.
+
+    Attributes:
+        kept: folder of results that were made elsewhere or earlier (keep_result); None for none.
+    """
 
     out: Path
     plan: LearningPlan
     arm: Arm
     seed: int
     software: str
+    kept: Path | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -97,6 +106,11 @@ class Job:
     def result_path(self) -> Path:
         """Return the file of the result."""
         return self.folder.with_name(f"{self.arm.name}.json")
+
+    @property
+    def kept_path(self) -> Path | None:
+        """Return the file of the kept result, whether it is there or not."""
+        return None if self.kept is None else self.kept / str(self.seed) / f"{self.arm.name}.json.gz"
 
     @property
     def cohorts(self) -> SeedCohorts:
@@ -117,16 +131,41 @@ def read_result(job: Job) -> ArmResult | None:
 
     An experiment that was written before a key of the configuration existed is the same one where the key has its default.
     """
-    try:
-        result = ArmResult.model_validate_json(job.result_path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-    return result if result.experiment == job.experiment else None
+    for data in _results_of(job):
+        with suppress(ValidationError):
+            result = ArmResult.model_validate_json(data)
+            if result.experiment == job.experiment:
+                return result
+    return None
+
+
+def _results_of(job: Job) -> Iterator[bytes]:
+    """Yield what may be a job's result: that of the working folder, then the kept one."""
+    if job.result_path.is_file():
+        yield job.result_path.read_bytes()
+    if job.kept_path is not None and job.kept_path.is_file():
+        yield gzip.decompress(job.kept_path.read_bytes())
+
+
+def keep_result(job: Job) -> bool:
+    """Put a result that is done into the folder of kept ones, where it goes on counting when the working folder is gone.
+
+    Returns:
+        Whether there was one to be put there.
+    """
+    result, path = read_result(job), job.kept_path
+    if result is None or path is None:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, gzip.compress(result.model_dump_json().encode() + b"\n", mtime=0), mode=0o644)
+    return True
 
 
 def discard(job: Job) -> None:
-    """Delete a job's run and result, so that it is done anew."""
-    job.result_path.unlink(missing_ok=True)
+    """Delete a job's run and result, the kept one too, so that it is done anew."""
+    for path in (job.result_path, job.kept_path):
+        if path is not None:
+            path.unlink(missing_ok=True)
     shutil.rmtree(job.folder, ignore_errors=True)
 
 
@@ -166,6 +205,7 @@ def _train_and_score(job: Job) -> ArmResult:
     return ArmResult(
         experiment=experiment,
         software=job.software,
+        precision="bf16" if native_bf16("cpu") else "fp32",
         held_out={site: _score_site(job, network, site) for site in job.plan.held_out},
         own={site.name: own for site in job.plan.training_sites if (own := _score_own(job, network, site.name))},
         curve=tuple(ValidationPoint(round=score.model_round, score=score.score, metrics=score.metrics) for score in scores),

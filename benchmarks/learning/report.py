@@ -32,7 +32,7 @@ class ArmSummary(FrozenModel):
     """One row.
 
     Attributes:
-        software: commits that trained it.
+        software: commits that trained it; `precision`, in which they did.
         figures: by name (statistics.FIGURES), at the held-out hospital of the report.
         ratio: mean 15-subset Dice over that of the upper bound.
         hd95_ratio: HD95 over that of the arm it is compared with, over 15 subsets and with all four sequences; empty unless both compare
@@ -47,6 +47,7 @@ class ArmSummary(FrozenModel):
     arm: Arm
     seeds: tuple[int, ...]
     software: tuple[str, ...]
+    precision: tuple[str, ...]
     figures: dict[str, FigureSummary]
     ratio: Interval
     hd95_ratio: dict[str, Interval] = Field(default_factory=dict)
@@ -147,6 +148,7 @@ def _summarise_arm(
         arm=arm,
         seeds=tuple(results),
         software=tuple(sorted({run.software for run in runs})),
+        precision=tuple(sorted({run.precision for run in runs})),
         figures=figures,
         ratio=compare(FIGURES["dice"], tables, bound, how="ratio"),
         hd95_ratio={
@@ -210,6 +212,8 @@ def _notes(summary: Summary) -> list[str]:
     lines += [f"- smallest log-variance of any task at the end: {', '.join(f'`{name}` {value:.2f}' for name, value in smallest.items())}"]
     commits = sorted({commit for row in summary.arms for commit in row.software})
     lines += [f"- software: {', '.join(commits)}{'; arms of different commits are compared' if len(commits) > 1 else ''}"]
+    precisions = sorted({precision for row in summary.arms for precision in row.precision})
+    lines += [f"- convolutions in {', '.join(precisions)}{', so arms differ in more than their name' if len(precisions) > 1 else ''}"]
     return [*lines, "", f"`{summary.command}` on {summary.machine}."]
 
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.jobs import ArmResult
-from benchmarks.learning.quick import CASES, QUICK_ARMS
+from benchmarks.learning.jobs import ArmResult, Job, discard, keep_result, read_result
+from benchmarks.learning.plan import LearningPlan
+from benchmarks.learning.quick import CASES, QUICK_ARMS, shrink
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,21 @@ def test_a_failed_arm_is_told_and_the_others_count(out, tmp_path, capsys, monkey
     assert "arm pooled, seed 101 failed: RuntimeError: no memory for this one" in shown
     assert "| fedavg-zero-fill |" in shown
     assert "no memory" in (tmp_path / "again" / "101" / "pooled.log").read_text()
+
+
+def test_a_kept_result_counts_where_the_working_folder_is_gone(out, tmp_path) -> None:
+    plan = shrink(LearningPlan.read())
+    job = Job(out, plan, plan.arm("pooled"), plan.seeds[0], "", tmp_path / "kept")
+    assert keep_result(job)
+    elsewhere = replace(job, out=tmp_path / "nowhere")
+    assert read_result(elsewhere) is not None
+    assert read_result(elsewhere) == read_result(job)
+    assert read_result(replace(elsewhere, arm=plan.arm("gmmas"))) is None
+    assert not keep_result(replace(elsewhere, arm=plan.arm("gmmas")))
+    other = plan.arm("pooled").model_copy(update={"changes": {"training.learning_rate": 0.1}})
+    assert read_result(replace(elsewhere, arm=other)) is None, "of another experiment"
+    discard(elsewhere)
+    assert read_result(elsewhere) is None
 
 
 def test_nothing_is_run_for_a_report(tmp_path, capsys) -> None:
