@@ -10,6 +10,7 @@ from gmmas_model.batch import Batch
 from gmmas_model.inference import predict_probabilities
 from gmmas_model.losses import multi_task_loss
 from gmmas_model.network import GmmasNetwork
+from gmmas_model.precision import native_bf16
 from gmmas_model.prediction import Prediction
 from gmmas_schema.errors import ModelError
 from gmmas_schema.groups import by_group, group_of, groups_received
@@ -156,7 +157,10 @@ def test_two_runs_agree_to_the_bit(make_batch: Callable[..., Batch]) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+NATIVE_ONLY = pytest.mark.skipif(not native_bf16("cpu"), reason="no bf16 instructions in this processor; emulation takes half a minute")
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=NATIVE_ONLY)])
 def test_a_few_steps_fit_one_small_volume(make_batch: Callable[..., Batch], precision: str) -> None:
     torch.manual_seed(0)
     network = GmmasNetwork(NetworkConfig(channels=(8, 16, 32), blocks=(1, 1, 1), tasks=TASKS))
