@@ -160,8 +160,8 @@ def _explain_refusal(error: httpx.HTTPStatusError, config: SiteConfig) -> GmmasE
             where=config.coordinator.address,
             got=f"the key {config.node.private_key} is not enrolled, or was revoked",
             expected="an enrolled key",
-            remedy=f"send {config.node.private_key}.pub to the coordinator, who runs `gmmas server enrol` on it; "
-            "a revoked key cannot come back: make a new one with `gmmas site init`",
+            remedy=f"send {config.node.private_key}.enrolment.json to the coordinator, who runs `gmmas server enrol` on it; "
+            "a revoked key cannot come back: make a new one with `gmmas site new-key`",
         )
     if error.response.status_code == httpx.codes.UNAUTHORIZED:
         return TrustError(

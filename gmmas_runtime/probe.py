@@ -1,5 +1,10 @@
-"""Does a TLS server answer, and is it the one we trust? Used for readiness, for `status` and by a hospital's preflight."""
+"""Does a TLS server answer, and is it the one we trust? Used for readiness, for `status` and by a hospital's preflight.
 
+HTTPS_PROXY and NO_PROXY are followed as Flower's client follows them, by a tunnel (CONNECT, RFC 9110, section 9.3.6): the proxy sees the
+address and nothing else.
+"""
+
+import base64
 import http.client
 import socket
 import ssl
@@ -7,11 +12,15 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from gmmas_runtime.keys import load_certificate
 from gmmas_schema.errors import FederationError, TrustError
 
 HTTP_OK = 200
+PROXY_PORT: Final = 80
 
 
 def check_health(address: str, *, authority_certificate: Path, timeout_s: float = 5.0) -> None:
@@ -27,9 +36,7 @@ def check_health(address: str, *, authority_certificate: Path, timeout_s: float 
         FederationError: nobody answers there, or not with 200 OK.
     """
     load_certificate(authority_certificate)
-    context = ssl.create_default_context(cafile=str(authority_certificate))
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    connection, host = _open(address, authority_certificate, timeout_s=timeout_s), address.rpartition(":")[0]
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
@@ -40,7 +47,7 @@ def check_health(address: str, *, authority_certificate: Path, timeout_s: float 
             got=error.verify_message,
             expected=f"a certificate for {host} issued by {authority_certificate}",
             remedy="check the address and that the authority's file is the coordinator's own authority.pem; "
-            "the coordinator adds a host name with `gmmas server renew --host NAME`",
+            "the coordinator adds a host name with `gmmas server renew --host NAME`; a proxy that opens TLS cannot be used",
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise _silent(address, error, timeout_s=timeout_s) from error
@@ -77,9 +84,7 @@ def look_at_server(address: str, *, authority_certificate: Path, timeout_s: floa
         FederationError: as check_health.
     """
     check_health(address, authority_certificate=authority_certificate, timeout_s=timeout_s)
-    context = ssl.create_default_context(cafile=str(authority_certificate))
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    connection = _open(address, authority_certificate, timeout_s=timeout_s)
     try:
         connection.connect()
         certificate = connection.sock.getpeercert() or {}
@@ -128,6 +133,22 @@ def port_is_free(port: int, *, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def _open(address: str, authority_certificate: Path, *, timeout_s: float) -> http.client.HTTPSConnection:
+    """Return a connection that is to be made to a server, directly or through the proxy of the environment."""
+    context = ssl.create_default_context(cafile=str(authority_certificate))
+    host, _, port = address.rpartition(":")
+    proxies = getproxies()
+    proxy = proxies.get("https") or proxies.get("all")
+    if not proxy or proxy_bypass(host):
+        return http.client.HTTPSConnection(host, int(port), timeout=timeout_s, context=context)
+    way = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    connection = http.client.HTTPSConnection(way.hostname or "", way.port or PROXY_PORT, timeout=timeout_s, context=context)
+    account = f"{unquote(way.username)}:{unquote(way.password or '')}" if way.username else ""
+    headers = {"Proxy-Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"} if account else {}
+    connection.set_tunnel(host, int(port), headers)
+    return connection
 
 
 def _silent(address: str, error: Exception, *, timeout_s: float) -> FederationError:

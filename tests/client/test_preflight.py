@@ -22,6 +22,7 @@ from gmmas_schema.errors import ConfigError, DataError, FederationError, GmmasEr
 from gmmas_schema.site import SiteConfig
 from tests.client.loopback import free_port, serve_app
 from tests.client.sites import read_site
+from tests.gmmas_runtime.proxy import proxy
 
 REFUSED = "Exit Code: 305\nFailed to initialize the connection to the SuperLink.\n[code: 2004] Failed to activate SuperNode.\n"
 
@@ -52,10 +53,20 @@ def test_an_enrolled_site_passes_and_is_not_activated(site: SiteConfig) -> None:
         check_coordinator(site)
 
 
+def test_a_proxy_is_used_for_every_question(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with coordinator(site), proxy() as way:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{way.address}")
+        check_coordinator(site)
+    assert len(way.asked) == 2, "the health check, and Flower's client"
+    assert set(way.asked) == {f"CONNECT {site.coordinator.address}"}
+
+
 def test_an_unknown_key_is_explained(site: SiteConfig) -> None:
     with coordinator(site, enrolled=False), pytest.raises(TrustError, match="does not know this site's key") as caught:
         check_coordinator(site)
-    assert "north.pub" in caught.value.remedy
+    assert "north.enrolment.json" in caught.value.remedy
 
 
 def test_a_wrong_authority_is_explained(site: SiteConfig, tmp_path: Path) -> None:

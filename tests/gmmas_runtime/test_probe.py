@@ -1,5 +1,6 @@
 """Servers that are not ours; ours is probed in tests/server/test_coordinator_processes.py."""
 
+import base64
 import http.server
 import socket
 import ssl
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from gmmas_runtime.keys import issue_server_certificate, make_authority
-from gmmas_runtime.probe import check_health, is_healthy, port_is_free, serves_http
+from gmmas_runtime.probe import check_health, is_healthy, look_at_server, port_is_free, serves_http
 from gmmas_schema.errors import FederationError, TrustError
+from tests.gmmas_runtime.proxy import proxy
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -79,6 +81,36 @@ def test_a_server_that_never_answers(trust: Path) -> None:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(FederationError, match=r"no answer within 0\.2 s"):
             check_health(address, authority_certificate=trust / "authority" / "authority.pem", timeout_s=0.2)
+
+
+@pytest.fixture
+def _through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the proxies of this computer, and what it goes to directly."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_through")
+def test_a_proxy_passes_the_connection_on_and_sees_the_address_alone(trust: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trust / "authority" / "authority.pem"
+    with serving(trust) as address, proxy() as way:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://anna:a%20secret@{way.address}")
+        check_health(address, authority_certificate=authority)
+        assert look_at_server(address, authority_certificate=authority).certificate_days > 0
+        assert set(way.asked) == {f"CONNECT {address}"}
+        assert f"Proxy-Authorization: Basic {base64.b64encode(b'anna:a secret').decode()}" in way.headers
+        way.asked.clear()
+        monkeypatch.setenv("NO_PROXY", "example.org,127.0.0.1")
+        check_health(address, authority_certificate=authority)
+        assert way.asked == []
+
+
+@pytest.mark.usefixtures("_through")
+def test_a_proxy_that_refuses_is_told(trust: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(trust) as address, proxy(refuses=True) as way:
+        monkeypatch.setenv("HTTPS_PROXY", way.address)
+        with pytest.raises(FederationError, match="403 Forbidden"):
+            check_health(address, authority_certificate=trust / "authority" / "authority.pem")
 
 
 def test_nobody_there(trust: Path) -> None:
