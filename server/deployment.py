@@ -66,7 +66,7 @@ def init_coordinator(
     """Make a coordinator's folder: configuration, authority, TLS certificate, secret. All of it appears at once, or nothing.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: must not exist, or be empty but for hidden files. An existing one stays, so this user need not own what is above it.
         hosts: names and addresses by which hospitals reach this machine; 127.0.0.1 and localhost are always served.
         port: TCP port.
         name: name of the federation.
@@ -80,7 +80,7 @@ def init_coordinator(
     settings = {"name": name, "hosts": list(hosts), "port": port, "listen": listen, "dashboard": dashboard}
     config = CoordinatorDeployment.parse(settings, where="gmmas server init")
     folder = folder.resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise ConfigError(
             "the coordinator's folder is in use",
             where=folder,
@@ -89,7 +89,7 @@ def init_coordinator(
             remedy="its authority is trusted by every enrolled hospital and is never overwritten: "
             "use the folder as it is (`gmmas server up`), or name another one",
         )
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = folder / ".unfinished" if folder.exists() else folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     make_private_folder(unfinished)
     draft = CoordinatorFolder(unfinished, config)
@@ -100,8 +100,19 @@ def init_coordinator(
         make_private_folder(private)
     text = _YAML.format(settings=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     write_atomic(unfinished / "coordinator.yaml", text.encode())
-    unfinished.rename(folder)
+    if unfinished.parent == folder:
+        _move_out(unfinished)
+    else:
+        unfinished.rename(folder)
     return CoordinatorFolder.open(folder)
+
+
+def _move_out(unfinished: Path) -> None:
+    """Move what was made into the folder around it; last what makes it a coordinator's."""
+    for part in sorted(unfinished.iterdir(), key=lambda path: path.name == "coordinator.yaml"):
+        part.rename(unfinished.parent / part.name)
+    unfinished.rmdir()
+    make_private_folder(unfinished.parent)
 
 
 def renew_certificate(folder: Path, *, hosts: Sequence[str] = ()) -> CoordinatorFolder:

@@ -72,9 +72,20 @@ def test_wrong_settings_are_named_and_nothing_is_written(tmp_path: Path, setting
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_is_used(tmp_path: Path) -> None:
-    (tmp_path / "coordinator").mkdir()
-    assert init_coordinator(tmp_path / "coordinator").config.listen == "loopback"
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, folder: Path) -> None:
+    """As an administrator makes it for a user who may not write beside it."""
+    given = tmp_path / "given"
+    given.mkdir(mode=0o755)
+    (given / ".bash_history").write_text("whoami\n")
+    (given / ".unfinished" / "authority").mkdir(parents=True)  # a kill left it
+    before = given.stat().st_ino
+    assert init_coordinator(given).config.listen == "loopback"
+    assert (given.stat().st_ino, stat.S_IMODE(given.stat().st_mode)) == (before, 0o700)
+    assert set(tree(given)) == {*tree(folder), ".bash_history"}
+    assert {path.name for path in tmp_path.iterdir()} == {"given", folder.name}
+    assert not (given / ".unfinished").exists()
+    with pytest.raises(ConfigError, match="never overwritten"):
+        init_coordinator(given)
 
 
 def test_by_default_nothing_listens_beyond_loopback_and_nothing_calls_home(folder: Path) -> None:
