@@ -10,7 +10,6 @@ may look. Whoever owns the coordinator's folder needs no token: the command line
 """
 
 import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -222,11 +221,6 @@ def system_user() -> str:
         return getuser()
     except (KeyError, OSError):  # a container's user without a name
         return f"uid {os.getuid()}"
-
-
-def same_secret(given: str, expected: str) -> bool:
-    """Compare two secrets in constant time."""
-    return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def _scrypt(salt: bytes) -> Scrypt:

@@ -9,10 +9,11 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from gmmas_runtime.files import make_private_folder
+from gmmas_runtime.web_requests import form_of
 from gmmas_schema.errors import ConfigError, GmmasError
 from gmmas_schema.federation import FederationConfig
 from server.dashboard.desk import Desk
-from server.dashboard.gate import ChangeRoute, form_of
+from server.dashboard.gate import ChangeRoute
 from server.dashboard.pages import desk_of, render
 from server.launching import resume_run, start_run, stop_submitted_run
 from server.run_register import run_key

@@ -1,8 +1,4 @@
-"""The dashboard as an ASGI application: routes, templates, headers.
-
-Every answer forbids scripts, styles, images and connections that are not of this very address (Content Security Policy Level 3), so that
-a text of a hospital that should ever end up in a page as markup cannot act.
-"""
+"""The dashboard as an ASGI application: routes, templates, headers."""
 
 import threading
 from functools import cache
@@ -11,12 +7,12 @@ from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gmmas_runtime.web_answers import SafeHeaders, make_environment
 from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.errors import GmmasError
 from server.dashboard import actions, api, login, pages, stream
@@ -27,35 +23,6 @@ from server.folder import CoordinatorFolder
 from server.operators import OperatorStore
 
 STATIC: Final = Path(__file__).parent / "static"
-HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    # `no-referrer` would make browsers hide the origin of our own forms as well.
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
-
-
-class SafeHeaders:
-    """ASGI middleware, outermost: adds HEADERS to every answer; nothing but static files may be kept by browsers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = "no-cache" if scope["path"].startswith("/static/") else "no-store"
-                added = [(name.encode(), value.encode()) for name, value in (HEADERS | {"cache-control": kept}).items()]
-                message["headers"] = [*message.get("headers", ()), *added]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
 
 
 def make_app(folder: CoordinatorFolder, config: DashboardConfig) -> FastAPI:
@@ -88,16 +55,8 @@ def make_app(folder: CoordinatorFolder, config: DashboardConfig) -> FastAPI:
 
 @cache
 def make_templates() -> Environment:
-    """Return the templates: everything is escaped, and a name that is not given is an error."""
-    environment = Environment(
-        loader=PackageLoader("server.dashboard"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment
+    """Return the templates."""
+    return make_environment(Path(__file__).parent / "templates", FILTERS)
 
 
 def explain(request: Request, error: GmmasError, status: int) -> Response:

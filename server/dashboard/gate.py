@@ -14,32 +14,26 @@ Refused and changing requests are always recorded; of reading ones the first in 
 import hashlib
 import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import Final
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from gmmas_runtime.web_failures import Failures
+from gmmas_runtime.web_requests import CSRF_FIELD, CSRF_HEADER, UNSAFE_METHODS, GuardedRoute, Handle, fault_of, form_of, same_secret
 from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.errors import GmmasError
 from server.dashboard.desk import NoSuchRunError
-from server.operators import Operator, OperatorStore, Role, Session, Way, same_secret
+from server.operators import Operator, OperatorStore, Role, Session, Way
 
-LARGEST_BODY: Final = 256 * 1024
-CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
-MOST_FAILURES: Final = 10
-FAILURES_WITHIN_S: Final = 300.0
 MOST_NAMES: Final = 1000
 REPEATED_S: Final = 60.0
-_UNSAFE: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-Handle = Callable[[Request], Awaitable[Response]]
 Explain = Callable[[Request, GmmasError, int], Response]
 
 
@@ -64,37 +58,6 @@ class Visitor:
     def may_change(self) -> bool:
         """Whether start, stop and resume are theirs."""
         return self.operator is not None and self.operator.role is Role.COORDINATOR
-
-
-class Failures:
-    """Counts failed proofs of identity by the name that was claimed, and refuses more than MOST_FAILURES in FAILURES_WITHIN_S.
-
-    Tokens have 256 bits and are not guessed; the limit keeps guessers from costing time, so sessions that are open are not held up.
-    """
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._times, self._lock = clock, dict[str, deque[float]](), threading.Lock()
-
-    def wait_s(self, name: str) -> float:
-        """Return the seconds until another try; 0 where it may be made now."""
-        with self._lock:
-            times = self._recent(name)
-            return 0.0 if len(times) < MOST_FAILURES else max(0.0, times[0] + FAILURES_WITHIN_S - self._clock())
-
-    def note(self, name: str) -> None:
-        """Count a failure."""
-        with self._lock:
-            times = self._recent(name)
-            times.append(self._clock())
-            self._times[name] = times
-            while len(self._times) > MOST_NAMES:
-                del self._times[next(iter(self._times))]
-
-    def _recent(self, name: str) -> deque[float]:
-        times = self._times.get(name, deque[float](maxlen=MOST_FAILURES))
-        while times and times[0] + FAILURES_WITHIN_S <= self._clock():
-            times.popleft()
-        return times
 
 
 class Gate:
@@ -201,33 +164,19 @@ class Gate:
         return Visitor() if found is None else Visitor(found.operator, Way.SESSION, found.csrf)
 
     async def _refusal(self, request: Request, access: Access, visitor: Visitor) -> Response | None:
-        if (refusal := _refuse_form(request)) is not None or access is Access.OPEN:
-            return refusal
+        if (fault := fault_of(request)) is not None:
+            return _refuse(request, *fault)
+        if access is Access.OPEN:
+            return None
         if visitor.operator is None:
             return _unknown(request, visitor)
         if access is Access.CHANGE and not visitor.may_change:
             return _refuse(request, 403, "this is for coordinators")
-        if request.method in _UNSAFE and visitor.way is Way.SESSION:
+        if request.method in UNSAFE_METHODS and visitor.way is Way.SESSION:
             given = request.headers.get(CSRF_HEADER) or (await form_of(request)).get(CSRF_FIELD, "")
             if not same_secret(given, visitor.csrf):
                 return _refuse(request, 403, "the form is not one of this session: load the page again")
         return None
-
-
-class GuardedRoute(APIRoute):
-    """A route that the gate decides on; every router of the dashboard is made of a subclass that says for whom."""
-
-    access: ClassVar[Access]
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """Return the handler with the gate in front."""
-        handle, access = super().get_route_handler(), self.access
-
-        async def guarded(request: Request) -> Response:
-            gate: Gate = request.app.state.gate
-            return await gate.admit(request, access, handle)
-
-        return guarded
 
 
 class OpenRoute(GuardedRoute):
@@ -248,36 +197,9 @@ class ChangeRoute(GuardedRoute):
     access = Access.CHANGE
 
 
-async def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; another kind of body has none."""
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        return {}
-    try:
-        return dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=50))
-    except ValueError:
-        return {}
-
-
 def is_api(request: Request) -> bool:
     """Return whether a program asks."""
     return request.url.path.startswith("/api/")
-
-
-def _refuse_form(request: Request) -> Response | None:
-    """Refuse a request for its size or its origin, whoever sends it."""
-    if int(request.headers.get("content-length") or 0) > LARGEST_BODY or "chunked" in request.headers.get("transfer-encoding", ""):
-        return _refuse(request, 413, "the request is too large")
-    if request.method in _UNSAFE and not _comes_from_here(request):
-        return _refuse(request, 403, "the request comes from another page")
-    return None
-
-
-def _comes_from_here(request: Request) -> bool:
-    """Return whether a browser says that a page of this dashboard sent the request; programs say nothing."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return False
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _unknown(request: Request, visitor: Visitor) -> Response:

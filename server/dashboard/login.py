@@ -1,21 +1,18 @@
 """Logging in and out, and health: the only routes that anybody may use."""
 
-import re
 import secrets
-from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from server.dashboard.gate import CSRF_FIELD, Gate, OpenRoute, ReadRoute, Visitor, form_of
+from gmmas_runtime.web_requests import CSRF_FIELD, form_of, own_path, same_secret
+from server.dashboard.gate import Gate, OpenRoute, ReadRoute, Visitor
 from server.dashboard.pages import render
-from server.operators import Way, same_secret
+from server.operators import Way
 
 router = APIRouter(route_class=OpenRoute)
 leaving = APIRouter(route_class=ReadRoute)
-
-_OWN_PATH: Final = r"/(?:[A-Za-z0-9_-]+/?)*"
 
 
 @router.get("/health")
@@ -51,7 +48,7 @@ async def log_in(request: Request) -> Response:
         return _form(request, status=401, fault="This is no operator's token.")
     await gate.record(request, Visitor(operator, Way.TOKEN), "logged in")
     value = await run_in_threadpool(gate.store.open_session, operator)
-    response = RedirectResponse(_next(form.get("next", "/")), status_code=303)
+    response = RedirectResponse(own_path(form.get("next", "/")), status_code=303)
     response.set_cookie(
         gate.cookie,
         value,
@@ -79,7 +76,7 @@ def _form(request: Request, *, status: int = 200, fault: str = "", headers: dict
     """Answer with the form; its secret is also in a cookie, since there is no session yet."""
     gate: Gate = request.app.state.gate
     secret = secrets.token_urlsafe(32)
-    following = _next(request.query_params.get("next", "/"))
+    following = own_path(request.query_params.get("next", "/"))
     request.state.visitor = Visitor()
     response = render(request, "login.html", status_code=status, csrf=secret, next=following, fault=fault, headers=headers)
     response.set_cookie(
@@ -90,8 +87,3 @@ def _form(request: Request, *, status: int = 200, fault: str = "", headers: dict
 
 def _form_cookie(gate: Gate) -> str:
     return f"gmmas_login_{gate.config.port}"
-
-
-def _next(path: str) -> str:
-    """Return where to go after the login: a path of this dashboard, nothing else."""
-    return path if re.fullmatch(_OWN_PATH, path) else "/"

@@ -7,10 +7,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from gmmas_runtime import web_failures
+from gmmas_runtime.web_failures import Failures
+from gmmas_runtime.web_requests import LARGEST_FORM_BYTES
 from gmmas_schema.coordinator import DashboardConfig
-from server.dashboard import gate
 from server.dashboard.app import make_app
-from server.dashboard.gate import Failures
 from server.dashboard.stream import MOST_STREAMS
 from server.operators import Role, Way
 from tests.server.dashboard.conftest import ADDRESS, Browser, DeskUnderTest
@@ -188,8 +189,8 @@ def test_a_wrong_token_opens_nothing(desk: DeskUnderTest, token: str) -> None:
     assert "gmmas_session_9093" not in client.cookies
 
 
-def test_guessing_is_slowed_down_and_open_sessions_go_on(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "MOST_FAILURES", 3)
+def test_guessing_is_slowed_down_and_open_sessions_go_on(desk: DeskUnderTest) -> None:
+    desk.app.state.gate.failures.most = 3
     session, program, known = desk.client(Role.COORDINATOR), desk.client(), desk.client(Role.RESEARCHER, bearer=True)
     assert known.get("/api/runs").status_code == 200
     for status in (401, 401, 401, 429):
@@ -208,22 +209,22 @@ def test_guessing_is_slowed_down_and_open_sessions_go_on(desk: DeskUnderTest, mo
 def test_failures_are_forgotten_in_time() -> None:
     now = [0.0]
     failures = Failures(clock=lambda: now[0])
-    for second in range(gate.MOST_FAILURES):
+    for second in range(web_failures.MOST_FAILURES):
         assert failures.wait_s("anna") == 0
         now[0] = float(second)
         failures.note("anna")
-    assert failures.wait_s("anna") == pytest.approx(gate.FAILURES_WITHIN_S - (gate.MOST_FAILURES - 1))
+    assert failures.wait_s("anna") == pytest.approx(web_failures.FAILURES_WITHIN_S - (web_failures.MOST_FAILURES - 1))
     assert failures.wait_s("bert") == 0
-    now[0] = gate.FAILURES_WITHIN_S + 0.5
+    now[0] = web_failures.FAILURES_WITHIN_S + 0.5
     assert failures.wait_s("anna") == 0
-    for number in range(2 * gate.MOST_NAMES):
+    for number in range(2 * web_failures.MOST_NAMES):
         failures.note(f"name{number}")
-    assert len(failures._times) == gate.MOST_NAMES
+    assert len(failures._times) == web_failures.MOST_NAMES
 
 
 def test_large_requests_are_refused(desk: DeskUnderTest) -> None:
     client = desk.client(Role.COORDINATOR, bearer=True)
-    assert client.post("/api/runs", content=b"x" * (gate.LARGEST_BODY + 1)).status_code == 413
+    assert client.post("/api/runs", content=b"x" * (LARGEST_FORM_BYTES + 1)).status_code == 413
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"x"
