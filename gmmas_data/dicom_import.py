@@ -60,13 +60,13 @@ def look_at_images(series: Sequence[Series], target: Path, *, on_progress: Progr
         if on_progress is not None:
             on_progress(f"looking at series {one.number}", place, len(series))
         try:
-            found[one.number] = _sequences_of(convert_series(one, _work_of(target, key, one))) if one.is_volume else ()
+            found[one.number] = sequences_of(convert_series(one, _work_of(target, key, one))) if one.is_volume else ()
         except DataError:
             found[one.number] = ()
     return found
 
 
-def _sequences_of(path: Path) -> tuple[Modality, ...]:
+def sequences_of(path: Path) -> tuple[Modality, ...]:
     """Return what a converted series may be by its image.
 
     The rules hold inside a brain. Laying an average brain into a head with its skull was tried and gave wrong answers (a FLAIR as T1, a
