@@ -1,0 +1,122 @@
+"""Templates of the clinician's version: what was measured, what is predicted, what is open, what is published."""
+
+from typing import Final
+
+from gmmas_portal.evidence.library import Topic
+from gmmas_portal.reports.material import Material, Pen, contradicting_predictions, is_untold, list_of
+from gmmas_portal.reports.provenance import abstention_fact
+from gmmas_portal.reports.report import Audience, Section, Sentence
+from gmmas_schema.case_record import FactStatus
+
+VOLUMES: Final = ("volume.wt", "volume.tc", "volume.et")
+PARTS: Final = ("volume.oedema", "volume.necrosis")
+SHARES: Final = ("share.wt", "volume.brain")
+DIAMETERS: Final = ("diameter.wt.longest", "diameter.et.longest", "diameter.et.axial", "diameter.et.axial_perpendicular")
+FOCI: Final = ("foci.wt", "foci.et")
+PLACE: Final = ("location.side", "share.left", "midline.crossing", "location.lobe_1", "location.lobe_2", "location.lobe_3")
+MARKERS: Final = ("marker.idh", "marker.codeletion", "marker.grade", "marker.mgmt")
+TISSUE: Final = (
+    "tissue.idh",
+    "tissue.codeletion",
+    "tissue.grade",
+    "tissue.necrosis",
+    "tissue.molecular",
+    "tissue.cdkn2a",
+    "tissue.h3",
+    "tissue.mgmt",
+    "reading.t2_flair_mismatch",
+)
+COMPARED: Final = (("marker.idh", "tissue.idh"), ("marker.codeletion", "tissue.codeletion"), ("marker.mgmt", "tissue.mgmt"))
+
+
+def write_for_clinician(material: Material) -> list[Sentence]:
+    """Return the sentences of the clinician's version."""
+    pen = Pen(material, Audience.CLINICIAN)
+    _measures(pen)
+    _predictions(pen)
+    _tissue(pen)
+    _open(pen)
+    _evidence(pen)
+    _images(pen)
+    pen.write_list(
+        Section.ORIGIN, "model.origin", "The findings come from", ("model.name", "model.version", "model.signed", "model.calibrated")
+    )
+    pen.write_list(Section.ORIGIN, "model.training", "About the model is known:", ("model.hospitals", "model.weights"))
+    pen.write_list(Section.ORIGIN, "outline.origin", "Measured was", ("outline.version", "outline.corrected"))
+    return pen.sentences
+
+
+def _measures(pen: Pen) -> None:
+    pen.write_list(Section.SIZE, "measures.volumes", "The following was measured on the outlined tumour:", VOLUMES)
+    pen.write_list(Section.SIZE, "measures.parts", "Its parts were measured as well:", PARTS)
+    pen.write_list(Section.SIZE, "measures.share", "In relation to the brain, the record gives", SHARES)
+    pen.write_list(Section.SIZE, "measures.diameters", "Its extent was measured as", DIAMETERS)
+    pen.write_list(Section.SIZE, "measures.foci", "Separate parts were counted:", FOCI)
+    pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies as follows:", PLACE)
+
+
+def _predictions(pen: Pen) -> None:
+    material = pen.material
+    reminder = [entry.evidence for entry in material.of_topic(Topic.CLASSIFICATION) if entry.evidence == "evidence.who_cns5_tissue"]
+    for name in MARKERS:
+        pen.write_list(
+            Section.PREDICTED, name.replace("marker", "markers"), "From imaging alone, the network predicts", [name], evidence=reminder
+        )
+    contradictions = list(contradicting_predictions(material))
+    for number, pair in enumerate(contradictions):
+        template = f"No pattern is named, for the predictions do not fit together: {list_of(pair)}."
+        pen.write(Section.PREDICTED, f"markers.contradiction_{number}", template)
+    if material.found(["subtype.told"]) and not contradictions:
+        template = "The imaging pattern is consistent with {{subtype.told}}; tissue is required."
+        pen.write(Section.PREDICTED, "markers.pattern", template, evidence=reminder)
+    for predicted, measured in COMPARED:
+        if material.value(predicted) is not None and material.value(measured) not in (None, material.value(predicted)):
+            template = f"Tissue and prediction differ, and tissue decides: {list_of((predicted, measured))}."
+            pen.write(Section.PREDICTED, f"{predicted.replace('marker', 'markers')}_differs", template)
+
+
+def _tissue(pen: Pen) -> None:
+    tissue = pen.material.tissue
+    pen.write_list(Section.TISSUE, "tissue.results", "Tissue results were entered:", [n for n in TISSUE if not n.startswith("reading.")])
+    pen.write_list(
+        Section.TISSUE, "tissue.reading", "A reading of the images was entered:", [n for n in TISSUE if n.startswith("reading.")]
+    )
+    for number, pair in enumerate(tissue.contradictions):
+        template = f"No tumour type is named, for the results do not fit together: {list_of(pair)}."
+        pen.write(Section.TISSUE, f"tissue.contradiction_{number}", template)
+    if tissue.diagnosis is not None:
+        classified = [entry.evidence for entry in pen.material.of_topic(Topic.CLASSIFICATION)]
+        template = "Taken together they correspond to {{tissue.diagnosis}}."
+        pen.write(Section.TISSUE, "tissue.diagnosis", template, facts=tissue.facts, evidence=classified)
+
+
+def _open(pen: Pen) -> None:
+    material = pen.material
+    for name in material.with_status(FactStatus.ABSTAINED):
+        pen.write(Section.OPEN, f"open.{name}", f"This question is left open: {{{{{name}}}}}.")
+    if absent := material.with_status(FactStatus.ABSENT):
+        pen.write(Section.OPEN, "open.absent", f"The following was not measured: {list_of(absent)}.")
+    for code in dict.fromkeys(abstention.code for abstention in material.record.abstentions):
+        name = abstention_fact(code)
+        pen.write(Section.OPEN, f"open.{name}", f"Questions are left open: {{{{{name}}}}}.")
+    rest = [name for name in material.with_status(FactStatus.FOUND) if name not in pen.told() and not is_untold(name)]
+    pen.write_list(Section.IMAGES, "record.rest", "The record holds as well:", [name for name in rest if name != "tissue.diagnosis"])
+
+
+def _evidence(pen: Pen) -> None:
+    shown = pen.material.of_topic(Topic.IMAGING, Topic.GUIDELINE, Topic.OUTCOME, Topic.CLASSIFICATION)
+    if figures := [entry.evidence for entry in pen.material.of_topic(Topic.OUTCOME)]:
+        template = "The figures below describe groups of patients and are no forecast for a person."
+        pen.write(Section.EVIDENCE, "evidence.groups", template, evidence=figures)
+    for entry in shown:
+        pen.write(Section.EVIDENCE, entry.evidence, f"Reported: {{{{{entry.evidence}}}}}.", facts=entry.facts)
+
+
+def _images(pen: Pen) -> None:
+    accuracy = [name for name in pen.material.facts if name.startswith("accuracy.")]
+    pen.write_list(Section.IMAGES, "sequences.used", "The findings rest on", ["sequences.used"])
+    pen.write_list(Section.IMAGES, "sequences.missing", "Not available:", ["sequences.missing"])
+    opening = "For patients of whom exactly these sequences were shown, the model reached"
+    pen.write_list(Section.IMAGES, "sequences.accuracy", opening, accuracy)
+    if accuracy == ["accuracy.measured"]:
+        pen.write(Section.IMAGES, "sequences.accuracy", "How well the model does is not known: {{accuracy.measured}}.")

@@ -1,0 +1,103 @@
+"""Templates of the patient's version: short sentences, no forecast, no predicted marker, and what only the care team can say left to it.
+
+What a network predicts about genes is not told here: it may be wrong, and tissue decides. Survival is told only where that was asked for.
+"""
+
+from typing import Final
+
+from gmmas_portal.evidence.library import Topic
+from gmmas_portal.evidence.rules import PREDICTIONS
+from gmmas_portal.reports.material import Material, Pen, list_of
+from gmmas_portal.reports.report import Audience, Section, Sentence
+from gmmas_schema.case_record import FactStatus
+
+FURTHER_TISSUE: Final = ("tissue.grade", "tissue.idh", "tissue.codeletion", "tissue.mgmt")
+NOT_FOR_PATIENTS: Final = ("ood.", "quality.", "tissue.", "reading.", "diameter.et.axial")
+
+
+def write_for_patient(material: Material) -> list[Sentence]:
+    """Return the sentences of the patient's version."""
+    pen = Pen(material, Audience.PATIENT)
+    _measures(pen)
+    _kind(pen)
+    _open(pen)
+    _evidence(pen)
+    _images(pen)
+    return pen.sentences
+
+
+def _measures(pen: Pen) -> None:
+    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured:", ["volume.wt"])
+    pen.write_list(Section.SIZE, "measures.enhancing", "Of this area it measured as well:", ["volume.et"])
+    pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured:", ["volume.oedema"])
+    pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured:", ["volume.necrosis"])
+    pen.write_list(Section.SIZE, "measures.diameters", "It also measured how far the area reaches:", ["diameter.wt.longest"])
+    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is:", ["share.wt"])
+    pen.write_list(Section.PLACE, "location.place", "The area lies here:", ["location.side", "location.lobe_1", "midline.crossing"])
+    if pen.material.value("outline.corrected") is True:
+        pen.write(Section.SIZE, "outline.origin", "A member of your care team has corrected the outline: {{outline.version}}.")
+
+
+def _kind(pen: Pen) -> None:
+    material = pen.material
+    tissue = material.tissue
+    if tissue.contradictions:
+        facts = dict.fromkeys(name for pair in tissue.contradictions for name in pair)
+        template = "The results from your tissue need another look before the kind of tumour can be named."
+        pen.write(Section.TISSUE, "tissue.contradiction", template, facts=facts)
+    elif tissue.diagnosis is not None:
+        pen.write(
+            Section.TISSUE, "tissue.diagnosis", "Your tissue was examined, and the result is: {{tissue.diagnosis}}.", facts=tissue.facts
+        )
+        pen.write_list(Section.TISSUE, "tissue.results", "The laboratory also found:", FURTHER_TISSUE)
+    elif predicted := [name for name in PREDICTIONS if name in material.facts]:
+        template = "Pictures alone cannot tell the kind of tumour for sure."
+        pen.write(Section.PREDICTED, "markers.tissue", template, facts=predicted)
+    for entry in material.of_topic(Topic.CLASSIFICATION):
+        if material.evidence[entry.evidence].plain:
+            pen.write(Section.TISSUE, entry.evidence, f"In general, {{{{{entry.evidence}}}}}.", facts=entry.facts)
+
+
+def _open(pen: Pen) -> None:
+    """Say which questions are open; those about genes belong to the tissue."""
+    states = (
+        ("open.abstained", "These questions are left open:", FactStatus.ABSTAINED),
+        ("open.absent", "This was not measured:", FactStatus.ABSENT),
+    )
+    for name, opening, status in states:
+        names = [fact for fact in pen.material.with_status(status) if fact not in PREDICTIONS and not fact.startswith(NOT_FOR_PATIENTS)]
+        if names:
+            pen.write(Section.OPEN, name, f"{opening} {list_of(names)}.")
+    if reasons := [name for name in pen.material.facts if name.startswith("abstention.")]:
+        pen.write(Section.OPEN, "open.reasons", "Your care team can explain why questions are left open.", facts=reasons)
+
+
+def _evidence(pen: Pen) -> None:
+    guidelines = [entry for entry in pen.material.of_topic(Topic.GUIDELINE) if pen.material.evidence[entry.evidence].plain]
+    for entry in guidelines:
+        pen.write(Section.EVIDENCE, entry.evidence, f"In general, {{{{{entry.evidence}}}}}.", facts=entry.facts)
+    if guidelines:
+        names = [entry.evidence for entry in guidelines]
+        pen.write(
+            Section.EVIDENCE,
+            "evidence.team",
+            "Guidelines are general; what fits you is for you and your care team to decide.",
+            evidence=names,
+        )
+    outcomes = pen.material.of_topic(Topic.OUTCOME)
+    if outcomes:
+        template = "The figures below describe groups of people and cannot say what will happen to you."
+        pen.write(Section.EVIDENCE, "evidence.groups", template, evidence=[entry.evidence for entry in outcomes])
+    for entry in outcomes:
+        pen.write(Section.EVIDENCE, entry.evidence, f"Reported: {{{{{entry.evidence}}}}}.", facts=entry.facts)
+
+
+def _images(pen: Pen) -> None:
+    pen.write_list(Section.IMAGES, "sequences.used", "For this report the program used:", ["sequences.used"])
+    pen.write_list(Section.IMAGES, "sequences.missing", "Some kinds of pictures were missing:", ["sequences.missing"])
+    accuracy = [name for name in pen.material.facts if name.startswith("accuracy.")]
+    tested = accuracy != ["accuracy.measured"]
+    template = f"The program {'was tested' if tested else 'has not been tested'} with exactly these kinds of pictures."
+    pen.write(Section.IMAGES, "sequences.accuracy", template, facts=accuracy)
+    template = "This report was made with research software and does not replace your doctor: {{model.name}}."
+    pen.write(Section.ORIGIN, "model.origin", template, facts=["model.weights"])

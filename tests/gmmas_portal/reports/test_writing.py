@@ -1,0 +1,190 @@
+"""Every sentence of every report rests on a fact or on evidence that is in it; what is open stays open; patients read no forecast."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmmas_portal.evidence.diagnosis import FurtherResults
+from gmmas_portal.evidence.library import read_library
+from gmmas_portal.reports.report import PLACEHOLDER, Audience, Report, Section, Sentence, Wording
+from gmmas_portal.reports.wording import fill
+from gmmas_portal.reports.writing import write_report
+from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, FactStatus
+from tests.gmmas_portal.reports.strategies import SECRET, further_results, records
+from tests.gmmas_portal.sample_case import MEASURES, NECROTIC, ON, PREDICTIONS, TISSUE, make_record, measured, sample_report
+
+audiences = st.sampled_from(list(Audience))
+NEVER = ("progression of", "progressive disease", "you should", "must be treated", "is cured", "RANO")
+
+
+def text_of(report: Report) -> str:
+    return " ".join(sentence.text for sentence in report.sentences)
+
+
+@settings(max_examples=120, deadline=None)
+@given(records(), further_results, audiences, st.sampled_from([None, "hidden", "shown"]))
+def test_every_sentence_rests_on_what_the_report_holds(
+    record: CaseRecord, further: FurtherResults, audience: Audience, survival: str | None
+) -> None:
+    report = write_report(record, audience=audience, on=ON, survival=survival, further=further)  # type: ignore[arg-type]
+    facts, cited = {fact.id: fact for fact in report.facts}, {citation.evidence for citation in report.citations}
+    entries = read_library().by_id()
+    for sentence in report.sentences:
+        assert sentence.facts or sentence.evidence
+        assert set(sentence.facts) <= set(facts)
+        assert set(sentence.evidence) <= cited
+        assert set(PLACEHOLDER.findall(sentence.template)) <= {*sentence.facts, *sentence.evidence}
+        assert not re.search(r"\d", PLACEHOLDER.sub("", sentence.template)), "a figure outside a placeholder"
+        assert sentence.text == fill(sentence.template, facts=facts, evidence=entries, audience=audience)
+        assert sentence.text.endswith(".")
+    assert SECRET not in text_of(report)
+    assert not any(phrase in text_of(report) for phrase in NEVER)
+    if report.survival == "hidden":
+        assert not any(entries[name].survival for name in cited)
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+@settings(max_examples=60, deadline=None)
+@given(records(), further_results)
+def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(record: CaseRecord, further: FurtherResults) -> None:
+    report = write_report(record, audience=Audience.CLINICIAN, on=ON, further=further)
+    told = {name for sentence in report.sentences for name in sentence.facts}
+    expected = {
+        fact.id
+        for fact in record.facts
+        if not fact.id.endswith(".p") and fact.id not in ("subtype.told", "subtype.glioblastoma", "tissue.diagnosis")
+    }
+    assert expected <= told
+
+
+@settings(max_examples=60, deadline=None)
+@given(records(), further_results)
+def test_patient_reads_no_predicted_marker(record: CaseRecord, further: FurtherResults) -> None:
+    report = write_report(record, audience=Audience.PATIENT, on=ON, further=further)
+    placed = {name for sentence in report.sentences for name in PLACEHOLDER.findall(sentence.template)}
+    assert not {name for name in placed if name.startswith(("marker.", "subtype.", "spread.", "ood."))}
+    assert report.survival == "hidden"
+
+
+def test_values_stand_behind_their_labels() -> None:
+    text = text_of(sample_report())
+    assert "volume of the whole tumour (31.4 ml), volume of the tumour core (12.0 ml) and volume of the enhancing tumour (8.3 ml)" in text
+    assert "side (left), crosses the midline (no) and lobe (atlas-estimated) (left frontal lobe)" in text
+    assert "the network predicts IDH status (wildtype, calibrated probability 93 %)." in text
+    assert "This question is left open: MGMT promoter (left open: confidence 0.61 is below 0.80)." in text
+    assert "The imaging pattern is consistent with subtype (glioblastoma, calibrated probability 90 %); tissue is required." in text
+    assert "median overall survival was 14.6 months with radiotherapy and temozolomide and 12.1 months with radiotherapy alone" in text
+    assert "Not available: sequences missing (T2)." in text
+    assert "Dice overlap of the whole tumour (0.91, 95 % interval 0.88 to 0.93, 40 patients)" in text
+
+
+def test_patient_version_is_plain() -> None:
+    report = sample_report(Audience.PATIENT)
+    text = text_of(report)
+    assert "size of the whole area that looks changed (31.4 millilitres)" in text
+    assert "Your tissue was examined" in text
+    assert "probability" not in text
+    assert max(len(sentence.text.split()) for sentence in report.sentences) <= 32
+
+
+def test_survival_is_shown_to_a_patient_only_on_request() -> None:
+    hidden, shown = sample_report(Audience.PATIENT), sample_report(Audience.PATIENT, survival="shown")
+    assert "survival" not in text_of(hidden)
+    assert "overall survival was" in text_of(shown)
+    assert any(sentence.id == "evidence.groups" for sentence in shown.sentences)
+
+
+def test_without_tissue_the_report_says_that_tissue_is_required() -> None:
+    report = write_report(make_record((*MEASURES, *PREDICTIONS)), audience=Audience.CLINICIAN, on=ON)
+    assert not report.of_section(Section.TISSUE)
+    assert {citation.evidence for citation in report.citations} == {"evidence.who_cns5_tissue"}
+    assert "tissue is required" in text_of(report)
+
+
+def test_predictions_that_contradict_each_other_name_no_pattern() -> None:
+    discordant = measured("marker.codeletion", "1p/19q status", "codeleted", source="network", confidence=0.9)
+    facts = [fact for fact in PREDICTIONS if fact.id != "marker.codeletion"]
+    report = write_report(make_record((*MEASURES, *facts, discordant)), audience=Audience.CLINICIAN, on=ON)
+    assert "The imaging pattern" not in text_of(report)
+    assert "No pattern is named" in text_of(report)
+
+
+def test_results_on_tissue_that_contradict_each_other_name_no_tumour_and_call_no_evidence() -> None:
+    discordant = [fact for fact in TISSUE if fact.id != "tissue.codeletion"] + [
+        measured("tissue.codeletion", "1p/19q", "codeleted", source="clinician")
+    ]
+    for audience in Audience:
+        report = write_report(make_record((*MEASURES, *discordant)), audience=audience, on=ON, further=NECROTIC)
+        assert not report.of_section(Section.EVIDENCE)
+        assert not report.citations
+        assert any(sentence.id.startswith("tissue.contradiction") for sentence in report.sentences)
+        assert "glioblastoma" not in text_of(report)
+
+
+def test_tissue_decides_where_it_differs_from_the_prediction() -> None:
+    mutant = [
+        measured("tissue.idh", "IDH on tissue", "mutant", source="clinician"),
+        measured("tissue.codeletion", "1p/19q on tissue", "intact", source="clinician"),
+    ]
+    report = write_report(make_record((*PREDICTIONS, *mutant)), audience=Audience.CLINICIAN, on=ON)
+    assert "Tissue and prediction differ, and tissue decides: IDH status (wildtype" in text_of(report)
+
+
+def test_minor_gets_no_evidence_about_adults() -> None:
+    minor = (Abstention(code=AbstainCode.MINOR, reason="the patient is under 18", facts=()),)
+    report = write_report(make_record((*MEASURES, *TISSUE), abstentions=minor), audience=Audience.CLINICIAN, on=ON, further=NECROTIC)
+    assert not report.citations
+    assert "the patient is under 18" in text_of(report)
+
+
+def test_citations_are_numbered_as_they_are_first_cited() -> None:
+    report = sample_report()
+    first = list(dict.fromkeys(name for sentence in report.sentences for name in sentence.evidence))
+    assert [citation.evidence for citation in report.citations] == first
+    assert [citation.number for citation in report.citations] == list(range(1, len(first) + 1))
+
+
+def test_report_tells_where_it_comes_from() -> None:
+    record = make_record()
+    report = sample_report()
+    assert (report.model, report.segmentation, report.notice) == (record.model, record.segmentation, record.notice)
+    assert (report.record_sha256, report.evidence_sha256) == (record.digest(), read_library().digest())
+    assert report.wording is Wording.TEMPLATE
+    assert report.modalities_missing == record.modalities_missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"facts": (), "evidence": ()}, "rests on a fact or on evidence"),
+        ({"template": "It measures {{volume.tc}}."}, "not among its facts"),
+        ({"text": "It measures {{volume.wt}}."}, "placeholder left"),
+    ],
+)
+def test_sentence_without_ground_cannot_be_made(changes: dict[str, object], complaint: str) -> None:
+    values = {
+        "id": "a.b",
+        "section": Section.SIZE,
+        "template": "It measures {{volume.wt}}.",
+        "text": "It measures x.",
+        "facts": ("volume.wt",),
+    }
+    with pytest.raises(ValueError, match=complaint):
+        Sentence.model_validate(values | changes)
+
+
+def test_report_cannot_rest_on_what_it_does_not_hold() -> None:
+    report = sample_report()
+    without = tuple(fact for fact in report.facts if fact.id != "volume.wt")
+    with pytest.raises(ValueError, match=r"measures\.volumes rests on what is not in the report: volume\.wt"):
+        Report.model_validate(report.model_dump() | {"facts": without})
+
+
+def test_absent_measures_are_told_as_such() -> None:
+    absent = measured("volume.et", "volume of the enhancing tumour", 1.0).model_copy(
+        update={"value": None, "status": FactStatus.ABSENT, "codes": (AbstainCode.NEEDS_SEQUENCE,), "reason": "T1ce is missing"}
+    )
+    report = write_report(make_record((absent,)), audience=Audience.CLINICIAN, on=ON)
+    assert "The following was not measured: volume of the enhancing tumour (not measured: T1ce is missing)." in text_of(report)
