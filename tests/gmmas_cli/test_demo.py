@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gmmas_cli.demo import delete_demo, demo
+from gmmas_cli.demo import Scale, configure_demo, delete_demo, demo
 from gmmas_cli.demo_deployment import UNSEEN, DemoFolder, prepare_deployment, public_key, training_sites
 from gmmas_cli.demo_report import DemoSummary, write_summary
 from gmmas_runtime.keys import load_public_key
@@ -42,6 +42,16 @@ def test_configurations_of_the_demo_are_valid_and_agree(scale: str) -> None:
     assert config.quorum.sites == len(training_sites(spec))
 
 
+def test_a_processor_without_bf16_is_given_fewer_rounds_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounds(*, native: bool, scale: Scale = Scale.QUICK, told: int | None = None) -> int:
+        monkeypatch.setattr("gmmas_model.precision.native_bf16", lambda _device: native)
+        return configure_demo(scale, told).rounds
+
+    assert rounds(native=True) > rounds(native=False)
+    assert rounds(native=False, told=5) == 5
+    assert rounds(native=False, scale=Scale.FULL) == rounds(native=True, scale=Scale.FULL)
+
+
 def test_deployment_is_prepared_once_with_what_each_hospital_has(tmp_path: Path) -> None:
     spec, folder = PhantomSpec.from_yaml(CONFIGS / "phantom-demo.yaml"), DemoFolder(tmp_path)
     prepare_deployment(folder, spec)
@@ -74,7 +84,7 @@ def _write_summary(folder: DemoFolder, config: FederationConfig) -> None:
 
 
 def test_a_finished_demo_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
+    _write_summary(DemoFolder(tmp_path / "demo"), configure_demo(Scale.QUICK))
     demo(out=tmp_path / "demo")
     shown = capsys.readouterr().out
     assert "round 9 of 32" in shown
@@ -82,6 +92,6 @@ def test_a_finished_demo_is_shown_again(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_finished_demo_of_another_configuration_is_named_not_overwritten(tmp_path: Path) -> None:
-    _write_summary(DemoFolder(tmp_path / "demo"), FederationConfig.from_yaml(CONFIGS / "federation-demo.yaml"))
-    with pytest.raises(ConfigError, match="rounds: 32 -> 3"):
+    _write_summary(DemoFolder(tmp_path / "demo"), configure_demo(Scale.QUICK))
+    with pytest.raises(ConfigError, match=r"rounds: \d+ -> 3"):
         demo(out=tmp_path / "demo", rounds=3)
