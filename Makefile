@@ -5,7 +5,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-slow test-faults check format install clean bench-learning bench-federation
+.PHONY: demo test test-slow test-faults test-newcomer check format install clean bench-learning bench-federation
 install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ test-slow: install
 # An hour or more: kills, cuts and fills whatever a run of real processes stands on, and writes benchmarks/results/faults.md.
 test-faults: install
 	GMMAS_FAULTS_TABLE=benchmarks/results/faults $(BIN)/pytest -m faults
+
+# As root, minutes: three machines made of namespaces follow the documentation, from installing the software to leaving again.
+test-newcomer: install
+	GMMAS_NEWCOMER=install $(BIN)/pytest tests/newcomer
 
 check: install
 	$(BIN)/ruff check .
