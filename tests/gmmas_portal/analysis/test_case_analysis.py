@@ -1,0 +1,154 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmmas_data.regions import regions_of
+from gmmas_portal.analysis import Analysis, CaseContext, TissueResults, analyse, mask_digest, remeasure
+from gmmas_portal.analysis import fact_ids as ids
+from gmmas_runtime.files import sha256_file
+from gmmas_schema.case_record import AbstainCode, FactStatus
+from gmmas_schema.errors import DataError
+from gmmas_schema.inference import InferencePlan
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
+from tests.gmmas_workflows.predictions import CASE
+
+NO_PASSES = InferencePlan()
+
+
+def test_the_record_names_what_it_rests_on(analysis: Analysis, portal_weights) -> None:
+    record = analysis.record
+    assert record.case == "BraTS2021_00006"
+    assert (record.modalities_used, record.modalities_missing) == (MODALITIES, ())
+    assert record.model.weights_sha256 == portal_weights.sha256
+    assert record.inputs[Modality.FLAIR] == sha256_file(CASE / "BraTS2021_00006_flair.nii.gz")
+    assert (record.segmentation.version, record.segmentation.author) == (1, "model")
+    assert record.segmentation.sha256 == mask_digest(analysis.labels_IJK)
+    assert record.accuracy is None
+
+
+def test_facts_are_those_of_the_mask(analysis: Analysis) -> None:
+    regions = regions_of(analysis.labels_IJK)
+    for region, mask in zip(REGIONS, regions, strict=True):
+        fact = analysis.record.fact(f"volume.{region}")
+        assert fact is not None
+        assert fact.value == pytest.approx(np.count_nonzero(mask) * 8 / 1000)
+    assert analysis.uncertainty_IJK is not None
+    assert analysis.labels_IJK.shape == analysis.uncertainty_IJK.shape == analysis.probability_RIJK.shape[1:] == analysis.frame.shape
+    assert set(np.unique(analysis.labels_IJK)) <= {0, 1, 2, 3}
+
+
+def test_the_real_brain_has_the_size_of_one_and_lies_on_the_atlas(analysis: Analysis) -> None:
+    assert 1000 < analysis.frame.brain_ml < 1900
+    assert analysis.frame.to_mni is not None
+    quality = analysis.record.fact(ids.QUALITY)
+    assert quality is not None
+    assert quality.value is True
+
+
+def test_a_random_model_is_not_calibrated_and_says_so(analysis: Analysis) -> None:
+    codes = {a.code for a in analysis.record.abstentions}
+    assert AbstainCode.NOT_CALIBRATED in codes
+    fact = analysis.record.fact("marker.idh")
+    assert fact is not None
+    assert fact.status is FactStatus.ABSTAINED
+    assert fact.confidence is None
+
+
+def test_what_was_entered_decides(portal_weights) -> None:
+    context = CaseContext(pseudonym="P-001", age_years=12, tissue=TissueResults(idh=True))
+    child = analyse(CASE, portal_weights, plan=NO_PASSES, context=context, modalities=(Modality.T2, Modality.FLAIR))
+    assert child.record.case == "P-001"
+    assert child.uncertainty_IJK is None
+    codes = {a.code for a in child.record.abstentions}
+    assert {AbstainCode.MINOR, AbstainCode.NEEDS_SEQUENCE} <= codes
+    assert child.record.modalities_missing == (Modality.T1, Modality.T1CE)
+    assert set(child.record.inputs) == {Modality.T2, Modality.FLAIR}
+    fact = child.record.fact(ids.VOLUME_ET)
+    assert fact is not None
+    assert {AbstainCode.MINOR, AbstainCode.NEEDS_SEQUENCE} <= set(fact.codes)
+
+
+def test_progress_ends_where_it_should(portal_weights) -> None:
+    told: list[tuple[str, int, int]] = []
+    analyse(CASE, portal_weights, plan=NO_PASSES, on_progress=lambda what, done, total: told.append((what, done, total)))
+    assert told[0][0] == "predicting"
+    assert told[-1] == ("done", 3, 3)
+    assert all(0 <= done <= total for _, done, total in told)
+
+
+def test_a_correction_is_a_new_version_measured_again(analysis: Analysis, outlined: np.ndarray) -> None:
+    before = analysis.record
+    after = remeasure(before, outlined, author="dr.weber", frame=analysis.frame)
+    assert (after.segmentation.version, after.segmentation.author, after.segmentation.based_on) == (2, "dr.weber", 1)
+    assert after.segmentation.sha256 == mask_digest(outlined) != before.segmentation.sha256
+    volume = after.fact(ids.VOLUME_WT)
+    assert volume is not None
+    assert volume.value == pytest.approx(np.count_nonzero(outlined) * 0.008)
+    for fact in before.facts:
+        if fact.source != "segmentation":
+            assert after.fact(fact.id) == fact
+    assert [fact.id for fact in after.facts if fact.source != "segmentation"] == [f.id for f in before.facts if f.source != "segmentation"]
+    third = remeasure(after, analysis.labels_IJK, author="dr.weber", frame=analysis.frame)
+    assert (third.segmentation.version, third.segmentation.based_on) == (3, 2)
+    assert third.fact(ids.VOLUME_WT).value == before.fact(ids.VOLUME_WT).value
+
+
+def test_doubts_about_the_model_do_not_touch_a_persons_outline(analysis: Analysis, outlined: np.ndarray, portal_weights) -> None:
+    old = analyse(CASE, portal_weights, plan=NO_PASSES, context=CaseContext(post_operative=True), modalities=(Modality.FLAIR,))
+    assert old.record.fact(ids.VOLUME_ET).status is FactStatus.ABSTAINED
+    after = remeasure(old.record, outlined, author="dr.weber", frame=old.frame)
+    assert after.fact(ids.VOLUME_ET).status is FactStatus.FOUND
+    assert after.fact("marker.idh").status is FactStatus.ABSTAINED
+    post = next(a for a in after.abstentions if a.code is AbstainCode.POST_OPERATIVE)
+    assert not any(name.startswith("volume.") for name in post.facts)
+
+
+def test_an_emptied_mask_has_nothing_to_measure(analysis: Analysis) -> None:
+    after = remeasure(analysis.record, np.zeros(analysis.frame.shape, dtype=np.uint8), author="dr.weber", frame=analysis.frame)
+    assert after.fact(ids.VOLUME_WT).value == 0
+    assert after.fact(ids.DIAMETER_WT).status is FactStatus.ABSENT
+
+
+@pytest.mark.parametrize(("shape", "value", "what"), [((4, 4, 4), 1, "grid"), (None, 4, "label")])
+def test_a_correction_on_another_grid_or_with_unknown_labels_is_refused(analysis: Analysis, shape, value: int, what: str) -> None:
+    wrong = np.full(shape or analysis.frame.shape, value, dtype=np.uint8)
+    with pytest.raises(DataError, match=what):
+        remeasure(analysis.record, wrong, author="dr.weber", frame=analysis.frame)
+
+
+def test_a_case_that_does_not_pass_the_gate_is_no_analysis(portal_weights, tmp_path: Path) -> None:
+    (tmp_path / "BraTS2021_00009_flair.nii.gz").write_bytes(b"no nifti")
+    with pytest.raises(DataError):
+        analyse(tmp_path, portal_weights, plan=NO_PASSES)
+
+
+def test_the_experts_outline_of_the_real_case_measures_as_published(analysis: Analysis, outlined: np.ndarray) -> None:
+    """The full case has 25506, 85957 and 26448 voxels of 1 mm; its 2 mm copy keeps the volumes to a few percent."""
+    record = remeasure(analysis.record, outlined, author="expert", frame=analysis.frame)
+    values = {name: record.fact(name).value for name in (ids.VOLUME_NECROSIS, ids.VOLUME_OEDEMA, ids.VOLUME_ET)}
+    assert values == pytest.approx({ids.VOLUME_NECROSIS: 25.506, ids.VOLUME_OEDEMA: 85.957, ids.VOLUME_ET: 26.448}, rel=0.08)
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_a_brain_without_a_glioma_is_measured_like_any_other(portal_weights) -> None:
+    root = os.environ.get("GMMAS_REAL_DATA")
+    if not root or not (Path(root) / "ms-patient19").is_dir():
+        pytest.skip("GMMAS_REAL_DATA names no folder with the multiple-sclerosis case")
+    folder = Path(root) / "ms-patient19"
+    found = analyse(_case_of(folder), portal_weights, plan=NO_PASSES)
+    assert found.frame.to_mni is not None
+    # The scan was brought to MNI space by those who published it.
+    points = np.array([[30.0, 20, 10], [-30, -60, 30]])
+    assert found.frame.mni_mm(points) == pytest.approx(points, abs=8)
+
+
+def _case_of(folder: Path):
+    from gmmas_data.cases import Case
+    from gmmas_schema.vocabulary import Layout
+
+    named = {Modality.T1: "T1", Modality.T1CE: "T1POST", Modality.T2: "T2", Modality.FLAIR: "FLAIR"}
+    images = {modality: folder / f"patient19_{name}.nii.gz" for modality, name in named.items()}
+    return Case("ms-19", "ms-19", images, None, Layout.BRATS2021)
