@@ -1,4 +1,4 @@
-"""Which runs a coordinator has worked on: `runs.jsonl` in its folder, a line per run, and every folder below `runs/`.
+"""Which runs a coordinator has worked on: `runs.jsonl` in its folder, a line per run or validation, and every run below `runs/`.
 
 A run may lie anywhere on the machine; the dashboard shows those that are noted here and opens no other path, whatever is asked for.
 """
@@ -11,35 +11,41 @@ from typing import Final
 
 from server.checkpoint import CONFIGURATION
 from server.folder import CoordinatorFolder
+from server.validation_folder import VALIDATION
 
 REGISTER: Final = "runs.jsonl"
+_RUN, _VALIDATION = "run", "validation"
 
 
 def note_run(folder: CoordinatorFolder, run_dir: Path) -> None:
     """Note that the coordinator works on a run; a folder that is noted already stays noted once."""
-    run_dir = run_dir.resolve()
-    if run_dir in _noted(folder):
-        return
-    # One short write at the end of the file is whole, whoever else writes.
-    descriptor = os.open(folder.path / REGISTER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(descriptor, json.dumps({"run": str(run_dir)}).encode() + b"\n")
-    finally:
-        os.close(descriptor)
+    _note(folder, run_dir.resolve(), _RUN)
+
+
+def note_validation(folder: CoordinatorFolder, path: Path) -> None:
+    """Note that the coordinator works on a cross-site validation, likewise."""
+    _note(folder, path.resolve(), _VALIDATION)
 
 
 def known_runs(folder: CoordinatorFolder) -> dict[str, Path]:
     """Return the folders of the runs that are still there, by a key that is safe in an address, in the order they were begun."""
-    found = dict.fromkeys(_noted(folder))
+    found = dict.fromkeys(_noted(folder, _RUN))
     if folder.runs.is_dir():
         found |= dict.fromkeys(sorted(folder.runs.iterdir()))
     present = [path for path in found if (path / CONFIGURATION).is_file()]
-    return {run_key(path): path for path in sorted(present, key=_begun)}
+    return {run_key(path): path for path in sorted(present, key=lambda path: _begun(path / CONFIGURATION))}
+
+
+def known_validations(folder: CoordinatorFolder) -> dict[str, Path]:
+    """Return the folders of the validations that are still there, likewise."""
+    found = dict.fromkeys(_noted(folder, _VALIDATION))
+    present = [path for path in found if (path / VALIDATION).is_file()]
+    return {run_key(path): path for path in sorted(present, key=lambda path: _begun(path / VALIDATION))}
 
 
 def missing_runs(folder: CoordinatorFolder) -> list[Path]:
     """Return the folders of runs that are not where they were."""
-    return [path for path in dict.fromkeys(_noted(folder)) if not (path / CONFIGURATION).is_file()]
+    return [path for path in dict.fromkeys(_noted(folder, _RUN)) if not (path / CONFIGURATION).is_file()]
 
 
 def run_key(run_dir: Path) -> str:
@@ -49,7 +55,18 @@ def run_key(run_dir: Path) -> str:
     return f"{name}-{digest}"
 
 
-def _noted(folder: CoordinatorFolder) -> list[Path]:
+def _note(folder: CoordinatorFolder, path: Path, kind: str) -> None:
+    if path in _noted(folder, kind):
+        return
+    # One short write at the end of the file is whole, whoever else writes.
+    descriptor = os.open(folder.path / REGISTER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, json.dumps({kind: str(path)}).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _noted(folder: CoordinatorFolder, kind: str) -> list[Path]:
     try:
         lines = (folder.path / REGISTER).read_bytes().splitlines()
     except FileNotFoundError:
@@ -57,11 +74,11 @@ def _noted(folder: CoordinatorFolder) -> list[Path]:
     found = []
     for line in lines:
         try:
-            found.append(Path(json.loads(line)["run"]))
+            found.append(Path(json.loads(line)[kind]))
         except (ValueError, KeyError, TypeError):
-            continue  # cut short by a crash
+            continue  # of the other kind, or cut short by a crash
     return found
 
 
-def _begun(run_dir: Path) -> float:
-    return (run_dir / CONFIGURATION).stat().st_mtime
+def _begun(file: Path) -> float:
+    return file.stat().st_mtime

@@ -22,7 +22,7 @@ from server.checkpoint import RunFolder, note_encryption
 from server.control import RefusalError, open_control
 from server.events import EVENTS_FILE, read_events
 from server.folder import CoordinatorFolder
-from server.run_register import note_run
+from server.run_register import note_run, note_validation
 from server.validation_folder import open_work
 
 FINISHED: Final = "finished"
@@ -121,8 +121,7 @@ def submit_run(folder: Path, run_dir: Path) -> str:
         answer = control.StartRun(request)
     submission = Submission(flower_run=str(answer.run_id), coordinator=opened.path, submitted=time.time(), events_before=events_before)
     write_atomic(run_dir / "submission.json", submission.model_dump_json(indent=1).encode() + b"\n")
-    if isinstance(work, RunFolder):
-        note_run(opened, run_dir)
+    (note_run if isinstance(work, RunFolder) else note_validation)(opened, run_dir)
     return submission.flower_run
 
 

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from gmmas_runtime.web_answers import SafeHeaders, make_environment
 from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.errors import GmmasError
-from server.dashboard import actions, api, login, pages, stream
+from server.dashboard import actions, api, login, pages, stream, validations
 from server.dashboard.desk import Desk
 from server.dashboard.figures import FILTERS
 from server.dashboard.gate import Gate, is_api
@@ -42,6 +42,7 @@ def make_app(folder: CoordinatorFolder, config: DashboardConfig) -> FastAPI:
         login.router,
         login.leaving,
         pages.router,
+        validations.router,
         stream.router,
         actions.router,
         api.reading,

@@ -34,6 +34,11 @@ READ: Final = {
     ("GET", "/api/runs/{key}/events"),
     ("GET", "/api/runs/{key}/costs"),
     ("GET", "/api/sites"),
+    ("GET", "/validations"),
+    ("GET", "/validations/{key}"),
+    ("GET", "/validations/{key}/matrix.png"),
+    ("GET", "/api/validations"),
+    ("GET", "/api/validations/{key}"),
 }
 CHANGE: Final = {
     ("GET", "/start"),
