@@ -37,6 +37,7 @@ COMMANDS: Final = MappingProxyType(
         "simulate": "Run a whole federation on this machine, without a network.",
         "train": "Train without a federation: one cohort, or several pooled.",
         "status": "Show a coordinator, its hospitals and a run.",
+        "runs": "Lay runs side by side: configuration, accuracy, cost.",
         "predict": "Segment one case and tell its molecular markers.",
         "evaluate": "Measure a model on a labelled cohort.",
         "significance": "Tell what each sequence contributes to a model's accuracy.",
