@@ -76,6 +76,7 @@ def running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tupl
     assert not serves_http(f"http://127.0.0.1:{port}")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_run_is_started_and_stopped_by_token(running: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     """With the real processes; the dashboard comes back when it is killed, and nothing else is touched."""

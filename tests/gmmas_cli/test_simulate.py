@@ -53,9 +53,8 @@ def test_a_finished_simulation_can_be_followed_again_but_not_resumed(finished: R
     assert "this run is finished" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("signal_", "before", "after"), [(signal.SIGKILL, 1, 2), pytest.param(signal.SIGINT, 2, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal_", "before", "after"), [(signal.SIGKILL, 1, 2), (signal.SIGINT, 2, 1)])
 def test_killed_or_interrupted_it_is_resumed_to_the_same_bits(
     spec: Path, finished: RunFolder, tmp_path: Path, signal_: signal.Signals, before: int, after: int
 ) -> None:

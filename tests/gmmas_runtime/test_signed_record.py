@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,10 +44,15 @@ VALUES = st.recursive(
 )
 
 
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> ec.EllipticCurvePrivateKey:
+    path = tmp_path_factory.mktemp("keys") / "north"
+    make_node_key(path)
+    return load_node_key(path)
+
+
 @given(record=st.dictionaries(st.text(), VALUES))
-def test_any_record_survives(tmp_path_factory: pytest.TempPathFactory, record: dict[str, object]) -> None:
-    folder = tmp_path_factory.mktemp("signed")
-    make_node_key(folder / "north")
-    key = load_node_key(folder / "north")
-    (folder / "record.json").write_bytes(sign_record(record, key))
-    assert read_signed_record(folder / "record.json", key.public_key()) == record
+def test_any_record_survives(tmp_path_factory: pytest.TempPathFactory, key: ec.EllipticCurvePrivateKey, record: dict[str, object]) -> None:
+    path = tmp_path_factory.getbasetemp() / "record.json"
+    path.write_bytes(sign_record(record, key))
+    assert read_signed_record(path, key.public_key()) == record

@@ -32,6 +32,7 @@ def make_folder(path, *, join_deadline_s=60.0, **keys):
     return RunFolder.create(path, config.model_copy(update={"quorum": quorum}), run="r")
 
 
+@pytest.mark.slow
 def test_the_run_does_not_depend_on_the_number_of_processes(tmp_path):
     told = []
     results = [
