@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmmas_runtime.keys import load_node_key, make_node_key
@@ -51,6 +51,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> ec.EllipticCurvePrivateKey:
     return load_node_key(path)
 
 
+@settings(deadline=None)
 @given(record=st.dictionaries(st.text(), VALUES))
 def test_any_record_survives(tmp_path_factory: pytest.TempPathFactory, key: ec.EllipticCurvePrivateKey, record: dict[str, object]) -> None:
     path = tmp_path_factory.getbasetemp() / "record.json"
