@@ -109,7 +109,9 @@ def _evidence(pen: Pen) -> None:
         template = "The figures below describe groups of patients and are no forecast for a person."
         pen.write(Section.EVIDENCE, "evidence.groups", template, evidence=figures)
     for entry in shown:
-        pen.write(Section.EVIDENCE, entry.evidence, f"Reported: {{{{{entry.evidence}}}}}.", facts=entry.facts)
+        general = pen.material.evidence[entry.evidence].topic in (Topic.GUIDELINE, Topic.CLASSIFICATION)
+        opening = "In general," if general else "It was reported that"
+        pen.write(Section.EVIDENCE, entry.evidence, f"{opening} {{{{{entry.evidence}}}}}.", facts=entry.facts)
 
 
 def _images(pen: Pen) -> None:

@@ -89,7 +89,7 @@ def _evidence(pen: Pen) -> None:
         template = "The figures below describe groups of people and cannot say what will happen to you."
         pen.write(Section.EVIDENCE, "evidence.groups", template, evidence=[entry.evidence for entry in outcomes])
     for entry in outcomes:
-        pen.write(Section.EVIDENCE, entry.evidence, f"Reported: {{{{{entry.evidence}}}}}.", facts=entry.facts)
+        pen.write(Section.EVIDENCE, entry.evidence, f"It was reported that {{{{{entry.evidence}}}}}.", facts=entry.facts)
 
 
 def _images(pen: Pen) -> None:

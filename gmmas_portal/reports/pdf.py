@@ -5,6 +5,7 @@ besides. The same report gives the same bytes.
 """
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -42,6 +43,9 @@ REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 INK, QUIET, LINE, TINT = HexColor("#1d2733"), HexColor("#5b6775"), HexColor("#2f6f78"), HexColor("#eef4f4")
 MARGIN: Final = 20 * mm
 WIDTH: Final = A4[0] - 2 * MARGIN
+
+_UNIT: Final = re.compile(r"(?<=\d) (?=(?:ml|mm|%|months|years|millilitres|millimetres|percent)(?:\W|$))")
+"""The space between a value and its unit, where no line ends."""
 
 TITLES: Final = {Audience.CLINICIAN: "MRI findings: glioma analysis", Audience.PATIENT: "Your MRI pictures: what the program found"}
 HEADINGS: Final = {
@@ -165,7 +169,7 @@ def _digests(report: Report) -> str:
 def _marked(report: Report, sentence: Sentence) -> str:
     """Return a sentence with the numbers of its sources before the full stop."""
     numbers = ", ".join(str(number) for number in report.numbers_of(sentence))
-    text, stop = escape(sentence.text.rstrip(".")), "." if sentence.text.endswith(".") else ""
+    text, stop = escape(_UNIT.sub("\u00a0", sentence.text.rstrip("."))), "." if sentence.text.endswith(".") else ""
     return f'{text} <font color="#2f6f78">[{numbers}]</font>{stop}' if numbers else f"{text}{stop}"
 
 

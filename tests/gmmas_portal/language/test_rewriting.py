@@ -1,0 +1,121 @@
+"""A report in other words: values stay, what is refused keeps its template and is marked, and nothing of the patient is sent."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gmmas_portal.language.endpoint import Verdict
+from gmmas_portal.language.rewriting import rewrite_report
+from gmmas_portal.reports.report import Audience, Wording
+from tests.gmmas_portal.language.fake_model import FakeModel, as_given
+from tests.gmmas_portal.sample_case import PSEUDONYM, sample_report
+
+REPORT = sample_report()
+GOOD = "The measured volumes are {{volume.wt}}, {{volume.tc}} and {{volume.et}}."
+BAD = "The tumour has grown: {{volume.wt}}, {{volume.tc}} and {{volume.et}}."
+
+
+def with_volumes(text: str) -> str:
+    return as_given(REPORT.sentences, measures__volumes={"text": text})
+
+
+def test_accepted_wording_carries_the_values(fake_model: FakeModel) -> None:
+    fake_model.answer(with_volumes(GOOD))
+    report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
+    sentence = report.of_section(REPORT.sentences[0].section)[0]
+    assert sentence.text == (
+        "The measured volumes are volume of the whole tumour (31.4 ml), volume of the tumour core (12.0 ml)"
+        " and volume of the enhancing tumour (8.3 ml)."
+    )
+    assert (report.wording, report.worded_by) == (Wording.LANGUAGE_MODEL, "fake")
+    assert (sentence.facts, sentence.evidence) == (REPORT.sentences[0].facts, REPORT.sentences[0].evidence)
+    assert report.sentences[1:] == REPORT.sentences[1:]
+    assert report.facts == REPORT.facts
+
+
+def test_second_try_is_told_the_reasons(fake_model: FakeModel) -> None:
+    fake_model.answer(with_volumes(BAD), with_volumes(GOOD))
+    report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert report.wording is Wording.LANGUAGE_MODEL
+    assert [call.verdict for call in fake_model.calls] == [Verdict.PARTLY, Verdict.ACCEPTED]
+    last = fake_model.requests[1]["messages"][-1]["content"]
+    assert "s1: do not use the word 'grown'" in last
+
+
+def test_refused_sentence_keeps_its_template_while_others_are_taken(fake_model: FakeModel) -> None:
+    fake_model.answer(
+        as_given(
+            REPORT.sentences,
+            measures__volumes={"text": BAD},
+            measures__parts={"text": "The parts are {{volume.oedema}} and {{volume.necrosis}}."},
+        )
+    )
+    report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert report.sentences[0] == REPORT.sentences[0]
+    assert report.sentences[1].text.startswith("The parts are ")
+    assert fake_model.calls[-1].verdict is Verdict.PARTLY
+
+
+def test_markup_makes_the_whole_answer_untrustworthy(fake_model: FakeModel) -> None:
+    fake_model.answer(
+        as_given(REPORT.sentences, measures__volumes={"text": GOOD}, measures__share={"text": "The record gives <b>{{share.wt}}</b>."})
+    )
+    report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert report.sentences == REPORT.sentences
+    assert report.wording is Wording.TEMPLATE_AFTER_REFUSAL
+
+
+def test_answer_in_a_code_fence_is_read(fake_model: FakeModel) -> None:
+    fake_model.answer(f"```json\n{with_volumes(GOOD)}\n```")
+    assert rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append).wording is Wording.LANGUAGE_MODEL
+
+
+@pytest.mark.parametrize("audience", list(Audience))
+def test_no_value_no_pseudonym_and_no_date_is_sent(audience: Audience, fake_model: FakeModel) -> None:
+    report = sample_report(audience)
+    fake_model.answer(as_given(report.sentences))
+    rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append)
+    sent = json.dumps(fake_model.requests[0]["messages"][1])
+    assert PSEUDONYM not in sent
+    assert report.made_at[:10] not in sent
+    for fact in report.facts:
+        value = fact.value_text()
+        assert len(value) < 4 or value in ("left", "none") or value not in sent
+    assert "14.6" not in sent
+
+
+def test_calls_are_recorded_by_hash(fake_model: FakeModel) -> None:
+    answer = with_volumes(GOOD)
+    fake_model.answer(answer)
+    endpoint = fake_model.endpoint()
+    rewrite_report(REPORT, endpoint, on_call=fake_model.calls.append)
+    [call] = fake_model.calls
+    assert call.prompt_sha256 == hashlib.sha256(endpoint.body(fake_model.requests[0]["messages"])).hexdigest()
+    assert call.answer_sha256 == hashlib.sha256(answer.encode()).hexdigest()
+    assert (call.purpose, call.model, call.attempt, call.verdict, call.faults) == ("report", "fake", 1, Verdict.ACCEPTED, ())
+    assert 0 < call.seconds < 10
+
+
+def test_server_that_fails_leaves_the_template_marked(fake_model: FakeModel) -> None:
+    fake_model.reply = lambda _: (500, {}, b"no")
+    report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert (report.sentences, report.wording) == (REPORT.sentences, Wording.TEMPLATE_AFTER_REFUSAL)
+    assert [call.verdict for call in fake_model.calls] == [Verdict.UNREACHABLE]
+
+
+def test_every_sentence_as_given_is_accepted(fake_model: FakeModel) -> None:
+    for audience in Audience:
+        report = sample_report(audience, survival="shown")
+        fake_model.answer(as_given(report.sentences))
+        assert rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == report.sentences
+        assert [call.verdict for call in fake_model.calls] == [Verdict.ACCEPTED]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=st.text(max_size=300))
+def test_any_answer_at_all_leaves_a_whole_report(answer: str, fake_model: FakeModel) -> None:
+    fake_model.answer(answer)
+    assert rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == REPORT.sentences
