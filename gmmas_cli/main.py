@@ -44,6 +44,7 @@ COMMANDS: Final = MappingProxyType(
         "validate": "Let every hospital measure published models on its own patients.",
         "model": "Model cards, signatures, comparison and promotion of published models.",
         "export": "Write a model for other programs: MONAI bundle, ONNX, weights.",
+        "portal": "Run the clinical platform: upload, viewer, findings, reports.",
     }
 )
 """Commands in the order of the help page; each is in the module of its name."""

@@ -1,0 +1,128 @@
+"""`gmmas portal`: the clinical platform of one hospital, on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gmmas_runtime.process_state import SupervisorState, live_state, stop_supervisor
+from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
+
+app = typer.Typer(help="Run the clinical platform: upload, viewer, findings, reports.", invoke_without_command=True)
+
+DEFAULT_FOLDER = Path("portal")
+
+
+@app.callback()
+def portal(
+    ctx: typer.Context,
+    *,
+    folder: Annotated[Path, typer.Option("--folder", "-f", help="Folder of the platform.", envvar="GMMAS_PORTAL")] = DEFAULT_FOLDER,
+    model: Annotated[
+        str | None, typer.Option(help="A run's folder models/best, or models:/NAME@best. Kept for later starts.", show_default=False)
+    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store of models:/NAME.", show_default=False)] = None,
+    authority: Annotated[
+        Path | None, typer.Option(help="The coordinator's authority.pem: take nothing but models signed under it.", show_default=False)
+    ] = None,
+    institution: Annotated[str | None, typer.Option(help="Name at the top of every page.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port on 127.0.0.1 (9094).", show_default=False)] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Folder of a case to begin with, instead of a phantom made at the first start.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the clinical platform of one hospital until Ctrl-C. Research use only.
+
+    The first start makes the folder and needs --model. Links that sign the first two accounts in are printed until they have a password.
+    """
+    ctx.obj = folder
+    if ctx.invoked_subcommand is not None:
+        return
+    given = {
+        "model": model if model is None or model.startswith(("models:/", "runs:/")) else str(Path(model).resolve()),
+        "tracking_uri": tracking_uri,
+        "authority": None if authority is None else str(authority.resolve()),
+        "institution": institution,
+        "port": port,
+    }
+    serve_portal(Console(), folder, sample=sample, **given)
+
+
+@app.command()
+def link(ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the account.", show_default=False)]) -> None:
+    """Print a link that signs an account in once, for whoever has lost a password."""
+    from gmmas_portal.web.deployment import invite
+    from gmmas_portal.web.settings import PortalFolder
+
+    Console().print(Text(invite(PortalFolder.open(ctx.obj), name).address, style="bold"), soft_wrap=True)
+
+
+@app.command()
+def audit(ctx: typer.Context) -> None:
+    """Check the whole audit, and print its head: note it outside of this machine."""
+    from gmmas_portal.web.audit import AuditTrail
+    from gmmas_portal.web.settings import PortalFolder
+    from gmmas_portal.web.tables import Database
+
+    state, console = AuditTrail(Database(PortalFolder.open(ctx.obj).database)).verify(), Console()
+    if state.broken_at is not None:
+        console.print(f"[bold red]The chain is broken[/]: line {state.broken_at} of {state.lines} is not as it was written.")
+        raise typer.Exit(1)
+    console.print(Text.assemble((f"{state.lines} lines, as they were written", "green"), f"; head {state.head}"), soft_wrap=True)
+
+
+@app.command()
+def down(ctx: typer.Context) -> None:
+    """Stop a platform that runs in another terminal."""
+    from gmmas_portal.web.settings import PortalFolder
+
+    was_running = stop_supervisor(PortalFolder.open(ctx.obj).state_file)
+    Console().print("The platform has stopped." if was_running else "No platform was running.")
+
+
+@app.command()
+def status(ctx: typer.Context) -> None:
+    """Show the platform's processes."""
+    from gmmas_portal.web.settings import PortalFolder
+
+    opened = PortalFolder.open(ctx.obj)
+    state = live_state(opened.state_file)
+    Console().print("No platform is running." if state is None else _processes(state))
+
+
+def serve_portal(console: Console, folder: Path, *, sample: Path | None = None, **given: str | int | None) -> None:
+    """Prepare a platform and run it until Ctrl-C.
+
+    Raises:
+        GmmasError: as of gmmas_portal.web.deployment.prepare_portal and of a process that does not start.
+    """
+    from gmmas_portal.web.deployment import invite_newcomers, portal_processes, prepare_portal
+
+    with console.status("preparing the platform"):
+        opened = prepare_portal(folder, sample=sample, **given)
+        specs = portal_processes(opened)
+
+    def report(event: ProcessEvent) -> None:
+        if event.kind in (ProcessEventKind.EXITED, ProcessEventKind.FAILED):
+            console.print(f"[yellow]{event.name} ended[/] and is started again; see {opened.logs / event.name}.log", soft_wrap=True)
+        if event.kind is ProcessEventKind.READY and event.name == "web":
+            console.print(Text.assemble(("The platform serves", "green"), " on ", (opened.config.address, "bold"), ". Ctrl-C stops it."))
+            for invitation in invite_newcomers(opened):
+                console.print(Text(f"Open it as {invitation.account.name} ({invitation.account.role}), once:"))
+                console.print(Text(f"  {invitation.address}", style="bold"), soft_wrap=True)
+
+    Supervisor(specs, report, state_file=opened.state_file).run()
+    console.print("The platform has stopped. A job at work is taken up again at the next start.")
+
+
+def _processes(state: SupervisorState) -> Table:
+    table = Table(box=SIMPLE)
+    for column in ("process", "state", "restarts", "MiB"):
+        table.add_column(column)
+    for process in state.processes:
+        table.add_row(process.name, process.state.value, str(process.restarts), f"{process.rss_mib:.0f}")
+    return table
