@@ -4,7 +4,6 @@ from typing import Final
 
 from gmmas_portal.evidence.library import Topic
 from gmmas_portal.reports.material import Material, Pen, contradicting_predictions, is_untold, list_of
-from gmmas_portal.reports.provenance import abstention_fact
 from gmmas_portal.reports.report import Audience, Section, Sentence
 from gmmas_schema.case_record import FactStatus
 
@@ -49,7 +48,8 @@ def write_for_clinician(material: Material) -> list[Sentence]:
 def _measures(pen: Pen) -> None:
     pen.write_list(Section.SIZE, "measures.volumes", "The following was measured on the outlined tumour:", VOLUMES)
     pen.write_list(Section.SIZE, "measures.parts", "Its parts were measured as well:", PARTS)
-    pen.write_list(Section.SIZE, "measures.share", "In relation to the brain, the record gives", SHARES)
+    if pen.material.found(SHARES[:1]):
+        pen.write_list(Section.SIZE, "measures.share", "In relation to the brain, the record gives", SHARES)
     pen.write_list(Section.SIZE, "measures.diameters", "Its extent was measured as", DIAMETERS)
     pen.write_list(Section.SIZE, "measures.foci", "Separate parts were counted:", FOCI)
     pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies as follows:", PLACE)
@@ -92,13 +92,13 @@ def _tissue(pen: Pen) -> None:
 
 def _open(pen: Pen) -> None:
     material = pen.material
-    for name in material.with_status(FactStatus.ABSTAINED):
-        pen.write(Section.OPEN, f"open.{name}", f"This question is left open: {{{{{name}}}}}.")
-    if absent := material.with_status(FactStatus.ABSENT):
-        pen.write(Section.OPEN, "open.absent", f"The following was not measured: {list_of(absent)}.")
-    for code in dict.fromkeys(abstention.code for abstention in material.record.abstentions):
-        name = abstention_fact(code)
-        pen.write(Section.OPEN, f"open.{name}", f"Questions are left open: {{{{{name}}}}}.")
+    for reason, names in material.by_reason(FactStatus.ABSTAINED):
+        opening = "This question is left open:" if len(names) == 1 else "These questions are left open:"
+        pen.write(Section.OPEN, f"open.{names[0]}", f"{opening} {list_of(names)}; {{{{{reason}}}}}.")
+    for reason, names in material.by_reason(FactStatus.ABSENT):
+        pen.write(Section.OPEN, f"absent.{names[0]}", f"The following was not measured: {list_of(names)}; {{{{{reason}}}}}.")
+    for name in (name for name in material.facts if name.startswith("reason.") and name not in pen.told()):
+        pen.write(Section.OPEN, f"open.{name}", f"Caution is due: {{{{{name}}}}}.")
     rest = [name for name in material.with_status(FactStatus.FOUND) if name not in pen.told() and not is_untold(name)]
     pen.write_list(Section.IMAGES, "record.rest", "The record holds as well:", [name for name in rest if name != "tissue.diagnosis"])
 

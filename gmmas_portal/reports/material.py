@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from gmmas_portal.evidence.diagnosis import TissueFinding
 from gmmas_portal.evidence.library import Evidence, Topic
 from gmmas_portal.evidence.rules import Chosen
+from gmmas_portal.reports.provenance import reason_of
 from gmmas_portal.reports.report import EVIDENCE_PREFIX, PLACEHOLDER, Audience, Section, Sentence
 from gmmas_portal.reports.wording import fill, join_words
 from gmmas_schema.case_record import CaseRecord, Fact, FactStatus
 
 UNTOLD_SUFFIXES = (".p", "_share")
-UNTOLD_PREFIXES = ("spread.", "location.mni_", "subtype.", "context.", "sequences.", "accuracy.", "model.", "outline.", "abstention.")
+UNTOLD_PREFIXES = ("spread.", "location.mni_", "subtype.", "context.", "sequences.", "accuracy.", "model.", "outline.", "reason.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Material:
     def with_status(self, status: FactStatus) -> list[str]:
         """Return the facts of the case in this state that prose speaks of."""
         return [fact.id for fact in self.record.facts if fact.status is status and (fact.id == "subtype.told" or not is_untold(fact.id))]
+
+    def by_reason(self, status: FactStatus) -> list[tuple[str, list[str]]]:
+        """Return the facts in a state that is not told, gathered by their reason: the reason's fact, then theirs."""
+        reasons = {str(fact.value): name for name, fact in self.facts.items() if name.startswith("reason.")}
+        groups: dict[str, list[str]] = {}
+        for name in self.with_status(status):
+            groups.setdefault(reasons[reason_of(self.facts[name])], []).append(name)
+        return list(groups.items())
 
     def of_topic(self, *topics: Topic) -> list[Chosen]:
         """Return the chosen evidence on these topics."""

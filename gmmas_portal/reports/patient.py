@@ -12,7 +12,7 @@ from gmmas_portal.reports.report import Audience, Section, Sentence
 from gmmas_schema.case_record import FactStatus
 
 FURTHER_TISSUE: Final = ("tissue.grade", "tissue.idh", "tissue.codeletion", "tissue.mgmt")
-NOT_FOR_PATIENTS: Final = ("ood.", "quality.", "tissue.", "reading.", "diameter.et.axial")
+MAIN_QUESTIONS: Final = ("volume.wt", "volume.et", "diameter.wt.longest", "location.side", "location.lobe_1")
 
 
 def write_for_patient(material: Material) -> list[Sentence]:
@@ -59,17 +59,17 @@ def _kind(pen: Pen) -> None:
 
 
 def _open(pen: Pen) -> None:
-    """Say which questions are open; those about genes belong to the tissue."""
+    """Say which of the main questions are open; those about genes belong to the tissue."""
     states = (
         ("open.abstained", "These questions are left open:", FactStatus.ABSTAINED),
         ("open.absent", "This was not measured:", FactStatus.ABSENT),
     )
     for name, opening, status in states:
-        names = [fact for fact in pen.material.with_status(status) if fact not in PREDICTIONS and not fact.startswith(NOT_FOR_PATIENTS)]
+        names = [fact for fact in pen.material.with_status(status) if fact in MAIN_QUESTIONS]
         if names:
             pen.write(Section.OPEN, name, f"{opening} {list_of(names)}.")
-    if reasons := [name for name in pen.material.facts if name.startswith("abstention.")]:
-        pen.write(Section.OPEN, "open.reasons", "Your care team can explain why questions are left open.", facts=reasons)
+    if reasons := [name for name in pen.material.facts if name.startswith("reason.")]:
+        pen.write(Section.OPEN, "open.reasons", "Your care team can explain what is left open and why.", facts=reasons)
 
 
 def _evidence(pen: Pen) -> None:

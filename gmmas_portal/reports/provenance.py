@@ -11,13 +11,13 @@ REGION_NAMES: Final = {Region.WT: "whole tumour", Region.TC: "tumour core", Regi
 
 
 def describe_origin(record: CaseRecord) -> tuple[Fact, ...]:
-    """Return the facts about a record; ids begin with `sequences.`, `accuracy.`, `model.`, `outline.`, `abstention.`."""
-    return (*_sequences(record), *_accuracy(record), *_model(record), *_outline(record), *_abstentions(record))
+    """Return the facts about a record; ids begin with `sequences.`, `accuracy.`, `model.`, `outline.`, `reason.`."""
+    return (*_sequences(record), *_accuracy(record), *_model(record), *_outline(record), *_reasons(record))
 
 
-def abstention_fact(code: AbstainCode) -> str:
-    """Return the id of the fact about a reason to leave questions open."""
-    return f"abstention.{code.value.replace('-', '_')}"
+def reason_of(fact: Fact) -> str:
+    """Return why a fact is left open or was not measured, in words; empty for one that is told."""
+    return fact.reason.rstrip(".") or ", ".join(code.value.replace("-", " ") for code in fact.codes)
 
 
 def _sequences(record: CaseRecord) -> tuple[Fact, ...]:
@@ -78,9 +78,11 @@ def _outline(record: CaseRecord) -> tuple[Fact, ...]:
     )
 
 
-def _abstentions(record: CaseRecord) -> tuple[Fact, ...]:
-    reasons = {abstention.code: abstention.reason for abstention in record.abstentions}
-    return tuple(
-        Fact(id=abstention_fact(code), label=code.value.replace("-", " "), value=reason or code.value, source="network")
-        for code, reason in reasons.items()
-    )
+def _reasons(record: CaseRecord) -> tuple[Fact, ...]:
+    """Return the reasons of open questions and missing measures, each once, then those of abstentions that no fact has told yet."""
+    reasons = list(dict.fromkeys(reason for fact in record.facts if (reason := reason_of(fact))))
+    for abstention in record.abstentions:
+        reason = abstention.reason.rstrip(".") or abstention.code.value.replace("-", " ")
+        if not any(reason in told for told in reasons):
+            reasons.append(reason)
+    return tuple(Fact(id=f"reason.r{n}", label="reason", value=reason, source="network") for n, reason in enumerate(reasons, start=1))

@@ -6,6 +6,7 @@ absent      volume of the enhancing tumour (not measured: T1ce is missing)
 evidence    the clause of its entry, with its figures
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -41,6 +42,11 @@ PLAIN_LABELS: Final = {
 }
 """Labels for patients; a fact without one keeps its own."""
 
+SHORT_LABELS: Final = {"subtype.told": "subtype"}
+"""Labels that would say again what the sentence says."""
+
+_BRACKETED: Final = re.compile(r"(.+) \((.+)\)")
+
 PLAIN_VALUES: Final = {
     "tissue.idh": {"mutant": "changed", "wildtype": "not changed"},
     "tissue.codeletion": {"codeleted": "found", "intact": "not found"},
@@ -54,13 +60,19 @@ PLAIN_UNITS: Final = {"ml": "millilitres", "mm": "millimetres", "%": "percent"}
 def tell_fact(fact: Fact, *, audience: Audience) -> str:
     """Return label and value of a fact, or that its question is open."""
     plain = audience is Audience.PATIENT
-    label = PLAIN_LABELS.get(fact.id, fact.label) if plain else fact.label
+    label = label_of(fact, audience=audience)
     if fact.status is FactStatus.FOUND:
-        value = plain_value(fact) if plain else fact.value_text()
-        confidence = "" if fact.confidence is None or plain else f", calibrated probability {fact.confidence:.0%}".replace("%", " %")
-        return f"{label} ({value}{confidence})"
-    state = "left open" if fact.status is FactStatus.ABSTAINED else "not measured"
-    return f"{label} ({state})" if plain or not fact.reason else f"{label} ({state}: {fact.reason.rstrip('.')})"
+        confidence = "" if fact.confidence is None or plain else f", calibrated probability {100 * fact.confidence:.0f} %"
+        told = f"{plain_value(fact) if plain else fact.value_text()}{confidence}"
+    else:
+        told = "left open" if fact.status is FactStatus.ABSTAINED else "not measured"
+    bracketed = _BRACKETED.fullmatch(label)
+    return f"{bracketed[1]} ({told}; {bracketed[2]})" if bracketed else f"{label} ({told})"
+
+
+def label_of(fact: Fact, *, audience: Audience) -> str:
+    """Return what a fact is called before this reader."""
+    return (PLAIN_LABELS if audience is Audience.PATIENT else SHORT_LABELS).get(fact.id, fact.label)
 
 
 def plain_value(fact: Fact) -> str:

@@ -71,9 +71,9 @@ def test_patient_reads_no_predicted_marker(record: CaseRecord, further: FurtherR
 def test_values_stand_behind_their_labels() -> None:
     text = text_of(sample_report())
     assert "volume of the whole tumour (31.4 ml), volume of the tumour core (12.0 ml) and volume of the enhancing tumour (8.3 ml)" in text
-    assert "side (left), crosses the midline (no) and lobe (atlas-estimated) (left frontal lobe)" in text
+    assert "side (left), crosses the midline (no) and lobe (left frontal lobe; atlas-estimated)" in text
     assert "the network predicts IDH status (wildtype, calibrated probability 93 %)." in text
-    assert "This question is left open: MGMT promoter (left open: confidence 0.61 is below 0.80)." in text
+    assert "This question is left open: MGMT promoter (left open); reason (confidence 0.61 is below 0.80)." in text
     assert "The imaging pattern is consistent with subtype (glioblastoma, calibrated probability 90 %); tissue is required." in text
     assert "median overall survival was 14.6 months with radiotherapy and temozolomide and 12.1 months with radiotherapy alone" in text
     assert "Not available: sequences missing (T2)." in text
@@ -187,4 +187,4 @@ def test_absent_measures_are_told_as_such() -> None:
         update={"value": None, "status": FactStatus.ABSENT, "codes": (AbstainCode.NEEDS_SEQUENCE,), "reason": "T1ce is missing"}
     )
     report = write_report(make_record((absent,)), audience=Audience.CLINICIAN, on=ON)
-    assert "The following was not measured: volume of the enhancing tumour (not measured: T1ce is missing)." in text_of(report)
+    assert "The following was not measured: volume of the enhancing tumour (not measured); reason (T1ce is missing)." in text_of(report)
