@@ -25,7 +25,7 @@ from gmmas_schema.case_record import NOTICE
 LONGEST_QUESTION: Final = 500
 MOST_SENTENCES: Final = 3
 LEAST_SCORE: Final = 1.0
-POINTED: Final = 2.0
+POINTED: Final = 3.0
 """What it adds to a sentence's score that the question points to its part of the report."""
 NOTHING_FOUND: Final = {
     Audience.PATIENT: "The report says nothing about this. Please ask your care team.",
@@ -46,7 +46,7 @@ POINTERS: Final = {
 _EMPTY: Final = frozenset(
     split_words(
         "the and for are was were that this with from what how does did has have had not can you your our its they them there here then"
-        " than where which when who whose why"
+        " than over exactly still where which when who whose why"
     )
 )
 """Words of a question that say nothing about what it asks for; some of them point to a part of the report all the same."""

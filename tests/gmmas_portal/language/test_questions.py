@@ -45,6 +45,17 @@ REFERRED = [
     (Topic.DECISION, "Is it safe to fly?"),
     (Topic.DECISION, "Does cannabis help"),
     (Topic.DECISION, "Do I need radiotherapy?"),
+    (Topic.LIFETIME, "How soon could it be over?"),
+    (Topic.LIFETIME, "will i be ok"),
+    (Topic.LIFETIME, "Is it curable?"),
+    (Topic.LIFETIME, "am i gonna make it"),
+    (Topic.LIFETIME, "when will it kill me"),
+    (Topic.DOSE, "Are there side effects of temozolomide?"),
+    (Topic.EMERGENCY, "my head hurts terribly and I vomit"),
+    (Topic.SYMPTOM, "I feel dizzy"),
+    (Topic.SYMPTOM, "My arm is numb since Monday"),
+    (Topic.CHANGE, "Is the tumour bigger than last time?"),
+    (Topic.CHANGE, "Did it spread?"),
 ]
 
 
@@ -55,6 +66,35 @@ def test_question_for_the_care_team_is_referred(topic: Topic, question: str, fak
     assert answer.text() == answer.lead
     assert not any(character.isdigit() for character in answer.lead)
     assert not fake_model.requests, "the model is not even asked"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How big is the area?",
+        "Where exactly is the tumour?",
+        "What does IDH mean?",
+        "Was a doctor involved?",
+        "How accurate is the program?",
+        "How many tumours are there?",
+        "What is still unknown?",
+        "Could you tell me the size please?",
+        "Is it benign?",
+        "What did the biopsy show?",
+        "Which pictures were missing?",
+        "Does it reach over the middle of the brain?",
+    ],
+)
+def test_plain_question_is_not_referred(question: str) -> None:
+    assert find_topic(question) is None
+    assert answer_question(question, PATIENT).kind is AnswerKind.FOUND
+
+
+@pytest.mark.parametrize("question", ["Wie lange habe ich noch zu leben?", "Combien de temps me reste-t-il ?", "¿Voy a morir?"])
+def test_question_in_another_language_gets_no_forecast(question: str) -> None:
+    answer = answer_question(question, PATIENT)
+    assert answer.kind in (AnswerKind.NOTHING, AnswerKind.REFERRED)
+    assert not answer.sentences
 
 
 @pytest.mark.parametrize(
@@ -69,6 +109,7 @@ def test_disguised_question_is_recognised(disguise: str) -> None:
     [
         ("How big is the area?", "measures.volumes", "31.4 millilitres"),
         ("Where is it?", "location.place", "left"),
+        ("Where exactly is the tumour?", "location.place", "left"),
         ("Which pictures were used?", "sequences.used", "T1"),
         ("What did the laboratory find in my tissue?", "tissue.diagnosis", "glioblastoma"),
         ("What do guidelines say in general?", "evidence.mohile_2022_glioblastoma", "guidelines discuss"),

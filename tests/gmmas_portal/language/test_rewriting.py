@@ -68,6 +68,34 @@ def test_markup_makes_the_whole_answer_untrustworthy(fake_model: FakeModel) -> N
     assert report.wording is Wording.TEMPLATE_AFTER_REFUSAL
 
 
+PATIENT_ATTACKS = [
+    ("measures.volumes", "On your pictures, a computer program outlined a cancer and measured: {{volume.wt}}."),
+    ("measures.volumes", "On your pictures, a computer program outlined an area that will grow and measured: {{volume.wt}}."),
+    ("measures.volumes", "Do not worry: on your pictures, a computer program outlined an area and measured: {{volume.wt}}."),
+    ("measures.diameters", "It also measured how far the area reaches, which is very far: {{diameter.wt.longest}}."),
+    ("location.place", "The area lies here, on the other side: {{location.side}}, {{location.lobe_1}} and {{midline.crossing}}."),
+    ("tissue.diagnosis", "Your tissue was examined, and the result is not: {{tissue.diagnosis}}."),
+    ("tissue.diagnosis", "Your tissue was examined, and the result is benign: {{tissue.diagnosis}}."),
+    ("tissue.diagnosis", "The result is: {{tissue.diagnosis}}."),
+    ("evidence.mohile_2022_glioblastoma", "For you, {{evidence.mohile_2022_glioblastoma}}."),
+    ("evidence.mohile_2022_glioblastoma", "In general, you need {{evidence.mohile_2022_glioblastoma}}."),
+    ("evidence.team", "Guidelines are general; what fits you is for your care team to decide and for you to follow."),
+    ("evidence.team", "Guidelines decide what fits you and your care team."),
+    ("open.reasons", "Your care team can explain what is left open and why you are ill."),
+    ("model.origin", "This report was made with research software and does replace your doctor: {{model.name}}."),
+    ("model.origin", "This report replaces your doctor: {{model.name}}."),
+    ("sequences.accuracy", "The program was tested with exactly these kinds of pictures and is always right."),
+]
+
+
+@pytest.mark.parametrize(("of", "text"), PATIENT_ATTACKS)
+def test_attack_does_not_reach_the_patients_version(of: str, text: str, fake_model: FakeModel) -> None:
+    report = sample_report(Audience.PATIENT)
+    assert of in {sentence.id for sentence in report.sentences}
+    fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
+    assert rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == report.sentences
+
+
 def test_answer_in_a_code_fence_is_read(fake_model: FakeModel) -> None:
     fake_model.answer(f"```json\n{with_volumes(GOOD)}\n```")
     assert rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append).wording is Wording.LANGUAGE_MODEL
