@@ -37,6 +37,7 @@ _PUNCTUATION: Final = frozenset(" ,.;:'()-")
 _PLAIN: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2013": "-", "\u2014": "-", "\u00a0": " "})
 _CLAUSE: Final = re.compile(r"[;:]|,(?!\s*(?:and\s*)?\{\{)")
 """Ends of clauses; a list of placeholders is part of one, so there are few."""
+_AS_WELL: Final = re.compile(r"\bas\s+well\b")
 _FENCE: Final = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
 
 
@@ -241,6 +242,7 @@ def _sequence(text: str) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """Return the words of a text: compounds in their parts, without the ending of a possessive."""
-    words = [word.removesuffix("'s") for word in split_words(PLACEHOLDER.sub(" ", text))]
+    """Return the words of a text: compounds in their parts, without the ending of a possessive; `as well` is `also`, `well` a judgement."""
+    plain = _AS_WELL.sub("also", PLACEHOLDER.sub(" ", text).lower())
+    words = [word.removesuffix("'s") for word in split_words(plain)]
     return [part for word in words for part in word.split("-") if part]
