@@ -37,10 +37,11 @@ _HIERARCHIES: Final = tuple(Path("/sys/fs/cgroup") / name for name in ("systemd"
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine that has started; `pid` is that of its first process, as this computer counts."""
+    """One machine that has started; `pid` is that of its first process, as this computer counts, `upper` holds the files it has written."""
 
     name: str
     pid: int
+    upper: Path
 
     @property
     def root(self) -> Path:
@@ -69,6 +70,15 @@ class Machine:
             self.run(commands, user=user)
             return True
         return False
+
+    def files_of(self, uid: int) -> list[str]:
+        """Return what a user owns of the files that were written on this machine, but for disks in memory (/srv, /tmp, /run, /dev)."""
+        found = []
+        for folder, names, files in os.walk(self.upper):
+            for path in (Path(folder) / name for name in (*names, *files)):
+                if path.lstat().st_uid == uid:
+                    found.append(f"/{path.relative_to(self.upper)}")
+        return found
 
     def put(self, source: Path, target: str, *, owner: str = "root") -> None:
         """Copy a file or a folder to this machine, as if somebody had sent it."""
@@ -143,7 +153,7 @@ class Machines:
         wait_until(lambda: _first_process(process) is not None, timeout_s=30, what=f"machine {name}")
         first = _first_process(process)
         assert first is not None
-        machine = Machine(name, first)
+        machine = Machine(name, first, Path(f"/proc/{self._holder.pid}/root{STORE}/{name}/upper"))
         wait_until(lambda: machine.runs("systemctl is-active basic.target"), timeout_s=60, what=f"systemd on {name}")
         machine.run(f"printf '\\nFIRST_SYSTEM_UID={first_uid}\\n' >> /etc/adduser.conf")
         return machine

@@ -27,10 +27,10 @@ FINGERPRINT: Final = re.compile(r"\b[A-Z2-7]{4}(?:-[A-Z2-7]{4}){3}\b")
 PHANTOMS: Final = PhantomSpec.model_validate(
     {
         "seed": 11,
-        "spacing_mm": 2.0,
+        "spacing_mm": 3.0,
         "sites": [
-            {"name": "north", "cases": 6, "scanner": "research-3t"},
-            {"name": "south", "cases": 6, "scanner": "clinical-1.5t", "modalities": ["t1", "t2", "flair"]},
+            {"name": "north", "cases": 5, "scanner": "research-3t"},
+            {"name": "south", "cases": 5, "scanner": "clinical-1.5t", "modalities": ["t1", "t2", "flair"]},
         ],
     }
 )
@@ -148,8 +148,8 @@ def look(told: Told) -> None:
         told.facts["listening", machine.name] = _listeners(machine)
         for path in ("/srv/gmmas", "/data/glioma"):
             told.facts["readable", machine.name, path] = _readable(machine, path, as_user=NEIGHBOUR)
-    other = south.run("id --user gmmas-node").strip()
-    told.facts["uids"] = {machine.run("id --user gmmas-node").strip() for machine in (north, south)}
+    other = _uid(south, "gmmas-node")
+    told.facts["uids"] = {_uid(machine, "gmmas-node") for machine in (north, south)}
     # Root is asked for a file that is there, or else nobody's rights would have been tested.
     for path in ("/srv/gmmas/keys/north", "/data/glioma/labels.csv"):
         told.facts["another hospital's user", path] = {
@@ -166,9 +166,7 @@ def look(told: Told) -> None:
     for machine in (north, south):
         audit = machine.run("gmmas site audit verify -c /srv/gmmas/site.yaml", user="gmmas-node")
         told.facts["record", machine.name] = audit
-        told.facts["written outside", machine.name] = machine.run(
-            "find / -xdev -user gmmas-node -not -path '/proc/*' -not -path '/srv/gmmas*' -print"
-        ).split()
+        told.facts["written outside", machine.name] = machine.files_of(_uid(machine, "gmmas-node"))
 
 
 def go_on(newcomer: Newcomer) -> None:
@@ -184,9 +182,9 @@ def go_on(newcomer: Newcomer) -> None:
 def leave(newcomer: Newcomer) -> None:
     """Take everything of one hospital's node away again."""
     south = newcomer.told.hospitals["south"]
-    user = south.run("id --user gmmas-node").strip()
+    uid = _uid(south, "gmmas-node")
     newcomer.do("uninstall", south)
-    newcomer.told.facts["left"] = south.run(f"find / -xdev -user {user} -not -path '/proc/*' -print; ls /opt /srv /usr/local/bin")
+    newcomer.told.facts["left"] = [*south.files_of(uid), *south.run("ls /opt /srv /usr/local/bin").split()]
     newcomer.told.facts["user is gone"] = not south.runs("id gmmas-node")
 
 
@@ -230,9 +228,13 @@ def _listeners(machine: Machine) -> set[tuple[str, int]]:
 
 def _readable(machine: Machine, path: str, *, as_user: str) -> list[str]:
     """Return what a user can read below a path."""
-    uid = machine.run(f"id --user {as_user}").strip()
+    uid = _uid(machine, as_user)
     command = f"setpriv --reuid {uid} --regid {uid} --clear-groups find {path} -mindepth 1 2>/dev/null || true"
     return machine.run(command).split()
+
+
+def _uid(machine: Machine, user: str) -> int:
+    return int(machine.run(f"id --user {user}"))
 
 
 def _reaches(machine: Machine, host: str, port: int) -> bool:
