@@ -22,6 +22,7 @@ HOSPITALS: Final = ("north", "south")
 HOST: Final = "fed.example.org"
 RUN: Final = "/srv/gmmas/runs/first"
 NEIGHBOUR: Final = "neighbour"
+NODE_PROCESSES: Final = ("trainer", "supernode", "executor")
 FINGERPRINT: Final = re.compile(r"\b[A-Z2-7]{4}(?:-[A-Z2-7]{4}){3}\b")
 
 PHANTOMS: Final = PhantomSpec.model_validate(
@@ -176,7 +177,7 @@ def go_on(newcomer: Newcomer) -> None:
     newcomer.told.facts["backup"] = north.run("tar --list --file /var/backups/gmmas-node.tar.gz").split()
     newcomer.told.facts["backup rights"] = north.run("stat --format %a:%U /var/backups/gmmas-node.tar.gz").strip()
     newcomer.do("rollback", north)
-    _wait_for("hospital-status", newcomer, north)
+    wait_until(lambda: _all_run(newcomer, north), timeout_s=240, what="the node's three processes after the rollback")
 
 
 def leave(newcomer: Newcomer) -> None:
@@ -215,6 +216,12 @@ def _wait_for(step: str, newcomer: Newcomer, machine: Machine) -> None:
         return True
 
     wait_until(succeeds, timeout_s=240, what=f"{step} on {machine.name}")
+
+
+def _all_run(newcomer: Newcomer, hospital: Machine) -> bool:
+    """Return whether trainer, SuperNode and executor run, which the second does once it is connected."""
+    _wait_for("hospital-status", newcomer, hospital)
+    return newcomer.told.printed["hospital-status", hospital.name].count("running") == len(NODE_PROCESSES)
 
 
 def _listeners(machine: Machine) -> set[tuple[str, int]]:
