@@ -157,10 +157,12 @@ def _of_sequences(findings: Findings) -> list[Doubt]:
 
 def _of_confidence(findings: Findings, calibration: Calibration | None) -> list[Doubt]:
     """Return doubts about single markers, and about the subtype where it rests on one of them."""
+    if calibration is None:
+        return [Doubt(AbstainCode.NOT_CALIBRATED, "the model was never calibrated: what it is worth on markers is not known", predicted)]
     doubts = []
     for task in findings.probability:
         if not is_calibrated(calibration, task):
-            note = "" if calibration is None or task not in calibration.heads else calibration.heads[task].note
+            note = calibration.heads[task].note if task in calibration.heads else ""
             text = f"{MARKER_NAMES[task]}: its confidence was never held against known patients"
             doubts.append(Doubt(AbstainCode.NOT_CALIBRATED, f"{text} ({note})" if note else text, _resting_on(task, findings)))
         elif task in findings.abstained:

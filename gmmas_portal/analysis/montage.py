@@ -36,7 +36,7 @@ _MARKS: Final[Mapping[Plane, tuple[str, str, str, str]]] = {
 }
 """Left, right, upper and lower edge."""
 
-_BACKGROUND, _TEXT, _DPI, _OPACITY = "#101014", "#E8E8E8", 110, 0.45
+_BACKGROUND, _TEXT, _DPI, _OPACITY, _ROOM_MM = "#101014", "#E8E8E8", 110, 0.5, 9.0
 
 
 def draw_montage(
@@ -55,9 +55,7 @@ def draw_montage(
         modality: scan to show; by default the one on which tumours show best.
     """
     chosen = modality or background_of(images)
-    image, labels, spacing_mm = _in_ras(images[chosen], labels_IJK, affine)
-    box = brain_box({chosen: image})
-    image, labels = image[box], labels[box]
+    image, labels, spacing_mm = _framed(images[chosen], labels_IJK, affine)
     figure = _figure(width=9.0, height=6.9)
     for column, plane in enumerate(AXES):
         place = largest_slice(labels, axis=AXES[plane])
@@ -92,9 +90,7 @@ def draw_slice(
         outline: draw the labels.
     """
     chosen = modality or background_of(images)
-    image, labels, spacing_mm = _in_ras(images[chosen], labels_IJK, affine)
-    box = brain_box({chosen: image})
-    image, labels = image[box], labels[box]
+    image, labels, spacing_mm = _framed(images[chosen], labels_IJK, affine)
     figure = _figure(width=5.0, height=5.2)
     count = image.shape[AXES[plane]]
     axes = figure.add_subplot(1, 1, 1)
@@ -104,14 +100,16 @@ def draw_slice(
     return _png(figure)
 
 
-def _in_ras(
+def _framed(
     image_IJK: NDArray[np.float32], labels_IJK: NDArray[np.uint8], affine: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], tuple[float, float, float]]:
-    """Return scan and labels with their axes in RAS+ order, and the voxel spacing along them."""
+    """Return scan and labels with their axes in RAS+ order, cut to the brain with room for marks, and the voxel spacing along the axes."""
     orientation = nib.orientations.io_orientation(affine)
     image, labels = (nib.orientations.apply_orientation(volume, orientation) for volume in (image_IJK, labels_IJK))
     x, y, z = spacing_of(affine)[np.argsort(orientation[:, 0])].tolist()
-    return image, labels, (x, y, z)
+    box = brain_box({Modality.FLAIR: image})
+    room = [(round(_ROOM_MM / mm), round(_ROOM_MM / mm)) for mm in (x, y, z)]
+    return np.pad(image[box], room), np.pad(labels[box], room), (x, y, z)
 
 
 def _figure(*, width: float, height: float) -> "Figure":

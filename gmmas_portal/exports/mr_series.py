@@ -2,7 +2,7 @@
 
 A NIfTI file knows no patient, no scanner and no protocol, and nothing is invented: type 2 attributes of the MR Image IOD (PS3.3 A.4) that
 are unknown stand empty, the patient is the pseudonym, ImageType says DERIVED and SECONDARY. Intensities are stored as 16-bit whole numbers:
-as they are where they are such, else scaled linearly with slope and intercept in the header.
+as they are where they are such, else scaled linearly with slope and intercept in the header (a standard extended SOP class then).
 """
 
 from datetime import UTC, datetime
@@ -48,7 +48,8 @@ def make_mr_series(
         one.PixelSpacing = [_decimal(mm) for mm in volume.pixel_spacing]
         one.SliceThickness = one.SpacingBetweenSlices = _decimal(volume.spacing_between_slices)
         one.Rows, one.Columns = plane.shape
-        one.RescaleSlope, one.RescaleIntercept, one.RescaleType = _decimal(slope), _decimal(intercept), "US"
+        if (slope, intercept) != (1.0, 0.0):
+            one.RescaleSlope, one.RescaleIntercept, one.RescaleType = _decimal(slope), _decimal(intercept), "US"
         one.WindowCenter, one.WindowWidth = _decimal((low + high) / 2), _decimal(max(high - low, 1.0))
         one.PixelData = plane.astype("<u2").tobytes()
         made.append(one)
@@ -106,10 +107,18 @@ def _header(identity: CaseIdentity, modality: Modality, number: int) -> Any:
         "HighBit": 15,
         "PixelRepresentation": 0,
     }
-    # Type 2: the attribute stands there, and its value is unknown.
+    # Types 2 and 2C: the attribute stands there, and its value is unknown.
     unknown = (
         *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex"),
-        *("PositionReferenceIndicator", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "Laterality"),
+        *(
+            "PositionReferenceIndicator",
+            "ScanOptions",
+            "MRAcquisitionType",
+            "EchoTime",
+            "EchoTrainLength",
+            "RepetitionTime",
+            "PatientPosition",
+        ),
     )
     for name, value in (*values.items(), *((name, None) for name in unknown)):
         setattr(one, name, value)

@@ -14,8 +14,6 @@ from gmmas_schema.inference import InferencePlan
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
 from tests.gmmas_workflows.predictions import CASE
 
-NO_PASSES = InferencePlan()
-
 
 def test_the_record_names_what_it_rests_on(analysis: Analysis, portal_weights) -> None:
     record = analysis.record
@@ -56,9 +54,24 @@ def test_a_random_model_is_not_calibrated_and_says_so(analysis: Analysis) -> Non
     assert fact.confidence is None
 
 
-def test_what_was_entered_decides(portal_weights) -> None:
-    context = CaseContext(pseudonym="P-001", age_years=12, tissue=TissueResults(idh=True))
-    child = analyse(CASE, portal_weights, plan=NO_PASSES, context=context, modalities=(Modality.T2, Modality.FLAIR))
+@pytest.fixture(scope="module")
+def child(portal_weights) -> tuple[Analysis, list[tuple[str, int, int]]]:
+    """A child's scan after surgery without T1 and T1ce, and what was told of the progress."""
+    told: list[tuple[str, int, int]] = []
+    context = CaseContext(pseudonym="P-001", age_years=12, post_operative=True, tissue=TissueResults(idh=True))
+    found = analyse(
+        CASE,
+        portal_weights,
+        plan=InferencePlan(),
+        context=context,
+        modalities=(Modality.T2, Modality.FLAIR),
+        on_progress=lambda what, done, total: told.append((what, done, total)),
+    )
+    return found, told
+
+
+def test_what_was_entered_decides(child) -> None:
+    child, _ = child
     assert child.record.case == "P-001"
     assert child.uncertainty_IJK is None
     codes = {a.code for a in child.record.abstentions}
@@ -70,9 +83,8 @@ def test_what_was_entered_decides(portal_weights) -> None:
     assert {AbstainCode.MINOR, AbstainCode.NEEDS_SEQUENCE} <= set(fact.codes)
 
 
-def test_progress_ends_where_it_should(portal_weights) -> None:
-    told: list[tuple[str, int, int]] = []
-    analyse(CASE, portal_weights, plan=NO_PASSES, on_progress=lambda what, done, total: told.append((what, done, total)))
+def test_progress_ends_where_it_should(child) -> None:
+    _, told = child
     assert told[0][0] == "predicting"
     assert told[-1] == ("done", 3, 3)
     assert all(0 <= done <= total for _, done, total in told)
@@ -95,8 +107,8 @@ def test_a_correction_is_a_new_version_measured_again(analysis: Analysis, outlin
     assert third.fact(ids.VOLUME_WT).value == before.fact(ids.VOLUME_WT).value
 
 
-def test_doubts_about_the_model_do_not_touch_a_persons_outline(analysis: Analysis, outlined: np.ndarray, portal_weights) -> None:
-    old = analyse(CASE, portal_weights, plan=NO_PASSES, context=CaseContext(post_operative=True), modalities=(Modality.FLAIR,))
+def test_doubts_about_the_model_do_not_touch_a_persons_outline(child, outlined: np.ndarray) -> None:
+    old, _ = child
     assert old.record.fact(ids.VOLUME_ET).status is FactStatus.ABSTAINED
     after = remeasure(old.record, outlined, author="dr.weber", frame=old.frame)
     assert after.fact(ids.VOLUME_ET).status is FactStatus.FOUND
@@ -121,7 +133,7 @@ def test_a_correction_on_another_grid_or_with_unknown_labels_is_refused(analysis
 def test_a_case_that_does_not_pass_the_gate_is_no_analysis(portal_weights, tmp_path: Path) -> None:
     (tmp_path / "BraTS2021_00009_flair.nii.gz").write_bytes(b"no nifti")
     with pytest.raises(DataError):
-        analyse(tmp_path, portal_weights, plan=NO_PASSES)
+        analyse(tmp_path, portal_weights)
 
 
 def test_the_experts_outline_of_the_real_case_measures_as_published(analysis: Analysis, outlined: np.ndarray) -> None:
@@ -138,7 +150,7 @@ def test_a_brain_without_a_glioma_is_measured_like_any_other(portal_weights) -> 
     if not root or not (Path(root) / "ms-patient19").is_dir():
         pytest.skip("GMMAS_REAL_DATA names no folder with the multiple-sclerosis case")
     folder = Path(root) / "ms-patient19"
-    found = analyse(_case_of(folder), portal_weights, plan=NO_PASSES)
+    found = analyse(_case_of(folder), portal_weights, plan=InferencePlan())
     assert found.frame.to_mni is not None
     # The scan was brought to MNI space by those who published it.
     points = np.array([[30.0, 20, 10], [-30, -60, 30]])

@@ -30,12 +30,12 @@ def test_a_ball_has_its_diameter() -> None:
     assert longest_diameter(ball((4.0, -20, 14), 25.0), MNI_AFFINE) == pytest.approx(50, abs=2.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(MASKS, st.floats(0.5, 3), st.floats(0.5, 3), st.floats(0.5, 3))
 def test_the_longest_diameter_is_that_of_all_pairs(mask: np.ndarray, x: float, y: float, z: float) -> None:
     affine = np.diag([x, y, z, 1.0])
     points = _faces(mask, (0, 1, 2)) * [x, y, z]
-    expected = max(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2))
+    expected = np.linalg.norm(points[:, None] - points[None], axis=-1).max()
     assert longest_diameter(mask, affine) == pytest.approx(expected, rel=1e-9)
 
 
@@ -77,10 +77,10 @@ def test_diameters_lie_in_the_slices_of_the_named_axis() -> None:
     assert largest_slice_diameters(mask, ISOTROPIC, axis=1).longest_mm == pytest.approx(1)
 
 
-@settings(max_examples=30, deadline=None)
-@given(hnp.arrays(np.bool_, (7, 7, 1)).filter(np.any))
+@settings(max_examples=12, deadline=None)
+@given(hnp.arrays(np.bool_, (6, 6, 1)).filter(np.any))
 def test_the_chord_at_right_angles_is_that_of_a_dense_scan(mask: np.ndarray) -> None:
-    """Held against cutting the hull at a thousand places, with another way of cutting (half-planes of the hull)."""
+    """Held against cutting the hull at many places, with another way of cutting (half-planes of the hull)."""
     from scipy.spatial import ConvexHull
 
     found = largest_slice_diameters(mask, ISOTROPIC, axis=2)
@@ -93,11 +93,11 @@ def test_the_chord_at_right_angles_is_that_of_a_dense_scan(mask: np.ndarray) -> 
         along = (b - a) / np.linalg.norm(b - a)
         across = np.array([-along[1], along[0]])
         best = 0.0
-        for u in np.linspace((points @ along).min(), (points @ along).max(), 1000):
+        for u in np.linspace((points @ along).min(), (points @ along).max(), 300):
             normal, offset = hull.equations[:, :2] @ across, hull.equations[:, :2] @ (u * along) + hull.equations[:, 2]
             with np.errstate(divide="ignore", invalid="ignore"):
                 cut = -offset / normal
             best = max(best, float(np.min(cut[normal > 1e-12]) - np.max(cut[normal < -1e-12])))
         candidates.append(best)
     # Of several diameters of the same length any may be taken.
-    assert any(found.perpendicular_mm == pytest.approx(best, abs=0.02) for best in candidates)
+    assert any(found.perpendicular_mm == pytest.approx(best, abs=0.05) for best in candidates)
