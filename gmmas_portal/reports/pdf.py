@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from reportlab.pdfbase.ttfonts import TTFont  # type: ignore[import-untyped]
 from reportlab.pdfgen.canvas import Canvas  # type: ignore[import-untyped]
 from reportlab.platypus import (  # type: ignore[import-untyped]
     BaseDocTemplate,
+    CondPageBreak,
     Flowable,
     Frame,
     Image,
@@ -43,6 +45,8 @@ REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 INK, QUIET, LINE, TINT = HexColor("#1d2733"), HexColor("#5b6775"), HexColor("#2f6f78"), HexColor("#eef4f4")
 MARGIN: Final = 20 * mm
 WIDTH: Final = A4[0] - 2 * MARGIN
+ROOM: Final = 35 * mm
+"""A table or list begins on a page that has as much room left."""
 
 _UNIT: Final = re.compile(r"(?<=\d) (?=(?:ml|mm|%|months|years|millilitres|millimetres|percent)(?:\W|$))")
 """The space between a value and its unit, where no line ends."""
@@ -130,9 +134,9 @@ def _flow(report: Report, montage_png: bytes | None, signed: Signature | None) -
         paragraphs = [Paragraph(_marked(report, sentence), styles["body"]) for sentence in sentences]
         flow += [KeepTogether([heading, paragraphs[0]]), *paragraphs[1:]]
     if not plain:
-        flow += [Paragraph("Facts", styles["heading"]), _facts_table(report, styles)]
+        flow += [CondPageBreak(ROOM), Paragraph("Facts", styles["heading"]), _facts_table(report, styles)]
     if report.citations:
-        flow.append(Paragraph("Sources", styles["heading"]))
+        flow += [CondPageBreak(ROOM), Paragraph("Sources", styles["heading"])]
         flow += [
             Paragraph(f"[{c.number}] {escape(c.source)}. Population: {escape(c.population)}.{_partly(c.read)}", styles["source"])
             for c in report.citations
@@ -147,7 +151,8 @@ def _flow(report: Report, montage_png: bytes | None, signed: Signature | None) -
 
 
 def _subtitle(report: Report) -> str:
-    return escape(f"Case {report.case} · analysed {report.made_at} · outline version {report.segmentation.version}")
+    made_at = datetime.fromisoformat(report.made_at).astimezone(UTC)
+    return escape(f"Case {report.case} · analysed {made_at:%Y-%m-%d %H:%M} UTC · outline version {report.segmentation.version}")
 
 
 def _caption(report: Report) -> str:
@@ -264,9 +269,7 @@ def _styles(*, plain: bool) -> dict[str, Any]:
     return {
         "body": base,
         "title": ParagraphStyle("title", base, fontName=BOLD, fontSize=17, leading=22, spaceAfter=2),
-        "heading": ParagraphStyle(
-            "heading", base, fontName=BOLD, fontSize=size + 1.8, leading=size + 6, textColor=LINE, spaceBefore=size, keepWithNext=1
-        ),
+        "heading": ParagraphStyle("heading", base, fontName=BOLD, fontSize=size + 1.8, leading=size + 6, textColor=LINE, spaceBefore=size),
         "quiet": ParagraphStyle("quiet", base, fontSize=7.8, leading=11, textColor=QUIET, spaceAfter=1),
         "notice": ParagraphStyle("notice", base, fontName=BOLD, fontSize=9, leading=12, spaceAfter=0),
         "source": ParagraphStyle("source", base, fontSize=7.8, leading=11, spaceAfter=3, leftIndent=16, firstLineIndent=-16),
