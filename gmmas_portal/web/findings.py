@@ -24,6 +24,14 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _IN_DETAIL: Final = (*ids.CENTROID, *ids.LOBE_SHARES, *ids.MARKER_PROBABILITIES.values(), *ids.SUBTYPE_PROBABILITIES.values())
 """Facts that are shown only where somebody asks for everything."""
+_ALSO_IN_DETAIL: Final = (
+    ids.VOLUME_NECROSIS,
+    ids.VOLUME_BRAIN,
+    ids.DIAMETER_ET_PERPENDICULAR,
+    ids.DIAMETER_ET_AXIAL,
+    ids.FOCI_ET,
+    ids.SHARE_LEFT,
+)
 _DETAIL_PREFIXES: Final = ("spread.",)
 
 
@@ -120,7 +128,7 @@ def _row(fact: Fact) -> FindingRow:
         reason="" if found else fact.reason or ", ".join(fact.codes),
         confidence=f"{fact.confidence:.0%}".replace("%", " %") if found and fact.confidence is not None else "",
         source=fact.source,
-        is_detail=fact.id in _IN_DETAIL or fact.id.startswith(_DETAIL_PREFIXES),
+        is_detail=fact.id in (*_IN_DETAIL, *_ALSO_IN_DETAIL) or fact.id.startswith(_DETAIL_PREFIXES),
     )
 
 

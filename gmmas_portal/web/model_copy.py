@@ -40,7 +40,7 @@ class ModelPapers:
     @property
     def name(self) -> str:
         """Name of the registered model, or what stands for it."""
-        return self.card.name if self.card is not None else "model without a card"
+        return self.card.name if self.card is not None else "Model without a card"
 
 
 def adopt_model(folder: PortalFolder) -> str:

@@ -27,19 +27,19 @@ async function start() {
   say("Loading the images");
   picture.hidden = true;
   canvas.hidden = false;
-  screen.classList.add("live");
   const viewer = new Niivue({
     isRadiologicalConvention: true,
-    isCornerOrientationText: false,
+    showAllOrientationMarkers: true,
     show3Dcrosshair: true,
     backColor: [0, 0, 0, 1],
     crosshairColor: [0.42, 0.77, 0.84, 0.9],
     crosshairWidth: 0.7,
     dragAndDropEnabled: false,
-    isResizeCanvas: true,
+    logLevel: "error",
     loadingText: "",
     multiplanarForceRender: false,
-    textHeight: 0.035,
+    fontMinPx: 15,
+    fontColor: [0.91, 0.91, 0.91, 1],
   });
   await viewer.attachToCanvas(canvas);
   viewer.setSliceType(SLICE_TYPE.MULTIPLANAR);
@@ -47,6 +47,7 @@ async function start() {
   await load(viewer, shown);
   bind(viewer, shown);
   if (drawing) await beginDrawing(viewer);
+  lookAtTumour(viewer);
   document.getElementById("toolbar").hidden = false;
   say("");
   screen.dataset.ready = "yes";
@@ -63,6 +64,24 @@ async function load(viewer, shown) {
   await viewer.loadVolumes(volumes);
   if (!drawing) viewer.volumes[1].setColormapLabel(LABELS);
   overlay(viewer, shown);
+}
+
+// The cross begins in the middle of the outline; where there is none, in the middle of the picture.
+function lookAtTumour(viewer) {
+  const base = viewer.volumes[0];
+  const labels = drawing ? viewer.drawBitmap : viewer.volumes[1].img2RAS();
+  const [, nx, ny, nz] = base.dimsRAS;
+  const sum = [0, 0, 0];
+  let count = 0;
+  for (let place = 0; place < labels.length; place += 1) {
+    if (!labels[place]) continue;
+    sum[0] += place % nx;
+    sum[1] += Math.floor(place / nx) % ny;
+    sum[2] += Math.floor(place / (nx * ny));
+    count += 1;
+  }
+  if (count) viewer.scene.crosshairPos = [(sum[0] / count + 0.5) / nx, (sum[1] / count + 0.5) / ny, (sum[2] / count + 0.5) / nz];
+  viewer.drawScene();
 }
 
 function overlay(viewer, shown) {
@@ -137,6 +156,5 @@ start().catch((error) => {
   console.warn(error);
   canvas.hidden = true;
   picture.hidden = false;
-  screen.classList.remove("live");
   say("The viewer could not be started; the picture stands in for it.");
 });

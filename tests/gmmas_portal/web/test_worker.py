@@ -1,0 +1,197 @@
+"""From an upload to findings and back: the worker's jobs on a real case, with random weights."""
+
+import io
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from gmmas_portal.analysis import fact_ids as ids
+from gmmas_portal.web.accounts import Role
+from gmmas_portal.web.jobs import JobKind, JobState
+from gmmas_portal.web.worker import StopAsked, Worker
+from gmmas_schema.vocabulary import Modality
+from tests.gmmas_portal.web.conftest import CASE, NAMES, PortalUnderTest
+from tests.server.dashboard.conftest import Browser
+
+NAME = b"DOE JANE"
+
+
+def telling(path: Path) -> bytes:
+    """Return a scan whose header names somebody."""
+    image: Any = nib.load(path)
+    image.header["descrip"] = NAME
+    content: bytes = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header).to_bytes()
+    return content
+
+
+def send(site: PortalUnderTest, doctor: Browser, files: dict[str, bytes]) -> Any:
+    return doctor.post("/upload", data={"csrf": site.csrf(doctor)}, files=[("files", (name, content)) for name, content in files.items()])
+
+
+@pytest.fixture
+def worker(site: PortalUnderTest) -> Worker:
+    return Worker(site.folder)
+
+
+def test_an_upload_becomes_a_case_with_findings_a_correction_and_files(site: PortalUnderTest, worker: Worker) -> None:
+    doctor = site.client(Role.CLINICIAN)
+
+    # 1. upload, with names that tell nothing the platform should keep
+    files = {f"DOE_JANE_{m}.nii": telling(CASE / f"BraTS2021_00006_{m}.nii.gz") for m in ("t1ce", "flair")}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(f"study/{name}", content)
+    answer = send(site, doctor, {"study.zip": archive.getvalue()})
+    assert answer.status_code == 303
+    draft = answer.headers["location"]
+    assert "Looking at what was uploaded" in doctor.get(draft).text
+    assert worker.do_next()
+
+    # 2. what was found is shown, with a proposal to confirm
+    page = doctor.get(draft).text
+    assert page.count("DOE JANE") >= 2, "whoever uploads sees what is dropped"
+    numbers = {
+        m: page.partition(f'aria-label="Sequence of DOE_JANE_{m}"')[0].rpartition('name="image_')[2].partition('"')[0]
+        for m in ("t1ce", "flair")
+    }
+    for modality, number in numbers.items():
+        chosen = page.partition(f'name="image_{number}"')[2].partition("</select>")[0]
+        assert f'value="{modality}" selected' in chosen
+    fields = {f"image_{number}": modality for modality, number in numbers.items()}
+    assert site.post(doctor, draft, patient="Doe, Jane", **fields).status_code == 409, "a name is no pseudonym"
+    assert site.post(doctor, draft, patient="P-0009").status_code == 409, "no sequence"
+    twice = site.post(doctor, draft, patient="P-0009", **dict.fromkeys(fields, "flair"))
+    assert twice.status_code == 409
+    answer = site.post(doctor, draft, patient="P-0009", age_years="54", post_operative="no", scanned_on="2026-03-31", **fields)
+    key = answer.headers["location"].rpartition("/")[2]
+    assert "The case is being analysed" in doctor.get(f"/cases/{key}").text
+
+    # 3. analysis
+    assert worker.do_next()
+    job = site.desk.jobs.latest(key)
+    assert job is not None
+    assert (job.state, job.fault) == (JobState.DONE, {})
+    case, version = site.desk.cases.case(key), site.desk.cases.version(key)
+    assert (case.name, case.patient, case.scanned_on, case.context.age_years) == ("P-0009-000", "P-0009", "2026-03-31", 54)
+    assert version.record.case == "P-0009-000"
+    assert version.record.modalities_used == (Modality.T1CE, Modality.FLAIR)
+    assert version.record.fact(ids.AGE) is not None
+    assert list(site.folder.incoming.iterdir()) == [], "the upload is gone"
+    kept = b"".join(path.read_bytes() for path in site.folder.path.rglob("*") if path.is_file() and "log" not in path.parts)
+    assert not [name for name in (NAME, b"DOE_JANE") if name in kept]
+    for path in (site.folder.cases / key).rglob("*.nii.gz"):
+        assert NAME not in nib.load(path).header.binaryblock
+    assert doctor.get(f"/cases/{key}/image/flair.nii.gz").content[:2] == b"\x1f\x8b"
+    assert doctor.get(f"/cases/{key}/v1/montage.png").content[:4] == b"\x89PNG"
+    line = next(line for line in site.desk.audit.lines() if line.action == "analysed")
+    assert (line.who, line.subject, line.model) == (NAMES[Role.CLINICIAN], key, version.record.model.weights_sha256)
+    assert line.output == version.record.digest()
+
+    # 4. correction: a NIfTI of the case's grid; the one before stays
+    outline: Any = nib.load(site.folder.version(key, 1) / "segmentation.nii.gz")
+    labels = np.zeros(outline.shape, np.uint8)
+    labels[40:60, 50:70, 30:40] = 3
+    corrected = nib.Nifti1Image(labels, outline.affine).to_bytes()
+    fields = {"csrf": site.csrf(doctor), "based_on": "1"}
+    for reason, content in (("", corrected), ("too large", b"no NIfTI at all"), ("too large", b"")):
+        refused = doctor.post(f"/cases/{key}/correct", data={**fields, "reason": reason}, files={"mask": ("m.nii", content)})
+        assert refused.status_code == 409
+    answer = doctor.post(f"/cases/{key}/correct", data={**fields, "reason": "too large"}, files={"mask": ("m.nii", corrected)})
+    assert answer.status_code == 303
+    busy = doctor.post(f"/cases/{key}/correct", data={**fields, "reason": "too large"}, files={"mask": ("m.nii", corrected)})
+    assert busy.status_code == 409
+    assert worker.do_next()
+    second = site.desk.cases.version(key)
+    assert (second.version, second.author, second.reason, second.record.segmentation.based_on) == (2, NAMES[Role.CLINICIAN], "too large", 1)
+    volume = second.record.fact(ids.VOLUME_ET)
+    assert volume is not None
+    assert volume.value == pytest.approx(20 * 20 * 10 * 8 / 1000)
+    assert site.desk.cases.version(key, 1).record == version.record
+    assert "too large" in doctor.get(f"/cases/{key}").text
+
+    # 5. an outline of another grid is refused by the worker, and told
+    other = nib.Nifti1Image(labels[1:], outline.affine).to_bytes()
+    doctor.post(f"/cases/{key}/correct", data={**fields, "reason": "another"}, files={"mask": ("m.nii", other)})
+    assert worker.do_next()
+    assert "another grid" in doctor.get(f"/cases/{key}").text
+    assert site.desk.cases.version(key).version == 2
+
+    # 6. DICOM
+    assert site.post(doctor, f"/cases/{key}/export").status_code == 303
+    assert worker.do_next()
+    files_of = zipfile.ZipFile(io.BytesIO(doctor.get(f"/cases/{key}/v2/dicom.zip").content)).namelist()
+    assert {"segmentation.dcm", "report.dcm"} <= set(files_of)
+    assert site.desk.audit.verify().broken_at is None
+
+
+def test_an_upload_that_is_no_study_is_told_and_can_be_thrown_away(site: PortalUnderTest, worker: Worker) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    assert send(site, doctor, {}).status_code == 409
+    draft = send(site, doctor, {"letter.txt": b"Dear colleague"}).headers["location"]
+    assert worker.do_next()
+    page = doctor.get(draft).text
+    assert "No MR series was found" in page
+    assert "letter" not in page
+    assert site.post(doctor, draft, patient="P-1").status_code == 409
+    assert site.post(doctor, f"{draft}/discard").status_code == 303
+    assert list(site.folder.incoming.iterdir()) == []
+    assert doctor.get(draft).status_code == 409
+
+
+def test_a_hostile_archive_leaves_nothing(site: PortalUnderTest) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("../../portal.yaml", "model: evil")
+    before = (site.folder.path / "portal.yaml").read_bytes()
+    answer = send(site, doctor, {"study.zip": archive.getvalue()})
+    assert answer.status_code == 409
+    assert "leads out of the archive" in answer.text
+    assert (site.folder.path / "portal.yaml").read_bytes() == before
+    assert list(site.folder.incoming.iterdir()) == []
+
+
+def test_old_uploads_are_swept_away(site: PortalUnderTest, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    send(site, doctor, {"a.nii": b"x"})
+    worker.sweep()
+    assert len(list(site.folder.incoming.iterdir())) == 1
+    monkeypatch.setattr("gmmas_portal.web.worker.DRAFT_HOURS", -1.0)
+    worker.sweep()
+    assert list(site.folder.incoming.iterdir()) == []
+
+
+def test_a_worker_that_is_told_to_stop_puts_its_job_back(site: PortalUnderTest, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.desk.jobs.add(JobKind.ANALYSE, site.key, asked_by="anna")
+
+    def stopped(*_: Any) -> None:
+        raise StopAsked
+
+    monkeypatch.setattr(worker.workshop, "do", stopped)
+    with pytest.raises(StopAsked):
+        worker.run(threading.Event())
+    job = site.desk.jobs.latest(site.key)
+    assert job is not None
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_fault_of_ours_is_told_without_its_text_and_the_worker_goes_on(
+    site: PortalUnderTest, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.desk.jobs.add(JobKind.ANALYSE, site.key, asked_by="anna")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("/srv/Jane Doe")
+
+    monkeypatch.setattr(worker.workshop, "do", broken)
+    assert worker.do_next()
+    page = site.client(Role.CLINICIAN).get(f"/cases/{site.key}").text
+    assert "The software failed" in page
+    assert "Jane" not in page
+    assert not worker.do_next()
