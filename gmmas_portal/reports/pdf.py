@@ -162,7 +162,7 @@ def _caption(report: Report) -> str:
 
 
 def _partly(read: str) -> str:
-    return " Read in a report on the article." if read == "report" else ""
+    return " As reported by others." if read == "report" else ""
 
 
 def _digests(report: Report) -> str:
