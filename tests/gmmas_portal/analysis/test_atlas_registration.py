@@ -1,13 +1,18 @@
 """A brain that was bent by a known affine is found again. The template is its own patient here, with another contrast and a tumour."""
 
+import os
+from pathlib import Path
+
 import nilearn.datasets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gmmas_data.cases import Case
+from gmmas_data.quality import load_case
 from gmmas_portal.analysis.atlas_registration import register_to_mni
-from gmmas_schema.vocabulary import Modality
+from gmmas_schema.vocabulary import Layout, Modality
 
 PLACES = np.array([[-40.0, 30, 20], [40, -30, 40], [0, -60, -20], [10, 0, 0], [-50, -20, -20]])
 
@@ -58,3 +63,19 @@ def test_a_body_that_is_no_brain_is_not_laid_over_the_atlas() -> None:
     rod[27:33, 27:33, 2:58] = True
     noise = np.where(rod, np.random.default_rng(0).uniform(1, 2, rod.shape), 0).astype(np.float32)
     assert register_to_mni({Modality.T1: noise}, rod, np.diag([3.0, 3, 3, 1])) is None
+
+
+@pytest.mark.real_data
+def test_sequences_of_one_real_brain_are_laid_over_the_atlas_alike() -> None:
+    root = Path(os.environ.get("GMMAS_REAL_DATA", "/nowhere")) / "ms-patient19"
+    if not root.is_dir():
+        pytest.skip("GMMAS_REAL_DATA names no folder with the multiple-sclerosis case")
+    images = {m: root / f"patient19_{name}.nii.gz" for m, name in ((Modality.T1, "T1"), (Modality.T2, "T2"), (Modality.FLAIR, "FLAIR"))}
+    loaded = load_case(Case("ms-19", "ms-19", images, None, Layout.BRATS2021))
+    brain = np.logical_or.reduce(list(loaded.brains.values()))
+    placed = []
+    for modality, image in loaded.images.items():
+        found = register_to_mni({modality: image}, brain, loaded.affine)
+        assert found is not None
+        placed.append(PLACES @ found[:3, :3].T + found[:3, 3])
+    assert np.linalg.norm(np.array(placed) - placed[0], axis=-1).max() < 4

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -141,26 +140,3 @@ def test_the_experts_outline_of_the_real_case_measures_as_published(analysis: An
     record = remeasure(analysis.record, outlined, author="expert", frame=analysis.frame)
     values = {name: record.fact(name).value for name in (ids.VOLUME_NECROSIS, ids.VOLUME_OEDEMA, ids.VOLUME_ET)}
     assert values == pytest.approx({ids.VOLUME_NECROSIS: 25.506, ids.VOLUME_OEDEMA: 85.957, ids.VOLUME_ET: 26.448}, rel=0.08)
-
-
-@pytest.mark.real_data
-@pytest.mark.slow
-def test_a_brain_without_a_glioma_is_measured_like_any_other(portal_weights) -> None:
-    root = os.environ.get("GMMAS_REAL_DATA")
-    if not root or not (Path(root) / "ms-patient19").is_dir():
-        pytest.skip("GMMAS_REAL_DATA names no folder with the multiple-sclerosis case")
-    folder = Path(root) / "ms-patient19"
-    found = analyse(_case_of(folder), portal_weights, plan=InferencePlan())
-    assert found.frame.to_mni is not None
-    # The scan was brought to MNI space by those who published it.
-    points = np.array([[30.0, 20, 10], [-30, -60, 30]])
-    assert found.frame.mni_mm(points) == pytest.approx(points, abs=8)
-
-
-def _case_of(folder: Path):
-    from gmmas_data.cases import Case
-    from gmmas_schema.vocabulary import Layout
-
-    named = {Modality.T1: "T1", Modality.T1CE: "T1POST", Modality.T2: "T2", Modality.FLAIR: "FLAIR"}
-    images = {modality: folder / f"patient19_{name}.nii.gz" for modality, name in named.items()}
-    return Case("ms-19", "ms-19", images, None, Layout.BRATS2021)
