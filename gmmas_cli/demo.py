@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from gmmas_cli.calibration_report import HeadSummary
-from gmmas_cli.demo_deployment import DemoFolder, peak_memory_mib, prepare_deployment, running_deployment
+from gmmas_cli.demo_deployment import UNSEEN, DemoFolder, peak_memory_mib, prepare_deployment, running_deployment
 from gmmas_cli.demo_report import DemoSummary, read_summary, show_closing, traffic, write_summary
 from gmmas_cli.live import LiveRun
 from gmmas_cli.progress import progress_bar
@@ -34,6 +34,7 @@ from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.vocabulary import Split
 from server.checkpoint import RunFolder
 from server.deployment import prepare_run, submit_run
+from server.folder import CoordinatorFolder
 from server.following import follow_run
 from server.records import Outcome
 
@@ -43,7 +44,7 @@ ROUNDS_WITHOUT_BF16 = 22
 """Of the quick demo, where the processor has no bf16 instructions: a step takes twice as long there, and a quarter of an hour is to do."""
 DEMO_ENTRIES = frozenset(
     {"cohorts", "coordinator", "sites", "run", "cache", "logs", "summary.json", "contact-sheet.png", CURVES}
-    | {"baselines.md", "baselines.json", "prediction"}
+    | {"baselines.md", "baselines.json", "prediction", "portal"}
 )
 """All that a demo may leave in its folder; --fresh deletes nothing else."""
 
@@ -84,6 +85,9 @@ def demo(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each hospital alone and all pooled, at the same step budget.")
     ] = False,
+    portal: Annotated[
+        bool, typer.Option("--portal", help="Then open the clinical platform on a patient of the unseen hospital, until Ctrl-C.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier demo left in OUT and start anew.")] = False,
 ) -> None:
     """Train one model over four phantom hospitals on this machine, and test it on a fifth.
@@ -107,6 +111,24 @@ def demo(
 
         console.print("[bold cyan]baselines[/] each hospital alone, and all pooled")
         run_baselines(console, folder, spec, config, summary.unseen)
+    if portal:
+        _open_portal(console, folder)
+
+
+def _open_portal(console: Console, folder: DemoFolder) -> None:
+    """Run the clinical platform with the demo's model, on the first patient of the hospital that took no part in training."""
+    from gmmas_cli.portal import serve_portal
+
+    authority = CoordinatorFolder.open(folder.coordinator).authority_certificate
+    patient = min((folder.cohorts / UNSEEN).glob("PH-*"))
+    serve_portal(
+        console,
+        folder.path / "portal",
+        sample=patient,
+        model=str(folder.run / "models" / "best"),
+        authority=str(authority),
+        institution="Phantom hospital",
+    )
 
 
 def configure_demo(scale: Scale, rounds: int | None = None) -> FederationConfig:

@@ -14,6 +14,7 @@ from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import Modality, Region, Split
+from server.deployment import init_coordinator
 
 CONFIGS = Path(__file__).resolve().parents[2] / "site_configs"
 
@@ -95,3 +96,21 @@ def test_a_finished_demo_of_another_configuration_is_named_not_overwritten(tmp_p
     _write_summary(DemoFolder(tmp_path / "demo"), configure_demo(Scale.QUICK))
     with pytest.raises(ConfigError, match=r"rounds: \d+ -> 3"):
         demo(out=tmp_path / "demo", rounds=3)
+
+
+def test_the_platform_opens_on_a_patient_of_the_unseen_hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = DemoFolder(tmp_path / "demo")
+    _write_summary(folder, configure_demo(Scale.QUICK))
+    init_coordinator(folder.coordinator, port=9092)
+    for name in ("PH-0002", "PH-0001"):
+        (folder.cohorts / UNSEEN / name).mkdir(parents=True)
+    opened: dict[str, object] = {}
+    monkeypatch.setattr("gmmas_cli.portal.serve_portal", lambda _console, path, **given: opened.update(given, folder=path))
+    demo(out=folder.path, portal=True)
+    assert opened["folder"] == folder.path / "portal"
+    assert opened["sample"] == folder.cohorts / UNSEEN / "PH-0001"
+    assert opened["model"] == str(folder.run / "models" / "best")
+    assert opened["authority"] == str(folder.coordinator / "authority" / "authority.pem")
+    (folder.path / "portal").mkdir()
+    delete_demo(folder)
+    assert not folder.path.exists()

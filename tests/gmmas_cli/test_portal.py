@@ -1,0 +1,96 @@
+"""`gmmas portal` up to the processes it would run; those are tried in tests/gmmas_portal/web."""
+
+from pathlib import Path
+
+import pytest
+
+from gmmas_cli import portal
+from gmmas_cli.main import FAULT, run_program
+from gmmas_portal.web.accounts import AccountStore, Role
+from gmmas_portal.web.cases import CaseStore
+from gmmas_portal.web.deployment import invite_newcomers, portal_processes, prepare_portal
+from gmmas_portal.web.jobs import JobKind, JobQueue
+from gmmas_portal.web.model_copy import read_papers
+from gmmas_portal.web.settings import PortalFolder
+from gmmas_portal.web.tables import Database
+from gmmas_schema.errors import ConfigError, FederationError, TrustError
+from tests.server.ports import free_port
+
+
+@pytest.fixture
+def opened(weights_folder: Path, tmp_path: Path) -> PortalFolder:
+    return prepare_portal(tmp_path / "portal", model=str(weights_folder), port=free_port(), institution="St. Test")
+
+
+def test_a_first_start_needs_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["portal", "--folder", str(tmp_path / "portal")]) == FAULT
+    assert "--model" in capsys.readouterr().err
+    assert not (tmp_path / "portal").exists()
+    for command in (["link", "clinician"], ["audit"], ["status"], ["down"]):
+        assert run_program(["portal", "--folder", str(tmp_path / "portal"), *command]) == FAULT
+
+
+def test_a_folder_of_something_else_is_left_alone(weights_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="in use"):
+        prepare_portal(tmp_path, model=str(weights_folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_first_start_makes_accounts_a_copy_of_the_model_and_the_sample_case(opened: PortalFolder, weights_folder: Path) -> None:
+    assert opened.path.stat().st_mode & 0o777 == 0o700
+    database = Database(opened.database)
+    roles = {account.name: account.role for account in AccountStore(database).accounts()}
+    assert roles == {"clinician": Role.CLINICIAN, "admin": Role.ADMIN}
+    assert (opened.model / "model.safetensors").read_bytes() == (weights_folder / "model.safetensors").read_bytes()
+    assert read_papers(opened).card is None
+    (case,) = CaseStore(database).cases()
+    job = JobQueue(database).latest(case.key)
+    assert job is not None
+    assert (case.sample, job.kind) == (True, JobKind.SAMPLE)
+    again = prepare_portal(opened.path, institution="St. Other")
+    assert (again.config.institution, again.config.model, again.config.port) == ("St. Other", opened.config.model, opened.config.port)
+    assert len(CaseStore(database).cases()) == 1
+
+
+def test_a_model_that_nobody_vouches_for_is_refused_where_an_authority_is_given(weights_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="vouches"):
+        prepare_portal(tmp_path / "portal", model=str(weights_folder), authority=str(tmp_path / "authority.pem"))
+
+
+def test_links_are_made_until_there_is_a_password(opened: PortalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [invitation.account.name for invitation in invite_newcomers(opened)] == ["clinician", "admin"]
+    AccountStore(Database(opened.database)).set_password("clinician", "a horse in the rain")
+    assert [invitation.account.name for invitation in invite_newcomers(opened)] == ["admin"]
+    assert run_program(["portal", "--folder", str(opened.path), "link", "clinician"]) == 0
+    address = capsys.readouterr().out.strip()
+    assert address.startswith(f"{opened.config.address}/welcome?ticket=")
+    account = AccountStore(Database(opened.database)).take_ticket(address.partition("=")[2])
+    assert account is not None
+    assert account.name == "clinician"
+    assert run_program(["portal", "--folder", str(opened.path), "link", "nobody"]) == FAULT
+
+
+def test_the_audit_is_checked_at_the_terminal(opened: PortalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["portal", "--folder", str(opened.path), "audit"]) == 0
+    assert "as they were written" in capsys.readouterr().out
+    with Database(opened.database).writing() as database:
+        database.execute("DROP TRIGGER audit_refuse_update")
+        database.execute("UPDATE audit SET sha256 = 'x' WHERE n = 1")
+    assert run_program(["portal", "--folder", str(opened.path), "audit"]) == FAULT
+    assert "broken" in capsys.readouterr().out
+
+
+def test_its_processes_are_the_web_server_and_the_worker(opened: PortalFolder) -> None:
+    assert [spec.name for spec in portal_processes(opened)] == ["web", "worker"]
+    assert Path("portal") == portal.DEFAULT_FOLDER
+
+
+def test_a_port_that_is_taken_is_named(opened: PortalFolder) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", opened.config.port))
+        taken.listen()
+        with pytest.raises(FederationError, match="port is taken"):
+            portal_processes(opened)
