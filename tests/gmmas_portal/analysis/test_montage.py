@@ -63,7 +63,7 @@ def test_a_montage_shows_the_tumour_once_in_each_plane() -> None:
     assert not _coloured(with_tumour)[: int(0.45 * height)].any()
 
 
-@pytest.mark.parametrize("place", [-1.0, 0.0, 1.0, 7.0])
+@pytest.mark.parametrize("place", [-1.0, 7.0])
 def test_leafing_beyond_the_brain_stays_at_its_edge(place: float) -> None:
     assert draw_slice(_images(), tumour((-20, 0, 20)), MNI_AFFINE, plane="coronal", place=place).startswith(b"\x89PNG")
 

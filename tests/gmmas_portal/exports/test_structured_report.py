@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import highdicom
+import numpy as np
 import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
 from gmmas_portal.analysis import Analysis
-from gmmas_portal.exports import export_dicom
 from gmmas_portal.exports.concepts import SEGMENTS, name_of, segment_of
+from gmmas_portal.exports.identity import CaseIdentity
+from gmmas_portal.exports.mr_series import make_mr_series
+from gmmas_portal.exports.structured_report import make_report
 from gmmas_schema.case_record import CaseRecord, FactStatus
 from gmmas_schema.vocabulary import Modality
 
@@ -117,12 +120,10 @@ def test_highdicom_reads_it_as_a_measurement_report(corrected: CaseRecord, expor
 
 
 def test_a_signed_report_names_who_signed(analysis: Analysis) -> None:
-    signed = export_dicom(
-        analysis.record,
-        analysis.labels_IJK,
-        frame=analysis.frame,
-        images={Modality.T2: analysis.case.images[Modality.T2]},
-        verified_by=("Weber^Änne", "University hospital"),
-    ).report
+    identity = CaseIdentity.of(analysis.record)
+    small = np.ones((4, 4, 4), dtype=np.float32)
+    sources = make_mr_series(small, analysis.frame.affine_array, modality=Modality.T2, identity=identity)
+    signer = ("Weber^Änne", "University hospital")
+    signed = make_report(analysis.record, None, sources=sources, identity=identity, verified_by=signer)
     assert signed.VerificationFlag == "VERIFIED"
     assert str(signed.VerifyingObserverSequence[0].VerifyingObserverName) == "Weber^Änne"
