@@ -1,6 +1,7 @@
 """Cases: the list, one case with viewer and findings, corrections of the outline, the course of a patient, evidence, the model's card."""
 
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ masks = APIRouter(route_class=MaskRoute)
 papers = APIRouter(route_class=StaffRoute)
 
 LONGEST_REASON: Final = 300
+SHORTEST_REASON: Final = 4
 _NIFTI_TYPE: Final = "application/octet-stream"
 _MAPS: Final = {
     "segmentation.nii.gz": SEGMENTATION_FILE,
@@ -139,6 +141,21 @@ def export(request: Request, key: str) -> Response:
     return RedirectResponse(f"/cases/{key}", status_code=303)
 
 
+@router.post("/cases/{key}/delete")
+async def delete(request: Request, key: str) -> Response:
+    """Delete a case with its images, outlines and reports, for a reason."""
+    desk, form = desk_of(request), await form_of(request)
+    case = await run_in_threadpool(case_of, request, key)
+    reason = form.get("reason", "").strip()[:LONGEST_REASON]
+    job = await run_in_threadpool(desk.jobs.latest, key)
+    if len(reason) < SHORTEST_REASON or (job is not None and not job.is_over):
+        raise DataError(
+            "this case is not deleted", got="no reason, or a case at work", expected="a reason in a few words, and a case at rest"
+        )
+    await run_in_threadpool(_delete, request, case, reason)
+    return RedirectResponse("/cases", status_code=303)
+
+
 @router.get("/cases/{key}/correct")
 def show_correction(request: Request, key: str, version: int = 0) -> Response:
     """Show the page on which an outline is corrected."""
@@ -218,10 +235,19 @@ def _shown(request: Request, case: CaseRow, chosen: VersionRow) -> dict[str, Any
     }
 
 
+def _delete(request: Request, case: CaseRow, reason: str) -> None:
+    desk, by = desk_of(request), request.state.visitor.account.name
+    desk.cases.delete(case.key)
+    # A study that was imported lies in a folder of its own, which holds nothing but this case.
+    for folder in {desk.folder.cases / case.key, *((desk.folder.path / path).parent for path in case.images.values())}:
+        shutil.rmtree(folder, ignore_errors=True)
+    desk.audit.note("case deleted", who=by, subject=case.key, reason=reason)
+
+
 def _check_correction(reason: str, content: bytes, *, busy: bool) -> None:
     if busy:
         raise DataError("the case is being analysed", expected="a case at rest", remedy="wait until it is done, then save again")
-    if len(reason) < 4:
+    if len(reason) < SHORTEST_REASON:
         raise DataError(
             "a reason is missing", got="nothing" if not reason else "a word", expected="why the outline is changed, in a few words"
         )

@@ -134,6 +134,23 @@ class CaseStore:
             raise not_there("case")
         return _case(row)
 
+    def delete(self, key: str) -> None:
+        """Forget a case with its versions and reports; what was done with it stays in the audit.
+
+        Raises:
+            ConfigError: a patient is reading a report of it.
+        """
+        if any(report.is_released for report in self.reports(key)):
+            raise ConfigError(
+                "this case cannot be deleted",
+                got="a report that is released to the patient",
+                expected="a case without one",
+                remedy="withdraw the report first",
+            )
+        with self._database.writing() as database:
+            for table, column in (("reports", "case_key"), ("versions", "case_key"), ("jobs", "subject"), ("cases", "key")):
+                database.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - no foreign text
+
     def next_name(self, patient: str) -> str:
         """Return the name of a patient's next time point."""
         with self._database.reading() as database:

@@ -1,5 +1,5 @@
 // The viewer of a case: NiiVue over the picture made by the server, where the browser has WebGL2. In mode "draw" it corrects the outline.
-import { Niivue, SLICE_TYPE } from "/static/vendor/niivue.js";
+import { Niivue, SHOW_RENDER, SLICE_TYPE } from "/static/vendor/niivue.js";
 
 const box = document.getElementById("viewer");
 const screen = box.querySelector(".screen");
@@ -14,12 +14,17 @@ const VIEWS = { planes: SLICE_TYPE.MULTIPLANAR, axial: SLICE_TYPE.AXIAL, solid: 
 
 function say(text) { status.textContent = text; }
 
-function hasWebGl2() {
-  return Boolean(document.createElement("canvas").getContext("webgl2"));
+// The name of what draws; empty where there is no WebGL2.
+function rendererName() {
+  const context = document.createElement("canvas").getContext("webgl2");
+  if (!context) return "";
+  const names = context.getExtension("WEBGL_debug_renderer_info");
+  return String(context.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : context.RENDERER)) || "unknown";
 }
 
 async function start() {
-  if (!hasWebGl2()) {
+  const renderer = rendererName();
+  if (!renderer) {
     say("This browser has no WebGL2: the picture stands in for the viewer." + (drawing ? " Correct the outline elsewhere and upload it." : ""));
     document.getElementById("by-file")?.setAttribute("open", "");
     return;
@@ -37,7 +42,8 @@ async function start() {
     dragAndDropEnabled: false,
     logLevel: "error",
     loadingText: "",
-    multiplanarForceRender: false,
+    // Without a graphics card the solid view takes seconds a frame: it is drawn only when asked for.
+    multiplanarShowRender: /swiftshader|llvmpipe|software|basic render/i.test(renderer) ? SHOW_RENDER.NEVER : SHOW_RENDER.AUTO,
     fontMinPx: 15,
     fontColor: [0.91, 0.91, 0.91, 1],
   });

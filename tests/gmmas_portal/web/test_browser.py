@@ -95,6 +95,7 @@ def coloured(pixels: np.ndarray) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("working")
 def test_from_an_upload_to_what_the_patient_reads(site: PortalUnderTest, browser: Any) -> None:
     with serve(site.app, free_port()) as address:

@@ -25,6 +25,7 @@ CLINICIAN: Final = {
     ("GET", "/cases/{key}/part/stream"),
     ("POST", "/cases/{key}/again"),
     ("POST", "/cases/{key}/export"),
+    ("POST", "/cases/{key}/delete"),
     ("GET", "/cases/{key}/correct"),
     ("POST", "/cases/{key}/correct"),
     ("GET", "/cases/{key}/report"),

@@ -161,3 +161,22 @@ def test_every_sentence_has_its_grounds_in_the_json(site: PortalUnderTest) -> No
         report = doctor.get(f"/cases/{site.key}/report.json", params={"audience": audience}).json()
         assert report["sentences"]
         assert all(sentence["facts"] or sentence["evidence"] for sentence in report["sentences"])
+
+
+def test_a_case_is_deleted_with_all_that_belongs_to_it(site: PortalUnderTest) -> None:
+    doctor, patient = site.client(Role.CLINICIAN), site.client(Role.PATIENT)
+    row = sign(site, doctor)
+    release(site, doctor, row)
+    path = f"/cases/{site.key}/delete"
+    assert site.post(doctor, path, reason="").status_code == 409
+    assert site.post(doctor, path, reason="asked for by the patient").status_code == 409, "released"
+    site.post(doctor, f"/cases/{site.key}/report/{row.id}/withdraw", reason="asked for by the patient")
+    kept = add_case(site.desk)
+    assert site.post(doctor, path, reason="asked for by the patient").status_code == 303
+    assert not (site.folder.cases / site.key).exists()
+    assert (site.folder.cases / kept / "images").is_dir()
+    for client, gone in ((doctor, f"/cases/{site.key}"), (doctor, f"/cases/{site.key}/report"), (patient, f"/mine/{row.id}")):
+        assert client.get(gone).status_code == 404
+    line = next(line for line in site.desk.audit.lines() if line.action == "case deleted")
+    assert (line.who, line.subject, line.reason) == (NAMES[Role.CLINICIAN], site.key, "asked for by the patient")
+    assert site.desk.audit.verify().broken_at is None
