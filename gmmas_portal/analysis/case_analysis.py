@@ -26,13 +26,14 @@ from scipy import ndimage
 
 from gmmas_data.case_audit import audit_case
 from gmmas_data.cases import Case
+from gmmas_data.quality import LoadedCase
 from gmmas_model.weights import Weights
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.abstentions import Doubt, apply_doubts, doubts_of
 from gmmas_portal.analysis.atlas_registration import register_to_mni
 from gmmas_portal.analysis.context import CaseContext, KnownModel
 from gmmas_portal.analysis.frame import MeasurementFrame
-from gmmas_portal.analysis.image_quality import quality_faults
+from gmmas_portal.analysis.image_quality import brain_fault, quality_faults
 from gmmas_portal.analysis.measurements import has_tumour, measure
 from gmmas_portal.analysis.molecular import entered_facts, predicted_facts
 from gmmas_portal.analysis.novelty import Novelty, judge_novelty
@@ -117,8 +118,7 @@ def analyse(
         raise _changed(prediction.case.case_id)
     brain = ndimage.binary_fill_holes(np.logical_or.reduce(list(loaded.brains.values())))
     report("finding the place in the brain", 1, 3)
-    to_mni = register_to_mni(loaded.images, brain, loaded.affine, tumour=labels_IJK > 0)
-    frame = MeasurementFrame.around(brain, loaded.affine, to_mni=to_mni)
+    frame = _frame(loaded, brain, labels_IJK > 0)
     report("measuring", 2, 3)
     novelty = judge_novelty(prediction.probability_RIJK, labels_IJK > 0, threshold=context.ood_threshold)
     facts, abstentions = _judged_facts(prediction, labels_IJK, frame, model, context, quality_faults(audit), novelty)
@@ -156,11 +156,8 @@ def remeasure(record: CaseRecord, labels_IJK: NDArray[np.uint8], *, author: str,
     was = {fact.id for fact in record.facts if fact.source == "segmentation"}
     first = next((place for place, fact in enumerate(record.facts) if fact.id in was), 0)
     kept = [fact for fact in record.facts if fact.id not in was]
-    doubts = (
-        []
-        if frame.is_brain
-        else [Doubt(AbstainCode.QUALITY, "the skull was not taken off the images", lambda fact: fact.id == ids.SHARE_WT)]
-    )
+    fault = brain_fault(frame.brain_ml)
+    doubts = [Doubt(AbstainCode.QUALITY, fault, lambda fact: fact.id == ids.SHARE_WT)] if fault else []
     measured, fresh = apply_doubts(measure(labels_IJK, frame), doubts)
     names = {fact.id for fact in kept}
     standing = [a.model_copy(update={"facts": tuple(name for name in a.facts if name in names)}) for a in record.abstentions]
@@ -180,6 +177,13 @@ def mask_digest(labels_IJK: NDArray[np.uint8]) -> str:
     """Return the SHA-256 over shape and voxels of a label map, by which a record names the mask that it measured."""
     shape = "x".join(map(str, labels_IJK.shape)).encode()
     return hashlib.sha256(shape + b"\n" + np.ascontiguousarray(labels_IJK, dtype=np.uint8).tobytes()).hexdigest()
+
+
+def _frame(loaded: LoadedCase, brain: NDArray[np.bool_], tumour: NDArray[np.bool_]) -> MeasurementFrame:
+    """Return the frame of a case; a head with its skull, or half a brain, is not laid over the atlas of a whole one."""
+    bare = MeasurementFrame.around(brain, loaded.affine, to_mni=None)
+    to_mni = None if brain_fault(bare.brain_ml) else register_to_mni(loaded.images, brain, loaded.affine, tumour=tumour)
+    return bare if to_mni is None else MeasurementFrame.around(brain, loaded.affine, to_mni=to_mni)
 
 
 def _judged_facts(

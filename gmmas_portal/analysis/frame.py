@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from gmmas_data.case_audit import BRAIN_ML
 from gmmas_schema.base import FrozenModel
 
 Matrix = tuple[tuple[float, float, float, float], ...]
@@ -69,11 +68,6 @@ class MeasurementFrame(FrozenModel):
     def voxel_ml(self) -> float:
         """Return the volume of a voxel."""
         return abs(float(np.linalg.det(self.affine_array[:3, :3]))) / 1000
-
-    @property
-    def is_brain(self) -> bool:
-        """Whether `brain_ml` can be that of a brain; a head with its skull has more."""
-        return BRAIN_ML[0] <= self.brain_ml <= BRAIN_ML[1]
 
     @property
     def superior_axis(self) -> int:

@@ -7,7 +7,7 @@ are no fault.
 
 from gmmas_data.case_audit import BRAIN_ML
 from gmmas_data.sequence_identity import Verdict
-from gmmas_schema.audit import CaseAudit, FindingKind
+from gmmas_schema.audit import CaseAudit
 from gmmas_workflows.figures import MODALITY_NAMES
 
 
@@ -22,8 +22,14 @@ def quality_faults(audit: CaseAudit) -> tuple[str, ...]:
     for modality, scan in audit.scans.items():
         by_content.setdefault(scan.content, []).append(MODALITY_NAMES[modality])
     found += [f"{' and '.join(names)} are the same scan" for names in by_content.values() if len(names) > 1]
-    if any(finding.kind is FindingKind.NOT_STRIPPED for finding in audit.findings):
-        found.append("the skull was not taken off the images")
-    elif audit.brain_ml is not None and audit.brain_ml < BRAIN_ML[0]:
-        found.append(f"the images show {audit.brain_ml:.0f} ml of brain, and a whole one has {BRAIN_ML[0]:.0f} ml or more")
+    if audit.brain_ml is not None and (fault := brain_fault(audit.brain_ml)):
+        found.append(fault)
     return tuple(found)
+
+
+def brain_fault(brain_ml: float) -> str:
+    """Return what is wrong with a brain of this volume, in a sentence; empty for a whole one without its skull."""
+    shown = f"{brain_ml:.0f} ml of the images are not background"
+    if brain_ml > BRAIN_ML[1]:
+        return f"{shown}, more than a brain has: the skull was not taken off"
+    return f"{shown}, less than a whole brain has" if brain_ml < BRAIN_ML[0] else ""

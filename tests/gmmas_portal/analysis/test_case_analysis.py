@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -140,3 +141,20 @@ def test_the_experts_outline_of_the_real_case_measures_as_published(analysis: An
     record = remeasure(analysis.record, outlined, author="expert", frame=analysis.frame)
     values = {name: record.fact(name).value for name in (ids.VOLUME_NECROSIS, ids.VOLUME_OEDEMA, ids.VOLUME_ET)}
     assert values == pytest.approx({ids.VOLUME_NECROSIS: 25.506, ids.VOLUME_OEDEMA: 85.957, ids.VOLUME_ET: 26.448}, rel=0.08)
+
+
+def test_a_head_with_its_skull_is_not_laid_over_the_atlas_and_all_is_left_open(portal_weights, tmp_path: Path) -> None:
+    image = nib.load(CASE / "BraTS2021_00006_flair.nii.gz")
+    values = np.asarray(image.dataobj).astype(np.float32)
+    head = np.full([n + 24 for n in values.shape], 200, dtype=np.float32)
+    head[12:-12, 12:-12, 12:-12] += values
+    head[:2] = head[-2:] = head[:, :2] = head[:, -2:] = 0
+    nib.save(nib.Nifti1Image(head, image.affine), tmp_path / "BraTS2021_00007_flair.nii.gz")
+    found = analyse(tmp_path, portal_weights, plan=InferencePlan())
+    assert found.frame.to_mni is None
+    assert found.record.fact(ids.QUALITY).value is False
+    assert found.record.fact(ids.LOBES[0]).status is FactStatus.ABSENT
+    assert AbstainCode.QUALITY in found.record.fact(ids.VOLUME_WT).codes
+    corrected = remeasure(found.record, found.labels_IJK, author="dr.weber", frame=found.frame)
+    assert corrected.fact(ids.VOLUME_WT).status is FactStatus.FOUND
+    assert corrected.fact(ids.SHARE_WT).codes == (AbstainCode.QUALITY,)

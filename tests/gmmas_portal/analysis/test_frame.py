@@ -45,10 +45,6 @@ def test_the_axis_from_below_to_above_is_found(order: tuple[int, int, int], axis
     assert frame.voxel_ml == pytest.approx(0.012)
 
 
-def test_a_head_with_its_skull_is_no_brain() -> None:
-    assert not MeasurementFrame.around(ball((0, -20, 14), 500.0), MNI_AFFINE, to_mni=None).is_brain
-
-
 def test_a_frame_is_the_same_after_json() -> None:
     frame = MeasurementFrame.around(ball((0, -20, 14), 50.0), MNI_AFFINE, to_mni=np.linalg.inv(MNI_AFFINE))
     assert MeasurementFrame.model_validate_json(frame.model_dump_json()) == frame

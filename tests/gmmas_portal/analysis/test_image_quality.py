@@ -1,5 +1,5 @@
 from gmmas_data.sequence_identity import Verdict
-from gmmas_portal.analysis.image_quality import quality_faults
+from gmmas_portal.analysis.image_quality import brain_fault, quality_faults
 from gmmas_schema.audit import CaseAudit, Finding, FindingKind, ScanAudit
 from gmmas_schema.vocabulary import Layout, Modality
 
@@ -39,8 +39,9 @@ def test_one_scan_under_two_names_is_a_fault() -> None:
 
 
 def test_a_head_and_half_a_brain_are_faults_and_name_no_file() -> None:
-    (head,) = quality_faults(_audit(verdicts={Modality.T1: Verdict.AGREES}, brain_ml=3000, head=True))
+    (head,) = quality_faults(_audit(verdicts={Modality.T1: Verdict.AGREES}, brain_ml=2300, head=True))
     assert "skull" in head
     assert "Miller" not in head
     (half,) = quality_faults(_audit(verdicts={Modality.T1: Verdict.AGREES}, brain_ml=500))
     assert "500 ml" in half
+    assert [bool(brain_fault(ml)) for ml in (699, 700, 1400, 2200, 2201)] == [True, False, False, False, True]
