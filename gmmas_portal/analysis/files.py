@@ -11,20 +11,22 @@ Headers hold the geometry and nothing else: free text of the originals may name 
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_data.volumes import read_image, read_labels
-from gmmas_portal.analysis.case_analysis import Analysis
 from gmmas_portal.analysis.frame import MeasurementFrame
 from gmmas_portal.analysis.montage import draw_montage
 from gmmas_runtime.files import whole_folder, write_atomic
 from gmmas_schema.case_record import CaseRecord
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.vocabulary import ENHANCING, NECROSIS, OEDEMA, REGIONS
+
+if TYPE_CHECKING:
+    from gmmas_portal.analysis.case_analysis import Analysis
 
 RECORD_FILE: Final = "record.json"
 FRAME_FILE: Final = "frame.json"
@@ -36,7 +38,7 @@ _OWN_VALUES = {value: value for value in (NECROSIS, OEDEMA, ENHANCING)}
 _GRID_TOLERANCE_MM = 0.1
 
 
-def write_analysis(analysis: Analysis, folder: Path) -> None:
+def write_analysis(analysis: "Analysis", folder: Path) -> None:
     """Write an analysis; the folder must not be there yet.
 
     Raises:
