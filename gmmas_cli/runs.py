@@ -42,7 +42,7 @@ def compare(
     console.print(configuration_table(told, every=all_keys))
     console.print(outcome_table(told))
     console.print(
-        "Test figures are those of each run's best model on the test patients of its own hospitals; other hospitals, no comparison. "
+        "Test figures: each run's best model on the test patients of its own hospitals; where these differ they do not compare. "
         "Patient by patient: gmmas validate."
     )
     if picture is not None:

@@ -12,6 +12,7 @@ from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.validation import MatrixRow, ValidationMatrix
 from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS
+from gmmas_workflows.matrix_figure import FEWEST_SURE
 from server.reasons import Reason, reason_of
 from server.wording import METRICS
 
@@ -25,7 +26,7 @@ class MatrixCell:
     Attributes:
         few: it rests on fewer than 11 patients.
         difference: to the first model on the same patients, with its 95 % interval.
-        sure: 1 or -1 where the interval leaves zero out and enough patients stand behind it, else 0.
+        sure: 1 or -1 where the interval leaves zero out, of an AUC from 10 patients on; else 0.
     """
 
     value: float | None = None
@@ -101,7 +102,8 @@ def _cell(evaluation: Evaluation | None, metric: str) -> MatrixCell:
     paired = evaluation.paired.get(metric, Interval())
     few = own.n < SMALLEST_COUNT
     sure = 0
-    if paired.low is not None and paired.high is not None and not few:
+    # As in the picture: resamples of a few patients' AUC may all be alike, and say nothing of other patients.
+    if paired.low is not None and paired.high is not None and (paired.n >= FEWEST_SURE or not metric.startswith("auc_")):
         sure = (paired.low > 0) - (paired.high < 0)
     return MatrixCell(own.value, few, paired.value, paired.low, paired.high, sure)
 

@@ -23,7 +23,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 SHARED = ("gmmas-checkout", "gmmas-packages")
 """What stands for the installation, beside its folder."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

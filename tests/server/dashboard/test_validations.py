@@ -78,7 +78,12 @@ def test_cells_say_what_was_measured_and_what_is_sure() -> None:
     assert (wt.metric, wt.title, idh.title) == ("dice_wt", "Dice WT", "AUC IDH")
     north, south = wt.rows["new"]
     assert (north.value, north.difference, north.sure, north.few) == (0.7, 0.1, 1, False)
-    assert (south.value, south.sure, south.few) == (0.4, 0, True), "seven patients are sure of nothing"
+    assert (south.value, south.sure, south.few) == (0.4, -1, True)
+    doubtful = evaluation("south", 0.5).model_copy(update={"auc": {Task.IDH: Interval(value=1.0, n=7)}})
+    doubtful = doubtful.model_copy(update={"paired": {"auc_idh": Interval(value=0.5, low=0.5, high=0.5, n=7)}, "against": "x"})
+    row = MatrixRow(model=NEW, sites={"south": doubtful}, metrics={"auc_idh": 1.0})
+    (cell,) = matrix_tables(make_matrix().model_copy(update={"rows": (row,)}))[-1].rows["new"]
+    assert (cell.difference, cell.sure) == (0.5, 0), "the AUC of seven patients is sure of nothing"
     assert wt.rows["old"][0].difference is None
     assert wt.means == {"old": 0.58, "new": 0.61}
     assert idh.rows["old"][1].value is None
@@ -109,7 +114,7 @@ def test_every_model_stands_at_every_hospital(desk: DeskUnderTest, validation: V
     text = " ".join(page(desk, f"/validations/{run_key(validation.path)}", Role.RESEARCHER).text.split())
     for told in (
         "old 0.600 0.500 few",
-        "new 0.700 ▲+0.100 [+0.09, +0.11] 0.400 few -0.100 [-0.11, -0.09]",
+        "new 0.700 ▲+0.100 [+0.09, +0.11] 0.400 few ▼-0.100 [-0.11, -0.09]",
         "0.610",
         "E_POLICY_COHORT",
         "run-new",
@@ -153,7 +158,7 @@ def test_programs_have_the_same(desk: DeskUnderTest, validation: ValidationFolde
     new = told["metrics"]["dice_wt"]["new"]
     assert new["mean"] == 0.61
     figures = {"value": 0.4, "difference": -0.1, "low": -0.11, "high": -0.09}
-    assert new["sites"]["south"] == {name: pytest.approx(value) for name, value in figures.items()} | {"few": True, "sure": 0}
+    assert new["sites"]["south"] == {name: pytest.approx(value) for name, value in figures.items()} | {"few": True, "sure": -1}
 
 
 def test_validations_and_runs_are_kept_apart(desk: DeskUnderTest, validation: ValidationFolder) -> None:
