@@ -118,6 +118,7 @@ def _header(identity: CaseIdentity, modality: Modality, number: int) -> Any:
             "EchoTrainLength",
             "RepetitionTime",
             "PatientPosition",
+            "Laterality",
         ),
     )
     for name, value in (*values.items(), *((name, None) for name in unknown)):
