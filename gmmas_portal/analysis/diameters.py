@@ -18,6 +18,9 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
+_EQUAL_MM = 1e-6
+"""Of several longest diameters that one counts whose perpendicular is longest, so that no order of voxels decides."""
+
 
 @dataclass(frozen=True)
 class SliceDiameters:
@@ -65,9 +68,12 @@ def largest_slice_diameters(mask: NDArray[np.bool_], affine: NDArray[np.float64]
         plane = np.take(mask, place, axis=axis)
         points = _face_centres(np.argwhere(plane & ~binary_erosion(plane))) @ to_plane.T
         corners = _corners(points)
-        longest, along = _farthest(corners)
-        if best is None or longest > best.longest_mm:
-            best = SliceDiameters(longest, _longest_chord(corners, along), int(place))
+        longest, directions = _farthest(corners)
+        if best is not None and longest < best.longest_mm - _EQUAL_MM:
+            continue
+        perpendicular = max(_longest_chord(corners, along) for along in directions)
+        if best is None or longest > best.longest_mm + _EQUAL_MM or perpendicular > best.perpendicular_mm:
+            best = SliceDiameters(longest, perpendicular, int(place))
     assert best is not None, "the mask is empty"
     return best
 
@@ -89,11 +95,12 @@ def _corners(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _farthest(corners: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the largest distance of two points (N, D), and the unit vector from one to the other."""
+    """Return the largest distance of two points (N, D), and the unit vectors (P, D) between all pairs that far apart."""
     distances = squareform(pdist(corners))
-    one, other = np.unravel_index(int(distances.argmax()), distances.shape)
-    longest = float(distances[one, other])
-    return longest, (corners[other] - corners[one]) / longest
+    longest = float(distances.max())
+    one, other = np.nonzero(np.triu(distances >= longest - _EQUAL_MM))
+    directions: NDArray[np.float64] = (corners[other] - corners[one]) / longest
+    return longest, directions
 
 
 def _longest_chord(corners: NDArray[np.float64], along: NDArray[np.float64]) -> float:

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.measurements import has_tumour, measure
@@ -107,3 +109,22 @@ def test_a_tumour_without_enhancement_has_no_enhancing_diameter() -> None:
 
 def test_without_a_brain_there_is_no_share() -> None:
     assert _facts(tumour((-40, 20, 20)), brain_ml=0.0)[ids.SHARE_WT].status is FactStatus.ABSENT
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
+def test_no_fact_depends_on_the_order_in_which_voxels_are_stored(order: list[int], flips: tuple[bool, ...]) -> None:
+    labels = tumour((-14, 20, 40))
+    labels[ball((30, -60, 20), 9.0)] = OEDEMA
+    stored, affine = labels, MNI_AFFINE
+    for axis, flip in enumerate(flips):
+        if flip:
+            turn = np.eye(4)
+            turn[axis, axis], turn[axis, 3] = -1, labels.shape[axis] - 1
+            stored, affine = np.flip(stored, axis), affine @ turn
+    stored, affine = stored.transpose(order), affine[:, [*order, 3]]
+    frame = frame_of(affine).model_copy(update={"shape": stored.shape})
+    assert frame.superior_axis == order.index(2)
+    for ours, theirs in zip(measure(stored, frame), measure(labels, frame_of()), strict=True):
+        assert ours.id == theirs.id
+        assert ours.value == (pytest.approx(theirs.value) if isinstance(theirs.value, float) else theirs.value)
