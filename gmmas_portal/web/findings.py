@@ -123,13 +123,18 @@ def _row(fact: Fact) -> FindingRow:
     return FindingRow(
         id=fact.id,
         label=fact.label[0].upper() + fact.label[1:],
-        value=fact.value_text() if found else "",
+        value=_tell(fact) if found else "",
         status=fact.status,
         reason="" if found else fact.reason or ", ".join(fact.codes),
         confidence=f"{fact.confidence:.0%}".replace("%", " %") if found and fact.confidence is not None else "",
         source=fact.source,
         is_detail=fact.id in (*_IN_DETAIL, *_ALSO_IN_DETAIL) or fact.id.startswith(_DETAIL_PREFIXES),
     )
+
+
+def _tell(fact: Fact) -> str:
+    """Return a value with its unit, the UCUM code of years as a word."""
+    return fact.value_text().removesuffix(" a") + " years" if fact.unit == "a" else fact.value_text()
 
 
 def _accuracy(name: str, measure: str, figure: Figure) -> AccuracyRow:

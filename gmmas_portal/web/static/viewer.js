@@ -39,6 +39,7 @@ async function start() {
     backColor: [0, 0, 0, 1],
     crosshairColor: [0.42, 0.77, 0.84, 0.9],
     crosshairWidth: 0.7,
+    multiplanarPadPixels: 14,
     dragAndDropEnabled: false,
     logLevel: "error",
     loadingText: "",
