@@ -6,4 +6,6 @@
     language/   GMMAS-GPT: an optional language model that rewrites sentences, and the verifier of what it wrote
     exports/    DICOM segmentation, DICOM structured report, JSON
     web/        accounts, pages, job queue, audit
+
+Data walks one way: case, record, report, page; none of the first five rooms knows of `web`.
 """
