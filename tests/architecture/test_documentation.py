@@ -9,7 +9,7 @@ import pytest
 from tests.newcomer.steps import marks, read_steps
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+PAGES = sorted(path.relative_to(ROOT) for place in ("*.md", "docs/**/*.md", "benchmarks/**/*.md") for path in ROOT.glob(place))
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _TEST = re.compile(r"`(tests/[\w/]+(?:\.py)?)`")
 
