@@ -72,7 +72,7 @@ def largest_slice_diameters(mask: NDArray[np.bool_], affine: NDArray[np.float64]
         if best is not None and longest < best.longest_mm - _EQUAL_MM:
             continue
         perpendicular = max(_longest_chord(corners, along) for along in directions)
-        if best is None or longest > best.longest_mm + _EQUAL_MM or perpendicular > best.perpendicular_mm:
+        if best is None or longest > best.longest_mm + _EQUAL_MM or perpendicular > best.perpendicular_mm + _EQUAL_MM:
             best = SliceDiameters(longest, perpendicular, int(place))
     assert best is not None, "the mask is empty"
     return best
