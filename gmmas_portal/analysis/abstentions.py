@@ -11,11 +11,12 @@ from typing import Final
 
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.context import CaseContext, TissueResults
-from gmmas_portal.analysis.molecular import CLASSES, is_calibrated, told_classes
+from gmmas_portal.analysis.molecular import CLASSES, entered_facts, is_calibrated, told_classes
+from gmmas_portal.evidence.diagnosis import judge_tissue
 from gmmas_schema.calibration import Calibration
 from gmmas_schema.case_record import AbstainCode, Abstention, Fact, FactStatus
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import MARKER_NAMES, Modality, Region, Subtype, Task
+from gmmas_schema.vocabulary import MARKER_NAMES, Modality, Region, Task
 
 ADULT_YEARS: Final = 18
 
@@ -107,20 +108,10 @@ def apply_doubts(facts: Iterable[Fact], doubts: Sequence[Doubt]) -> tuple[tuple[
 
 
 def discord_of(tissue: TissueResults) -> tuple[str, ...]:
-    """Return which results from the laboratory do not go together (WHO CNS5), in sentences."""
-    idh, codeletion, diagnosis = tissue.idh, tissue.codeletion, tissue.diagnosis
-    rules = (
-        (idh is False and codeletion is True, "IDH-wildtype and 1p/19q-codeleted do not occur together in one entity"),
-        (diagnosis is Subtype.OLIGODENDROGLIOMA and codeletion is False, "an oligodendroglioma is 1p/19q-codeleted by definition"),
-        (diagnosis is Subtype.OLIGODENDROGLIOMA and idh is False, "an oligodendroglioma is IDH-mutant by definition"),
-        (diagnosis is Subtype.ASTROCYTOMA and idh is False, "an astrocytoma of adults is IDH-mutant by definition"),
-        (diagnosis is Subtype.ASTROCYTOMA and codeletion is True, "an astrocytoma is not 1p/19q-codeleted by definition"),
-        (diagnosis is Subtype.GLIOBLASTOMA and idh is True, "a glioblastoma is IDH-wildtype by definition"),
-        (diagnosis is Subtype.GLIOBLASTOMA and codeletion is True, "a glioblastoma is not 1p/19q-codeleted"),
-        (diagnosis is Subtype.GLIOBLASTOMA and tissue.grade in (2, 3), "a glioblastoma is of grade 4 by definition"),
-        (diagnosis is Subtype.OLIGODENDROGLIOMA and tissue.grade == 4, "an oligodendroglioma is of grade 2 or 3"),
-    )
-    return tuple(text for broken, text in rules if broken)
+    """Return which results from the laboratory do not go together (WHO CNS5), in words."""
+    facts = {fact.id: fact for fact in entered_facts(CaseContext(tissue=tissue))}
+    pairs = judge_tissue(facts).contradictions
+    return tuple(" and ".join(f"{facts[name].label} ({facts[name].value_text()})" for name in pair) for pair in pairs)
 
 
 def _judge(fact: Fact, doubts: Sequence[Doubt]) -> Fact:

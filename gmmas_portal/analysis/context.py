@@ -32,6 +32,10 @@ class TissueResults(FrozenModel):
         grade: WHO grade.
         mgmt: True for a methylated promoter.
         diagnosis: by histology and molecular tests, as the report names it.
+        necrosis: necrosis or microvascular proliferation.
+        molecular: TERT promoter mutation, EGFR amplification, or gain of chromosome 7 with loss of chromosome 10.
+        cdkn2a: homozygous deletion of CDKN2A/B.
+        h3: an alteration of histone H3.
     """
 
     idh: bool | None = None
@@ -39,6 +43,10 @@ class TissueResults(FrozenModel):
     grade: int | None = Field(default=None, ge=2, le=4)
     mgmt: bool | None = None
     diagnosis: Subtype | None = None
+    necrosis: bool | None = None
+    molecular: bool | None = None
+    cdkn2a: bool | None = None
+    h3: bool | None = None
 
     def marker(self, task: Task) -> bool | None:
         """Return a marker in the two classes of the network: of the grade whether it is 3 or 4."""
@@ -53,6 +61,7 @@ class CaseContext(FrozenModel):
         pseudonym: by which the record names the case; None for the identifier of the case's files.
         age_years: at the scan.
         post_operative: the scan was taken after surgery.
+        t2_flair_mismatch: the sign as a radiologist read it.
         tissue: results from the laboratory.
         ood_threshold: score above which a case counts as out of distribution, where the hospital has measured its own
             (gmmas_portal.analysis.novelty.choose_threshold); None for the built-in one.
@@ -61,6 +70,7 @@ class CaseContext(FrozenModel):
     pseudonym: str | None = Field(default=None, min_length=1, max_length=64)
     age_years: int | None = Field(default=None, ge=0, le=120)
     post_operative: bool | None = None
+    t2_flair_mismatch: bool | None = None
     tissue: TissueResults = TissueResults()
     ood_threshold: float | None = Field(default=None, ge=0, le=1)
 

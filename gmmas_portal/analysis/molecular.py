@@ -10,6 +10,7 @@ from typing import Final
 
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.context import CaseContext
+from gmmas_portal.evidence import diagnosis
 from gmmas_schema.calibration import Calibration
 from gmmas_schema.case_record import Fact
 from gmmas_schema.findings import Findings
@@ -104,6 +105,18 @@ def entered_facts(context: CaseContext) -> tuple[Fact, ...]:
         facts.append(Fact(id=ids.TISSUE_FACTS[task], label=label, value=value, source="clinician"))
     if context.tissue.diagnosis is not None:
         facts.append(Fact(id=ids.TISSUE_DIAGNOSIS, label="diagnosis on tissue", value=str(context.tissue.diagnosis), source="clinician"))
+    further = {
+        diagnosis.NECROSIS: context.tissue.necrosis,
+        diagnosis.MOLECULAR: context.tissue.molecular,
+        diagnosis.CDKN2A: context.tissue.cdkn2a,
+        diagnosis.H3: context.tissue.h3,
+        diagnosis.MISMATCH: context.t2_flair_mismatch,
+    }
+    facts += [
+        Fact(id=name, label=diagnosis.FURTHER_LABELS[name], value=value, source="clinician")
+        for name, value in further.items()
+        if value is not None
+    ]
     return tuple(facts)
 
 

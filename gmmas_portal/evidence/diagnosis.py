@@ -13,45 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gmmas_schema.base import FrozenModel
 from gmmas_schema.case_record import Fact, FactStatus
 from gmmas_schema.vocabulary import Subtype
 
 IDH, CODELETION, GRADE, MGMT, NAMED = "tissue.idh", "tissue.codeletion", "tissue.grade", "tissue.mgmt", "tissue.diagnosis"
 NECROSIS, MOLECULAR, CDKN2A, H3, MISMATCH = "tissue.necrosis", "tissue.molecular", "tissue.cdkn2a", "tissue.h3", "reading.t2_flair_mismatch"
 
-LABELS: Final = {
+FURTHER_LABELS: Final = {
     NECROSIS: "necrosis or microvascular proliferation on tissue",
     MOLECULAR: "TERT promoter mutation, EGFR amplification or +7/-10 on tissue",
     CDKN2A: "homozygous CDKN2A/B deletion on tissue",
     H3: "H3 alteration on tissue",
     MISMATCH: "T2-FLAIR mismatch sign, read by a radiologist",
 }
-
-
-class FurtherResults(FrozenModel):
-    """Results beyond those of a record's context, as a clinician entered them; None is not determined.
-
-    Attributes:
-        necrosis: necrosis or microvascular proliferation.
-        molecular: TERT promoter mutation, EGFR amplification, or gain of chromosome 7 with loss of chromosome 10.
-        cdkn2a: homozygous deletion of CDKN2A/B.
-        h3: an alteration of histone H3.
-        t2_flair_mismatch: the sign as a radiologist read it.
-    """
-
-    necrosis: bool | None = None
-    molecular: bool | None = None
-    cdkn2a: bool | None = None
-    h3: bool | None = None
-    t2_flair_mismatch: bool | None = None
-
-    def facts(self) -> tuple[Fact, ...]:
-        """Return what was entered as facts."""
-        entered = {NECROSIS: self.necrosis, MOLECULAR: self.molecular, CDKN2A: self.cdkn2a, H3: self.h3, MISMATCH: self.t2_flair_mismatch}
-        return tuple(
-            Fact(id=name, label=LABELS[name], value=value, source="clinician") for name, value in entered.items() if value is not None
-        )
+"""Labels of results beyond the four markers and the diagnosis."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +50,7 @@ def judge_tissue(facts: Mapping[str, Fact]) -> TissueFinding:
     """Return what the entered results amount to.
 
     Args:
-        facts: of a record and of FurtherResults, by id; a fact that is left open counts as not there.
+        facts: of a record, by id; a fact that is left open counts as not there.
     """
     told = {name: fact.value for name, fact in facts.items() if fact.status is FactStatus.FOUND and fact.source == "clinician"}
     grade = int(value) if isinstance(value := told.get(GRADE), int | float) and not isinstance(value, bool) else None

@@ -8,7 +8,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final, Literal
 
-from gmmas_portal.evidence.diagnosis import NAMED, FurtherResults, judge_tissue
+from gmmas_portal.evidence.diagnosis import NAMED, judge_tissue
 from gmmas_portal.evidence.library import EvidenceLibrary, read_library
 from gmmas_portal.evidence.rules import choose_evidence
 from gmmas_portal.reports.clinician import write_for_clinician
@@ -29,7 +29,6 @@ def write_report(
     audience: Audience,
     on: date,
     survival: Survival | None = None,
-    further: FurtherResults | None = None,
     library: EvidenceLibrary | None = None,
 ) -> Report:
     """Write a report from templates.
@@ -39,14 +38,13 @@ def write_report(
         audience: whom it is for.
         on: day of writing; evidence that has expired by then is not cited.
         survival: whether figures on survival are told; by default to clinicians only.
-        further: results beyond those in the record.
         library: of evidence; by default the one that comes with the package.
 
     Raises:
         ConfigError: a rule names evidence that the library does not have.
     """
     library, shown = library or read_library(), survival or ("hidden" if audience is Audience.PATIENT else "shown")
-    material = collect(record, on=on, survival=shown, further=further, library=library)
+    material = collect(record, on=on, survival=shown, library=library)
     written = write_for_clinician(material) if audience is Audience.CLINICIAN else write_for_patient(material)
     sentences = tuple(sorted(written, key=lambda sentence: tuple(Section).index(sentence.section)))
     rests_on = dict.fromkeys(name for sentence in sentences for name in sentence.facts)
@@ -69,12 +67,9 @@ def write_report(
     )
 
 
-def collect(
-    record: CaseRecord, *, on: date, survival: Survival, library: EvidenceLibrary, further: FurtherResults | None = None
-) -> Material:
+def collect(record: CaseRecord, *, on: date, survival: Survival, library: EvidenceLibrary) -> Material:
     """Return what a report of this record may be written from."""
-    entered = () if further is None else further.facts()
-    facts: dict[str, Fact] = {fact.id: fact for fact in (*describe_origin(record), *entered, *record.facts)}
+    facts: dict[str, Fact] = {fact.id: fact for fact in (*describe_origin(record), *record.facts)}
     tissue = judge_tissue(facts)
     if tissue.diagnosis is not None and NAMED not in facts:
         facts[NAMED] = Fact(id=NAMED, label=DERIVED_LABEL, value=tissue.diagnosis.value, source="clinician")

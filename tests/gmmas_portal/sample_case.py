@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
-from gmmas_portal.evidence.diagnosis import FurtherResults
 from gmmas_portal.reports.report import Audience, Report
 from gmmas_portal.reports.writing import write_report
 from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, Fact, FactStatus, RecordModel, RecordSegmentation
@@ -13,7 +12,6 @@ from gmmas_schema.vocabulary import Modality, Region, Task
 
 ON = date(2026, 11, 28)
 PSEUDONYM = "case-7f3a"
-NECROTIC = FurtherResults(necrosis=True, h3=False)
 
 
 def measured(name: str, label: str, value: float | int | str | bool, unit: str = "", **more: Any) -> Fact:
@@ -58,6 +56,8 @@ TISSUE = (
     measured("tissue.idh", "IDH on tissue", "wildtype", source="clinician"),
     measured("tissue.codeletion", "1p/19q on tissue", "intact", source="clinician"),
     measured("tissue.mgmt", "MGMT promoter on tissue", "methylated", source="clinician"),
+    measured("tissue.necrosis", "necrosis or microvascular proliferation on tissue", True, source="clinician"),
+    measured("tissue.h3", "H3 alteration on tissue", False, source="clinician"),
 )
 
 
@@ -100,4 +100,4 @@ def make_record(facts: Iterable[Fact] = (*MEASURES, *PREDICTIONS, *OPEN, *TISSUE
 
 
 def sample_report(audience: Audience = Audience.CLINICIAN, **changes: Any) -> Report:
-    return write_report(make_record(), audience=audience, on=ON, further=NECROTIC, **changes)
+    return write_report(make_record(), audience=audience, on=ON, **changes)

@@ -144,6 +144,8 @@ def test_without_a_tumour_nothing_is_predicted() -> None:
         TissueResults(diagnosis=Subtype.ASTROCYTOMA, idh=False),
         TissueResults(diagnosis=Subtype.ASTROCYTOMA, codeletion=True),
         TissueResults(diagnosis=Subtype.OLIGODENDROGLIOMA, grade=4),
+        TissueResults(diagnosis=Subtype.GLIOBLASTOMA, h3=True),
+        TissueResults(idh=True, codeletion=False, grade=2, cdkn2a=True),
     ],
 )
 def test_results_that_contradict_each_other_leave_the_markers_open(tissue: TissueResults) -> None:

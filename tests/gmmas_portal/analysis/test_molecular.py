@@ -50,7 +50,8 @@ def test_told_classes_are_read_back() -> None:
 
 def test_what_was_entered_is_a_fact_of_the_clinician_and_nothing_else_is() -> None:
     assert entered_facts(CaseContext()) == ()
-    context = CaseContext(age_years=54, post_operative=False, tissue=TissueResults(idh=False, grade=4, diagnosis=Subtype.GLIOBLASTOMA))
+    tissue = TissueResults(idh=False, grade=4, diagnosis=Subtype.GLIOBLASTOMA, necrosis=True, h3=False)
+    context = CaseContext(age_years=54, post_operative=False, tissue=tissue, t2_flair_mismatch=False)
     facts = {fact.id: fact for fact in entered_facts(context)}
     assert {fact.source for fact in facts.values()} == {"clinician"}
     assert {name: fact.value for name, fact in facts.items()} == {
@@ -59,4 +60,7 @@ def test_what_was_entered_is_a_fact_of_the_clinician_and_nothing_else_is() -> No
         "tissue.idh": "wildtype",
         "tissue.grade": 4,
         ids.TISSUE_DIAGNOSIS: "glioblastoma",
+        "tissue.necrosis": True,
+        "tissue.h3": False,
+        "reading.t2_flair_mismatch": False,
     }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmmas_portal.evidence.diagnosis import FurtherResults, TissueFinding, judge_tissue
+from gmmas_portal.evidence.diagnosis import TissueFinding, judge_tissue
 from gmmas_schema.case_record import AbstainCode, Fact, FactStatus
 
 VALUES: dict[str, list[Any]] = {
@@ -101,11 +101,3 @@ def test_predictions_and_open_results_never_take_part(told: dict[str, Any]) -> N
         for name, value in told.items()
     }
     assert judge_tissue(abstained) == TissueFinding()
-
-
-def test_further_results_become_facts_only_where_they_were_determined() -> None:
-    facts = FurtherResults(necrosis=False, t2_flair_mismatch=True).facts()
-    assert [(fact.id, fact.value, fact.source) for fact in facts] == [
-        ("tissue.necrosis", False, "clinician"),
-        ("reading.t2_flair_mismatch", True, "clinician"),
-    ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gmmas_portal.evidence.diagnosis import FurtherResults
+from gmmas_portal.evidence.diagnosis import MISMATCH
 from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, Fact, FactStatus
 from gmmas_schema.vocabulary import MODALITIES
 from tests.gmmas_portal.evidence.test_diagnosis import VALUES
@@ -45,9 +45,11 @@ def facts(draw: st.DrawFn) -> tuple[Fact, ...]:
             )
         elif state == "absent":
             chosen.append(Fact(**shared, status=FactStatus.ABSENT, codes=(draw(_CODES),), reason="T1ce is missing"))
-    for name in ("tissue.idh", "tissue.codeletion", "tissue.grade", "tissue.mgmt", "tissue.diagnosis"):
+    for name in VALUES:
         if draw(st.booleans()):
             chosen.append(Fact(id=name, label=name, value=draw(st.sampled_from(VALUES[name])), source="clinician"))
+    if draw(st.booleans()):
+        chosen.append(Fact(id=MISMATCH, label="mismatch sign", value=draw(st.booleans()), source="clinician"))
     if draw(st.booleans()):
         chosen.append(Fact(id="quality.passed", label="images pass the checks", value=True, source="file"))
     return tuple(chosen)
@@ -69,13 +71,3 @@ def records(draw: st.DrawFn) -> CaseRecord:
     if draw(st.booleans()):
         changes["accuracy"] = None
     return make_record(chosen, **changes)
-
-
-further_results = st.builds(
-    FurtherResults,
-    necrosis=st.sampled_from([None, True, False]),
-    molecular=st.sampled_from([None, True, False]),
-    cdkn2a=st.sampled_from([None, True, False]),
-    h3=st.sampled_from([None, True, False]),
-    t2_flair_mismatch=st.sampled_from([None, True, False]),
-)

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmas_portal.evidence.diagnosis import FurtherResults
 from gmmas_portal.evidence.library import read_library
 from gmmas_portal.reports.report import PLACEHOLDER, Audience, Report, Section, Sentence, Wording
 from gmmas_portal.reports.wording import fill
 from gmmas_portal.reports.writing import write_report
 from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, FactStatus
-from tests.gmmas_portal.reports.strategies import SECRET, further_results, records
-from tests.gmmas_portal.sample_case import MEASURES, NECROTIC, ON, PREDICTIONS, TISSUE, make_record, measured, sample_report
+from tests.gmmas_portal.reports.strategies import SECRET, records
+from tests.gmmas_portal.sample_case import MEASURES, ON, PREDICTIONS, TISSUE, make_record, measured, sample_report
 
 audiences = st.sampled_from(list(Audience))
 NEVER = ("progression of", "progressive disease", "you should", "must be treated", "is cured", "RANO")
@@ -24,11 +23,9 @@ def text_of(report: Report) -> str:
 
 
 @settings(max_examples=120, deadline=None)
-@given(records(), further_results, audiences, st.sampled_from([None, "hidden", "shown"]))
-def test_every_sentence_rests_on_what_the_report_holds(
-    record: CaseRecord, further: FurtherResults, audience: Audience, survival: str | None
-) -> None:
-    report = write_report(record, audience=audience, on=ON, survival=survival, further=further)  # type: ignore[arg-type]
+@given(records(), audiences, st.sampled_from([None, "hidden", "shown"]))
+def test_every_sentence_rests_on_what_the_report_holds(record: CaseRecord, audience: Audience, survival: str | None) -> None:
+    report = write_report(record, audience=audience, on=ON, survival=survival)  # type: ignore[arg-type]
     facts, cited = {fact.id: fact for fact in report.facts}, {citation.evidence for citation in report.citations}
     entries = read_library().by_id()
     for sentence in report.sentences:
@@ -47,9 +44,9 @@ def test_every_sentence_rests_on_what_the_report_holds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(records(), further_results)
-def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(record: CaseRecord, further: FurtherResults) -> None:
-    report = write_report(record, audience=Audience.CLINICIAN, on=ON, further=further)
+@given(records())
+def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(record: CaseRecord) -> None:
+    report = write_report(record, audience=Audience.CLINICIAN, on=ON)
     told = {name for sentence in report.sentences for name in sentence.facts}
     expected = {
         fact.id
@@ -60,9 +57,9 @@ def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(re
 
 
 @settings(max_examples=60, deadline=None)
-@given(records(), further_results)
-def test_patient_reads_no_predicted_marker(record: CaseRecord, further: FurtherResults) -> None:
-    report = write_report(record, audience=Audience.PATIENT, on=ON, further=further)
+@given(records())
+def test_patient_reads_no_predicted_marker(record: CaseRecord) -> None:
+    report = write_report(record, audience=Audience.PATIENT, on=ON)
     placed = {name for sentence in report.sentences for name in PLACEHOLDER.findall(sentence.template)}
     assert not {name for name in placed if name.startswith(("marker.", "subtype.", "spread.", "ood."))}
     assert report.survival == "hidden"
@@ -116,7 +113,7 @@ def test_results_on_tissue_that_contradict_each_other_name_no_tumour_and_call_no
         measured("tissue.codeletion", "1p/19q", "codeleted", source="clinician")
     ]
     for audience in Audience:
-        report = write_report(make_record((*MEASURES, *discordant)), audience=audience, on=ON, further=NECROTIC)
+        report = write_report(make_record((*MEASURES, *discordant)), audience=audience, on=ON)
         assert not report.of_section(Section.EVIDENCE)
         assert not report.citations
         assert any(sentence.id.startswith("tissue.contradiction") for sentence in report.sentences)
@@ -134,7 +131,7 @@ def test_tissue_decides_where_it_differs_from_the_prediction() -> None:
 
 def test_minor_gets_no_evidence_about_adults() -> None:
     minor = (Abstention(code=AbstainCode.MINOR, reason="the patient is under 18", facts=()),)
-    report = write_report(make_record((*MEASURES, *TISSUE), abstentions=minor), audience=Audience.CLINICIAN, on=ON, further=NECROTIC)
+    report = write_report(make_record((*MEASURES, *TISSUE), abstentions=minor), audience=Audience.CLINICIAN, on=ON)
     assert not report.citations
     assert "the patient is under 18" in text_of(report)
 
