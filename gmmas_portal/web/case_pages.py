@@ -20,7 +20,7 @@ from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.settings import DICOM_ARCHIVE
 from gmmas_portal.web.stream import tell_job
 from gmmas_portal.web.timeline import HEIGHT, LEFT, WIDTH, TimePoint, draw_timeline
-from gmmas_portal.web.upload_pages import context_of
+from gmmas_portal.web.upload_pages import YES_OR_NO, context_of
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_runtime.web_requests import form_of
 from gmmas_schema.errors import DataError, GmmasError
@@ -273,9 +273,8 @@ def _entered(case: CaseRow) -> dict[str, str | bool]:
         "scanned_on": case.scanned_on,
         "age_years": "" if case.context.age_years is None else str(case.context.age_years),
         "post_operative": words[case.context.post_operative],
-        "tissue_idh": words[tissue.idh],
-        "tissue_codeletion": words[tissue.codeletion],
-        "tissue_mgmt": words[tissue.mgmt],
+        "t2_flair_mismatch": words[case.context.t2_flair_mismatch],
+        **{f"tissue_{name}": words[getattr(tissue, name)] for name in YES_OR_NO},
         "tissue_grade": "" if tissue.grade is None else str(tissue.grade),
         "tissue_diagnosis": tissue.diagnosis or "",
         "tissue": any(value is not None for value in tissue.model_dump().values()),

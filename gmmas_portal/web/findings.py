@@ -19,7 +19,7 @@ _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Size": ("volume.", "share.wt", "diameter.", "foci."),
     "Position": ("location.", "share.left", "midline."),
     "Imaging pattern": ("marker.", "subtype."),
-    "Entered": ("context.", "tissue."),
+    "Entered": ("context.", "tissue.", "reading."),
     "Checks": ("ood.", "quality.", "spread."),
 }
 _IN_DETAIL: Final = (*ids.CENTROID, *ids.LOBE_SHARES, *ids.MARKER_PROBABILITIES.values(), *ids.SUBTYPE_PROBABILITIES.values())

@@ -2,7 +2,7 @@
 
 import re
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -21,6 +21,9 @@ from gmmas_portal.web.stream import tell_job
 from gmmas_runtime.web_requests import form_of
 from gmmas_schema.errors import DataError, GmmasError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Subtype
+
+YES_OR_NO: Final = ("idh", "codeletion", "mgmt", "necrosis", "molecular", "cdkn2a", "h3")
+"""Fields of TissueResults that the form asks for as one of two words."""
 
 router = APIRouter(route_class=ClinicianRoute)
 sending = APIRouter(route_class=UploadRoute)
@@ -85,7 +88,7 @@ def context_of(form: dict[str, str]) -> tuple[CaseContext, str]:
         DataError: an entry is none of those offered.
     """
     answers = {"yes": True, "no": False}
-    tissue: dict[str, Any] = {name: answers.get(form.get(f"tissue_{name}", "")) for name in ("idh", "codeletion", "mgmt")}
+    tissue: dict[str, Any] = {name: answers.get(form.get(f"tissue_{name}", "")) for name in YES_OR_NO}
     tissue["grade"] = form.get("tissue_grade") or None
     diagnosis = form.get("tissue_diagnosis", "")
     tissue["diagnosis"] = Subtype(diagnosis) if diagnosis in set(Subtype) else None
@@ -94,7 +97,8 @@ def context_of(form: dict[str, str]) -> tuple[CaseContext, str]:
         if scanned_on and date.fromisoformat(scanned_on) > date.today():
             raise ValueError("a day that has not come")
         age = form.get("age_years", "").strip() or None
-        entered = {"age_years": age, "post_operative": answers.get(form.get("post_operative", "")), "tissue": TissueResults(**tissue)}
+        entered: dict[str, Any] = {name: answers.get(form.get(name, "")) for name in ("post_operative", "t2_flair_mismatch")}
+        entered |= {"age_years": age, "tissue": TissueResults(**tissue)}
         return CaseContext.model_validate(entered), scanned_on
     except (ValidationError, ValueError) as error:
         raise DataError(
@@ -126,7 +130,16 @@ def _draft_page(request: Request, draft: str, *, error: GmmasError | None, form:
         error=error,
         form=form,
         subtypes=tuple(Subtype),
+        entered=_entered(form, found),
     )
+
+
+def _entered(form: dict[str, str], found: Draft | None) -> dict[str, str | bool]:
+    """Return what stands in the form's fields: what was sent, or nothing but the day that headers tell."""
+    names = ("age_years", "post_operative", "t2_flair_mismatch", *(f"tissue_{name}" for name in (*YES_OR_NO, "grade", "diagnosis")))
+    day = form.get("scanned_on") or ("" if found is None else found.scanned_on)
+    told: dict[str, str | bool] = {name: form.get(name, "") for name in names}
+    return told | {"scanned_on": day, "tissue": any(form.get(name) for name in names if name.startswith("tissue_"))}
 
 
 def _chosen(form: dict[str, str], found: Draft | None) -> dict[Modality, int]:

@@ -78,9 +78,12 @@ def test_what_is_entered_is_taken_as_it_is() -> None:
         "tissue_grade": "3",
         "scanned_on": "2026-03-31",
     }
-    context, day = context_of(form | {"tissue_diagnosis": "astrocytoma", "tissue_codeletion": "no"})
+    context, day = context_of(
+        form | {"tissue_diagnosis": "astrocytoma", "tissue_codeletion": "no", "tissue_cdkn2a": "yes", "t2_flair_mismatch": "yes"}
+    )
     assert (context.age_years, context.post_operative, day) == (54, False, "2026-03-31")
     tissue = context.tissue
+    assert (context.t2_flair_mismatch, tissue.cdkn2a, tissue.necrosis) == (True, True, None)
     assert (tissue.idh, tissue.codeletion, tissue.mgmt, tissue.grade, tissue.diagnosis) == (True, False, None, 3, Subtype.ASTROCYTOMA)
     assert context_of({}) == (CaseContext(), "")
 
