@@ -1,5 +1,6 @@
 """`gmmas portal`: the clinical platform of one hospital, on this machine."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,13 @@ from rich.text import Text
 
 from gmmas_runtime.process_state import SupervisorState, live_state, stop_supervisor
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, Supervisor
+from gmmas_schema.errors import ConfigError
 
 app = typer.Typer(help="Run the clinical platform: upload, viewer, findings, reports.", invoke_without_command=True)
 
 DEFAULT_FOLDER = Path("portal")
+PACKAGES = ("argon2", "dcm2niix", "highdicom", "httpx", "pydicom", "python_multipart", "reportlab", "SimpleITK")
+"""Of the extra `portal`, by the names they are imported by."""
 
 
 @app.callback()
@@ -40,6 +44,7 @@ def portal(
     The first start makes the folder and needs --model. Links that sign the first two accounts in are printed until they have a password.
     """
     ctx.obj = folder
+    _check_packages()
     if ctx.invoked_subcommand is not None:
         return
     given = {
@@ -117,6 +122,17 @@ def serve_portal(console: Console, folder: Path, *, sample: Path | None = None, 
 
     Supervisor(specs, report, state_file=opened.state_file).run()
     console.print("The platform has stopped. A job at work is taken up again at the next start.")
+
+
+def _check_packages() -> None:
+    """Say what to install before anything is made."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise ConfigError(
+            "packages of the platform are not installed",
+            got=f"no {', '.join(missing)}",
+            expected="gmmas-fed with its extra `portal`",
+            remedy="pip install --constraint constraints.txt 'gmmas-fed[portal]'",
+        )
 
 
 def _processes(state: SupervisorState) -> Table:

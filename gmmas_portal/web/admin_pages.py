@@ -71,6 +71,6 @@ def _page(
         error=error,
         form=form or {},
         invited=name,
-        link=f"{desk.folder.config.address}/welcome?ticket={ticket}" if ticket else "",
+        link=f"{request.base_url}welcome?ticket={ticket}" if ticket else "",
         hours=round(TICKET_HOURS),
     )

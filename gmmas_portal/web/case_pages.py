@@ -238,9 +238,11 @@ def _shown(request: Request, case: CaseRow, chosen: VersionRow) -> dict[str, Any
 def _delete(request: Request, case: CaseRow, reason: str) -> None:
     desk, by = desk_of(request), request.state.visitor.account.name
     desk.cases.delete(case.key)
-    # A study that was imported lies in a folder of its own, which holds nothing but this case.
-    for folder in {desk.folder.cases / case.key, *((desk.folder.path / path).parent for path in case.images.values())}:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(desk.folder.cases / case.key, ignore_errors=True)
+    # A study that was uploaded twice was imported once: its folder goes with the last case of it.
+    used = {path for other in desk.cases.cases() for path in other.images.values()}
+    for path in set(case.images.values()) - used:
+        shutil.rmtree((desk.folder.path / path).parent, ignore_errors=True)
     desk.audit.note("case deleted", who=by, subject=case.key, reason=reason)
 
 

@@ -94,3 +94,14 @@ def test_a_port_that_is_taken_is_named(opened: PortalFolder) -> None:
         taken.listen()
         with pytest.raises(FederationError, match="port is taken"):
             portal_processes(opened)
+
+
+def test_what_is_not_installed_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(portal, "PACKAGES", (*portal.PACKAGES, "no_such_package"))
+    assert run_program(["portal", "--folder", str(tmp_path / "portal"), "--model", "m"]) == FAULT
+    shown = capsys.readouterr().err
+    assert "no no_such_package" in shown
+    assert "gmmas-fed[portal]" in shown
+    assert not (tmp_path / "portal").exists()

@@ -15,6 +15,7 @@ from gmmas_portal.web.accounts import Role
 from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.worker import StopAsked, Worker
 from gmmas_schema.vocabulary import Modality
+from tests.gmmas_data.test_dicom_import import write_series
 from tests.gmmas_portal.web.conftest import CASE, NAMES, PortalUnderTest
 from tests.server.dashboard.conftest import Browser
 
@@ -128,6 +129,38 @@ def test_an_upload_becomes_a_case_with_findings_a_correction_and_files(site: Por
     files_of = zipfile.ZipFile(io.BytesIO(doctor.get(f"/cases/{key}/v2/dicom.zip").content)).namelist()
     assert {"segmentation.dcm", "report.dcm"} <= set(files_of)
     assert site.desk.audit.verify().broken_at is None
+
+
+def test_a_dicom_study_becomes_a_case_under_a_pseudonym_of_its_own(site: PortalUnderTest, worker: Worker, tmp_path: Path) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    write_series(tmp_path / "in", 3, RepetitionTime=600, EchoTime=10, ContrastBolusAgent="Gadovist", PatientBirthDate="19600101")
+    write_series(tmp_path / "in", 5, RepetitionTime=9000, EchoTime=110, InversionTime=2500)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted((tmp_path / "in").iterdir()):
+            packed.write(path, f"DICOM/{path.name}")
+    keys = []
+    for _ in range(2):  # the same study twice: imported once
+        draft = send(site, doctor, {"export.zip": archive.getvalue()}).headers["location"]
+        assert worker.do_next()
+        page = doctor.get(draft).text
+        for shown in ("Doe^Jane", "P1", "19600101", 'value="2020-01-01"', "TR 600 ms", "PatientName"):
+            assert shown in page
+        for number, modality in ((3, "t1ce"), (5, "flair")):
+            assert f'value="{modality}" selected' in page.partition(f'name="image_{number}"')[2].partition("</select>")[0]
+        answer = site.post(doctor, draft, image_3="t1ce", image_5="flair", scanned_on="2020-01-01")
+        keys.append(answer.headers["location"].rpartition("/")[2])
+        assert worker.do_next()
+    first, second = (site.desk.cases.case(key) for key in keys)
+    assert first.name.startswith("GMMAS-")
+    assert (first.patient, first.images) == (second.patient, second.images)
+    assert set(first.images) == {Modality.T1CE, Modality.FLAIR}
+    kept = b"".join(path.read_bytes() for path in site.folder.path.rglob("*") if path.is_file())
+    assert not [word for word in (b"Doe", b"19600101") if word in kept]
+    site.post(doctor, f"/cases/{keys[0]}/delete", reason="uploaded twice")
+    assert all((site.folder.path / path).is_file() for path in second.images.values())
+    site.post(doctor, f"/cases/{keys[1]}/delete", reason="uploaded twice")
+    assert not any((site.folder.path / path).exists() for path in second.images.values())
 
 
 def test_an_upload_that_is_no_study_is_told_and_can_be_thrown_away(site: PortalUnderTest, worker: Worker) -> None:
