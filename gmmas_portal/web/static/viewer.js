@@ -38,7 +38,7 @@ async function start() {
     show3Dcrosshair: true,
     backColor: [0, 0, 0, 1],
     crosshairColor: [0.42, 0.77, 0.84, 0.9],
-    crosshairWidth: 0.7,
+    crosshairWidth: 0.4,
     multiplanarPadPixels: 14,
     dragAndDropEnabled: false,
     logLevel: "error",
