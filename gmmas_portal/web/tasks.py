@@ -48,7 +48,7 @@ from gmmas_schema.phantom import SCANNERS
 from gmmas_schema.vocabulary import Layout, Modality, Subtype
 from gmmas_workflows.model_source import open_model
 
-SAMPLE_NAME = "SAMPLE-PHANTOM"
+SAMPLE_NAME, PHANTOM_NAME = "SAMPLE", "SAMPLE-PHANTOM"
 _SAMPLE_SEED, _SAMPLE_SPACING_MM = 20_260_331, 2.0
 MODEL_AUTHOR = "model"
 
@@ -148,7 +148,7 @@ class Workshop:
             phantom = make_case(seed, atlas=atlas, subtype=Subtype.GLIOBLASTOMA, scanner=scanner, spacing_mm=_SAMPLE_SPACING_MM)
             write_case(scratch / "BraTS-GLI-00000-000", phantom, layout=Layout.BRATS2023, segmentation=False)
             images = dict(read_case(scratch / "BraTS-GLI-00000-000").images)
-            self._place_images(job.subject, images, name=SAMPLE_NAME, patient=SAMPLE_NAME, tell=tell)
+            self._place_images(job.subject, images, name=PHANTOM_NAME, patient=PHANTOM_NAME, tell=tell)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -228,3 +228,13 @@ def test_a_fault_of_ours_is_told_without_its_text_and_the_worker_goes_on(
     assert "The software failed" in page
     assert "Jane" not in page
     assert not worker.do_next()
+
+
+@pytest.mark.slow
+def test_the_sample_case_is_a_phantom_made_here(site: PortalUnderTest, worker: Worker) -> None:
+    key = site.desk.cases.add(created_by=NAMES[Role.CLINICIAN], sample=True)
+    site.desk.jobs.add(JobKind.SAMPLE, key, asked_by=NAMES[Role.CLINICIAN])
+    assert worker.do_next()
+    case = site.desk.cases.case(key)
+    assert (case.name, case.versions, set(case.images)) == ("SAMPLE-PHANTOM", 1, set(Modality))
+    assert list(site.folder.incoming.iterdir()) == []
