@@ -216,7 +216,7 @@ def test_the_keyboard_reaches_everything(site: PortalUnderTest, browser: Any) ->
         page = doctor.page
         doctor.open(f"/cases/{site.key}/report")
         reached = []
-        for _ in range(30):
+        for _ in range(70):
             page.keyboard.press("Tab")
             reached.append(page.evaluate("(document.activeElement.textContent.trim() || document.activeElement.name).slice(0, 30)"))
         assert reached[0] == "Skip to the content"
