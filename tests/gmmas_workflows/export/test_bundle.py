@@ -22,6 +22,7 @@ from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import Modality, Region, Task
+from gmmas_workflows.evaluation import THRESHOLD
 from gmmas_workflows.export.bundle import verify, write_bundle
 from gmmas_workflows.inference import PROBABILITY_DECIMALS, predict_case
 
@@ -59,7 +60,8 @@ def same(prediction, output: Path) -> None:
     """
     name = prediction.case.case_id
     written = nib.load(output / name / f"{name}_segmentation.nii.gz")
-    decided_IJK = (np.abs(prediction.probability_RIJK - 0.5) > 1.5 * 10**-PROBABILITY_DECIMALS).all(0)
+    parent_RIJK = np.concatenate([np.ones_like(prediction.probability_RIJK[:1]), prediction.probability_RIJK[:-1]])
+    decided_IJK = (np.abs(prediction.probability_RIJK - THRESHOLD * parent_RIJK) > 2.5 * 10**-PROBABILITY_DECIMALS).all(0)
     assert decided_IJK.mean() > 0.9
     np.testing.assert_array_equal(np.asarray(written.dataobj)[decided_IJK], prediction.segmentation_IJK[decided_IJK])
     np.testing.assert_allclose(written.affine, prediction.affine, atol=1e-5)
