@@ -38,7 +38,7 @@ def judge(case: Case, weights: Weights) -> dict[str, object]:
     """Return score, share of the largest focus, and whether the case counts as unlike a glioma."""
     probability_RIJK = predict_case(case, weights).probability_RIJK
     whole = probability_RIJK[REGIONS.index(Region.WT)] > THRESHOLD
-    found = judge_novelty(probability_RIJK, whole)
+    found = judge_novelty(probability_RIJK, whole, temperature=weights.temperatures.get(Region.WT, 1.0))
     share = float(largest_focus(whole).sum() / whole.sum()) if whole.any() else None
     return {"sequences": join_modalities(case.images), "score": found.score, "largest_share": share, "unlike": bool(found.reason)}
 

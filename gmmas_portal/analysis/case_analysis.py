@@ -41,7 +41,7 @@ from gmmas_runtime.files import sha256_file
 from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, Fact, FactStatus, RecordSegmentation
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.inference import MONTE_CARLO_PASSES, InferencePlan
-from gmmas_schema.vocabulary import SEGMENTATION_VALUES, Modality
+from gmmas_schema.vocabulary import SEGMENTATION_VALUES, Modality, Region
 from gmmas_workflows.inference import CasePrediction, predict_case
 from gmmas_workflows.model_source import OpenedModel
 
@@ -120,7 +120,8 @@ def analyse(
     report("finding the place in the brain", 1, 3)
     frame = _frame(loaded, brain, labels_IJK > 0)
     report("measuring", 2, 3)
-    novelty = judge_novelty(prediction.probability_RIJK, labels_IJK > 0, threshold=context.ood_threshold)
+    temperature = model.weights.temperatures.get(Region.WT, 1.0)
+    novelty = judge_novelty(prediction.probability_RIJK, labels_IJK > 0, temperature=temperature, threshold=context.ood_threshold)
     facts, abstentions = _judged_facts(prediction, labels_IJK, frame, model, context, quality_faults(audit), novelty)
     record = CaseRecord(
         case=context.pseudonym or prediction.case.case_id,

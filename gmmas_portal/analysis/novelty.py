@@ -1,6 +1,9 @@
 """How unlike a known glioma a case is to the network: mean entropy of its outline, and the threshold above which questions are left open.
 
-    s = mean over the outlined tumour of H(p) / ln 2,   H(p) = -p ln p - (1 - p) ln(1 - p),   p = P(whole tumour)
+    s = mean over the outlined tumour of H(p) / ln 2,   H(p) = -p ln p - (1 - p) ln(1 - p),   p = sigmoid(T logit(p_calibrated))
+
+p is the probability of the whole tumour as the network gives it, before its calibration by the temperature T: a calibration makes all cases
+of a model less sure alike, the known gliomas too, and would move them across any threshold.
 
 The mean entropy over the predicted segment ranks segmentations by their quality and cases by their distance to the training data (Mehrtash
 et al., IEEE TMI 2020, "Confidence Calibration and Predictive Uncertainty Estimation for Deep Medical Image Segmentation"). It needs the
@@ -20,6 +23,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from gmmas_portal.analysis.foci import largest_focus
 from gmmas_schema.errors import DataError, ReasonCode
@@ -54,17 +58,20 @@ class Novelty:
     reason: str = ""
 
 
-def judge_novelty(probability_RIJK: NDArray[np.float32], whole_IJK: NDArray[np.bool_], *, threshold: float | None = None) -> Novelty:
+def judge_novelty(
+    probability_RIJK: NDArray[np.float32], whole_IJK: NDArray[np.bool_], *, temperature: float = 1.0, threshold: float | None = None
+) -> Novelty:
     """Return the score of a case, and whether it is to be left open.
 
     Args:
         probability_RIJK: calibrated region probabilities.
         whole_IJK: the outlined whole tumour.
+        temperature: by which the whole tumour's probability was calibrated.
         threshold: of the score; None for DEFAULT_THRESHOLD.
     """
     if not whole_IJK.any():
         return Novelty(None)
-    score, limit = entropy_score(probability_RIJK), DEFAULT_THRESHOLD if threshold is None else threshold
+    score, limit = entropy_score(probability_RIJK, temperature=temperature), DEFAULT_THRESHOLD if threshold is None else threshold
     if score > limit:
         return Novelty(score, f"the network is unsure of its whole outline (score {score:.2f}, known gliomas up to {limit:.2f})")
     share = float(np.count_nonzero(largest_focus(whole_IJK))) / float(np.count_nonzero(whole_IJK))
@@ -73,10 +80,10 @@ def judge_novelty(probability_RIJK: NDArray[np.float32], whole_IJK: NDArray[np.b
     return Novelty(score)
 
 
-def entropy_score(probability_RIJK: NDArray[np.float32]) -> float:
-    """Return the mean entropy of the whole tumour's probability in bits, over the voxels where it is outlined; 0 where none is."""
+def entropy_score(probability_RIJK: NDArray[np.float32], *, temperature: float = 1.0) -> float:
+    """Return the mean entropy of the whole tumour's own probability in bits, over the voxels where it is outlined; 0 where none is."""
     p = probability_RIJK[REGIONS.index(Region.WT)]
-    p = p[p > THRESHOLD].astype(np.float64)
+    p = expit(temperature * logit(p[p > THRESHOLD].astype(np.float64)))
     if not p.size:
         return 0.0
     q = 1 - p

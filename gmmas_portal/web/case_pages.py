@@ -14,7 +14,7 @@ from gmmas_portal.analysis.files import MONTAGE_FILE, SEGMENTATION_FILE, UNCERTA
 from gmmas_portal.evidence.library import Topic, read_library
 from gmmas_portal.web.cases import CaseRow, VersionRow, not_there
 from gmmas_portal.web.desk import case_of, desk_of, render
-from gmmas_portal.web.findings import SEQUENCE_NAMES, accuracy_rows, group_findings, headline, sequence_names
+from gmmas_portal.web.findings import SEQUENCE_NAMES, accuracy_rows, group_findings, head_name, headline, sequence_names
 from gmmas_portal.web.gate import ClinicianRoute, MaskRoute, StaffRoute
 from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.settings import DICOM_ARCHIVE
@@ -213,7 +213,7 @@ def show_evidence(request: Request) -> Response:
 @papers.get("/model")
 def show_model(request: Request) -> Response:
     """Show the card of the model in use."""
-    return render(request, "model.html", papers=desk_of(request).papers, sequence_names=sequence_names)
+    return render(request, "model.html", papers=desk_of(request).papers, sequence_names=sequence_names, head_name=head_name)
 
 
 def _shown(request: Request, case: CaseRow, chosen: VersionRow) -> dict[str, Any]:

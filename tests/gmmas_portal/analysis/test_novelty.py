@@ -19,6 +19,14 @@ def test_the_score_is_the_entropy_of_a_constant_probability(p: float) -> None:
     assert entropy_score(_probability(p, np.ones((4, 4, 4), dtype=bool))) == pytest.approx(expected, abs=1e-6)
 
 
+@given(st.floats(0.6, 0.999), st.floats(1.0, 5.0))
+def test_a_calibration_does_not_change_the_score(p: float, temperature: float) -> None:
+    whole = np.ones((4, 4, 4), dtype=bool)
+    calibrated = 1 / (1 + ((1 - p) / p) ** (1 / temperature))
+    score = entropy_score(_probability(calibrated, whole), temperature=temperature)
+    assert score == pytest.approx(entropy_score(_probability(p, whole)), abs=1e-3)
+
+
 def test_what_is_not_outlined_has_no_say() -> None:
     mask = ball((-40, 20, 20), 15.0)
     sure = _probability(0.99, mask)
