@@ -34,7 +34,7 @@ from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.findings import Findings, UncertaintyFindings
 from gmmas_schema.groups import group_of
 from gmmas_schema.inference import InferencePlan
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Modality
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality
 from gmmas_workflows.evaluation import threshold
 
 PROBABILITY_DECIMALS: Final = 3
@@ -59,6 +59,14 @@ class CasePrediction:
     findings: Findings
     affine: NDArray[np.float64]
     uncertainty_IJK: NDArray[np.float32] | None = None
+
+    def own_labels(self) -> NDArray[np.uint8]:
+        """Return the label map in our own values (gmmas_schema.vocabulary), whatever the case's layout."""
+        table = np.zeros(256, dtype=np.uint8)
+        for theirs, ours in SEGMENTATION_VALUES[self.case.layout].items():
+            table[theirs] = ours
+        own_IJK: NDArray[np.uint8] = table[self.segmentation_IJK]
+        return own_IJK
 
 
 def predict_case(

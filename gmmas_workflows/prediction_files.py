@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gmmas_data.volumes import read_image, spacing_of
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.results import check_result_folder, result_folder
-from gmmas_schema.vocabulary import REGIONS, SEGMENTATION_VALUES, Modality
+from gmmas_schema.vocabulary import REGIONS, Modality
 from gmmas_workflows.figures import overview
 from gmmas_workflows.inference import CasePrediction
 
@@ -75,7 +75,7 @@ def _fill(folder: Path, prediction: CasePrediction) -> None:
     overview(
         folder / OVERVIEW_FILE,
         images=_pictures(prediction),
-        labels=_to_ras(_own_labels(prediction), prediction.affine),
+        labels=_to_ras(prediction.own_labels(), prediction.affine),
         spacing_mm=_spacing_in_ras(prediction.affine),
         findings=prediction.findings,
         uncertainty=None if prediction.uncertainty_IJK is None else _to_ras(prediction.uncertainty_IJK, prediction.affine),
@@ -105,15 +105,6 @@ def _write_nifti(path: Path, volume_IJK: NDArray[Any], header: Any) -> None:
     own.set_slope_inter(1, 0)
     # No affine is given, so that nibabel keeps qform, sform and their codes as they are.
     nib.save(nib.Nifti1Image(volume_IJK, None, own), path)
-
-
-def _own_labels(prediction: CasePrediction) -> NDArray[np.uint8]:
-    """Return the label map in our own values."""
-    table = np.zeros(256, dtype=np.uint8)
-    for theirs, ours in SEGMENTATION_VALUES[prediction.case.layout].items():
-        table[theirs] = ours
-    own_IJK: NDArray[np.uint8] = table[prediction.segmentation_IJK]
-    return own_IJK
 
 
 def _pictures(prediction: CasePrediction) -> dict[Modality, NDArray[np.float32]]:

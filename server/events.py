@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from gmmas_runtime.sqlite_tables import has_tables, make_tables
 from gmmas_schema.errors import ConfigError, ReasonCode
 from gmmas_schema.events import Event, EventKind
 from server.event_tables import APPLICATION_ID, TABLES, VERSION
@@ -195,8 +196,7 @@ def _make(database: sqlite3.Connection, path: Path) -> None:
     """Make the tables and take over the events of an older record, all at once or not at all."""
     database.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _statements(TABLES):
-            database.execute(statement)
+        make_tables(database, TABLES)
         for event in _read_lines(path.with_name(_LINES_FILE)):
             _insert(database, event)
     except BaseException:
@@ -208,26 +208,11 @@ def _make(database: sqlite3.Connection, path: Path) -> None:
 def _is_made(database: sqlite3.Connection, path: Path) -> bool:
     """Return whether the tables are there; refuse a file of something else."""
     try:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return has_tables(database, application_id=APPLICATION_ID, version=VERSION, refuse=lambda got: _no_record(path, got))
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
         raise _no_record(path, str(error)) from error
-    if tables and (application, version) != (APPLICATION_ID, VERSION):
-        raise _no_record(path, f"version {version}" if application == APPLICATION_ID else "a database of something else")
-    return bool(tables)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script; sqlite3's own executescript would commit in between."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _insert(database: sqlite3.Connection, event: Event) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from gmmas_runtime.sqlite_tables import has_tables, make_tables
 from gmmas_schema.errors import ConfigError
 
 APPLICATION_ID: Final = 0x474D4D4F
@@ -61,7 +62,8 @@ def open_operators(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         database.execute("PRAGMA foreign_keys = ON")
         database.execute("BEGIN IMMEDIATE")
-        _make(database, path)
+        if not has_tables(database, application_id=APPLICATION_ID, version=VERSION, refuse=lambda got: _unreadable(path, got)):
+            make_tables(database, TABLES)
         yield database
         database.execute("COMMIT")
     except sqlite3.DatabaseError as error:
@@ -70,22 +72,6 @@ def open_operators(path: Path) -> Iterator[sqlite3.Connection]:
         raise _unreadable(path, str(error)) from error
     finally:
         database.close()
-
-
-def _make(database: sqlite3.Connection, path: Path) -> None:
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if (application, version) == (APPLICATION_ID, VERSION):
-        return
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables:
-        raise _unreadable(path, f"version {version}" if application == APPLICATION_ID else "a database of something else")
-    statement = ""
-    for line in TABLES.splitlines(keepends=True):  # executescript would commit in between
-        statement += line
-        if sqlite3.complete_statement(statement):
-            database.execute(statement)
-            statement = ""
 
 
 def _unreadable(path: Path, got: str) -> ConfigError:

@@ -41,7 +41,7 @@ from gmmas_runtime.files import sha256_file
 from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, Fact, FactStatus, RecordSegmentation
 from gmmas_schema.errors import DataError, ReasonCode
 from gmmas_schema.inference import MONTE_CARLO_PASSES, InferencePlan
-from gmmas_schema.vocabulary import SEGMENTATION_VALUES, Modality, Region
+from gmmas_schema.vocabulary import Modality, Region
 from gmmas_workflows.inference import CasePrediction, predict_case
 from gmmas_workflows.model_source import OpenedModel
 
@@ -111,7 +111,7 @@ def analyse(
         device=device,
         on_progress=lambda done, total: report("predicting", done, total),
     )
-    labels_IJK = _own_labels(prediction)
+    labels_IJK = prediction.own_labels()
     report("checking the images", 0, 3)
     audit, loaded = audit_case(prediction.case)
     if loaded is None:
@@ -226,15 +226,6 @@ def _novelty_fact(novelty: Novelty) -> Fact:
         return fact
     missing = {"value": None, "status": FactStatus.ABSENT, "codes": (AbstainCode.NO_TUMOUR,), "reason": "no tumour is outlined"}
     return Fact.model_validate(fact.model_dump() | missing)
-
-
-def _own_labels(prediction: CasePrediction) -> NDArray[np.uint8]:
-    """Return the label map in our own values."""
-    table = np.zeros(256, dtype=np.uint8)
-    for theirs, ours in SEGMENTATION_VALUES[prediction.case.layout].items():
-        table[theirs] = ours
-    own_IJK: NDArray[np.uint8] = table[prediction.segmentation_IJK]
-    return own_IJK
 
 
 def _check_labels(labels_IJK: NDArray[np.uint8], frame: MeasurementFrame) -> None:

@@ -6,7 +6,6 @@ session's cookie (HttpOnly, SameSite=Strict), an origin of this site and the sec
 Refused and changing requests are always audited; of reading ones the first in a minute, and not the parts that a page fetches by itself.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +20,7 @@ from gmmas_portal.web.audit import AuditTrail
 from gmmas_portal.web.cases import NotThereError
 from gmmas_portal.web.settings import PortalConfig
 from gmmas_runtime.web_failures import Failures
+from gmmas_runtime.web_looks import Looks
 from gmmas_runtime.web_requests import (
     CSRF_FIELD,
     CSRF_HEADER,
@@ -34,7 +34,6 @@ from gmmas_runtime.web_requests import (
 )
 from gmmas_schema.errors import GmmasError
 
-REPEATED_S: Final = 60.0
 _MOST_LOOKS: Final = 2000
 MOST_UPLOAD_FILES: Final = 5000
 LARGEST_MASK_BYTES: Final = 64 * 2**20
@@ -83,7 +82,7 @@ class Gate:
         self.accounts, self.audit, self.config = accounts, audit, config
         self._refuse, self._explain = refuse, explain
         self.failures = Failures()
-        self._looks: dict[tuple[str, str, str], float] = {}
+        self._looks = Looks(most=_MOST_LOOKS)
 
     @property
     def cookie(self) -> str:
@@ -110,7 +109,10 @@ class Gate:
             outcome = f"failed: {error.code} {error.what}"
             response = self._explain(request, error, 404 if isinstance(error, NotThereError) else 409)
         # Signing in is recorded by the routes themselves, which know whose name was tried.
-        if rule.roles and (request.method in UNSAFE_METHODS or self._is_news(request, visitor, outcome)):
+        if rule.roles and (
+            request.method in UNSAFE_METHODS
+            or self._looks.is_news(visitor.account.name if visitor.account else "", request.url.path, outcome)
+        ):
             await self.record(request, outcome)
         return response
 
@@ -159,18 +161,6 @@ class Gate:
         if "hx-request" in request.headers or "/part" in request.url.path:
             return Response(status_code=401, headers={"HX-Redirect": "/login"})
         return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
-
-    def _is_news(self, request: Request, visitor: Visitor, outcome: str) -> bool:
-        """Return whether a look is to be audited: not a part of a page, nor the same look again within a minute."""
-        look = (visitor.account.name if visitor.account else "", request.url.path, outcome)
-        now = time.monotonic()
-        if "/part" in request.url.path or now - self._looks.get(look, -REPEATED_S) < REPEATED_S:
-            return False
-        self._looks.pop(look, None)
-        self._looks[look] = now
-        while len(self._looks) > _MOST_LOOKS:
-            del self._looks[next(iter(self._looks))]
-        return True
 
 
 async def _secret_of(request: Request) -> str:

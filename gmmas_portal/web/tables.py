@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from gmmas_runtime.sqlite_tables import has_tables, make_tables
 from gmmas_schema.errors import ConfigError
 
 APPLICATION_ID: Final = 0x474D4D50
@@ -168,7 +169,8 @@ class Database:
             # Readers, the web server and the worker do not wait for one another (https://sqlite.org/wal.html).
             database.execute("PRAGMA journal_mode = WAL").fetchall()
             database.execute("BEGIN IMMEDIATE")
-            _fill(database, self.path)
+            if not has_tables(database, application_id=APPLICATION_ID, version=VERSION, refuse=lambda got: _unreadable(self.path, got)):
+                make_tables(database, TABLES)
             database.execute("COMMIT")
         except sqlite3.OperationalError:
             raise
@@ -177,22 +179,6 @@ class Database:
         finally:
             database.close()
         self._is_made = True
-
-
-def _fill(database: sqlite3.Connection, path: Path) -> None:
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if (application, version) == (APPLICATION_ID, VERSION):
-        return
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables:
-        raise _unreadable(path, f"version {version}" if application == APPLICATION_ID else "a database of something else")
-    statement = ""
-    for line in TABLES.splitlines(keepends=True):  # executescript would commit in between
-        statement += line
-        if sqlite3.complete_statement(statement):
-            database.execute(statement)
-            statement = ""
 
 
 def _unreadable(path: Path, got: str) -> ConfigError:

@@ -13,7 +13,6 @@ Refused and changing requests are always recorded; of reading ones the first in 
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +24,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from gmmas_runtime.web_failures import Failures
+from gmmas_runtime.web_looks import Looks
 from gmmas_runtime.web_requests import CSRF_FIELD, CSRF_HEADER, UNSAFE_METHODS, GuardedRoute, Handle, fault_of, form_of, same_secret
 from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.errors import GmmasError
@@ -32,7 +32,6 @@ from server.dashboard.desk import NoSuchRunError
 from server.operators import Operator, OperatorStore, Role, Session, Way
 
 MOST_NAMES: Final = 1000
-REPEATED_S: Final = 60.0
 
 Explain = Callable[[Request, GmmasError, int], Response]
 
@@ -74,7 +73,7 @@ class Gate:
         self.failures = Failures()
         self._scrypt = threading.Lock()
         self._verified: dict[str, Operator] = {}
-        self._looks: dict[tuple[Operator | None, str, str], float] = {}
+        self._looks = Looks(most=MOST_NAMES)
 
     @property
     def cookie(self) -> str:
@@ -95,22 +94,9 @@ class Gate:
         except GmmasError as error:
             outcome = f"failed: {error.code} {error.brief()}"
             response = self._explain(request, error, 404 if isinstance(error, NoSuchRunError) else 409)
-        if access is Access.CHANGE or (access is Access.READ and self._is_news(request, visitor, outcome)):
+        if access is Access.CHANGE or (access is Access.READ and self._looks.is_news(visitor.operator, request.url.path, outcome)):
             await self.record(request, visitor, outcome)
         return response
-
-    def _is_news(self, request: Request, visitor: Visitor, outcome: str) -> bool:
-        """Return whether a look is to be recorded: not a part of a page, nor the same look again within a minute, as programs have it."""
-        look = (visitor.operator, request.url.path, outcome)
-        now = time.monotonic()
-        again = now - self._looks.get(look, -REPEATED_S) < REPEATED_S
-        if "/part" in request.url.path or again:
-            return False
-        self._looks.pop(look, None)
-        self._looks[look] = now
-        while len(self._looks) > MOST_NAMES:
-            del self._looks[next(iter(self._looks))]
-        return True
 
     async def record(self, request: Request, visitor: Visitor, outcome: str) -> None:
         """Append a call to the record."""
