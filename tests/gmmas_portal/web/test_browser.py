@@ -16,29 +16,23 @@ from PIL import Image
 
 from gmmas_portal.web.accounts import Role
 from gmmas_portal.web.worker import Worker
+from tests.chromium import NEEDS_CHROMIUM, launched
 from tests.gmmas_portal.web.conftest import CASE, NAMES, PortalUnderTest
 from tests.server.dashboard.served import serve
 from tests.server.ports import free_port
 
-CHROMIUM: Final = Path("/usr/bin/chromium")
 PICTURES: Final = os.environ.get("GMMAS_SCREENSHOTS", "")
-FLAGS: Final = ["--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+FLAGS: Final = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PATIENCE_MS: Final = 120_000
 """Frames are rendered by software here."""
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not there (Debian: apt-get install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with launched(*FLAGS) as started:
         yield started
-        started.close()
 
 
 class Visit:

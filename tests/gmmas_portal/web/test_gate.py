@@ -12,6 +12,7 @@ from gmmas_portal.web.gate import LARGEST_MASK_BYTES
 from gmmas_portal.web.stream import MOST_STREAMS
 from gmmas_runtime.web_requests import LARGEST_FORM_BYTES
 from tests.gmmas_portal.web.conftest import ADDRESS, COOKIE, NAMES, PASSWORD, PATIENT, PortalUnderTest, add_case
+from tests.gmmas_runtime.foreign_pages import FOREIGN_HEADERS
 from tests.server.dashboard.conftest import Browser
 
 OPEN: Final = {("GET", "/health"), ("GET", "/login"), ("POST", "/login"), ("GET", "/welcome"), ("POST", "/welcome")}
@@ -133,16 +134,7 @@ def test_a_session_changes_nothing_without_the_secret_of_its_forms(site: PortalU
     assert client.request(method, path, data={"csrf": site.csrf(client)}).status_code != 403
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:8000"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-    ],
-)
+@pytest.mark.parametrize("headers", FOREIGN_HEADERS)
 def test_another_page_cannot_send_a_form(site: PortalUnderTest, headers: dict[str, str]) -> None:
     client = site.client(Role.CLINICIAN)
     body = {"csrf": site.csrf(client)}

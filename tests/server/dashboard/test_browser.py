@@ -14,27 +14,21 @@ import pytest
 from gmmas_schema.events import EventKind
 from server.events import EventLog
 from server.operators import Role
+from tests.chromium import NEEDS_CHROMIUM, launched
 from tests.gmmas_cli.events import accepted, event, finished
 from tests.server.dashboard.conftest import DeskUnderTest
 from tests.server.dashboard.served import serve
 from tests.server.ports import free_port
 
-CHROMIUM: Final = Path("/usr/bin/chromium")
 PICTURES: Final = os.environ.get("GMMAS_SCREENSHOTS", "")
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not there (Debian: apt-get install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--headless", "--no-sandbox"])
+    with launched() as started:
         yield started
-        started.close()
 
 
 class Watched:

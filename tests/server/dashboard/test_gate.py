@@ -14,6 +14,7 @@ from gmmas_schema.coordinator import DashboardConfig
 from server.dashboard.app import make_app
 from server.dashboard.stream import MOST_STREAMS
 from server.operators import Role, Way
+from tests.gmmas_runtime.foreign_pages import FOREIGN_HEADERS
 from tests.server.dashboard.conftest import ADDRESS, Browser, DeskUnderTest
 
 OPEN: Final = {("GET", "/health"), ("GET", "/login"), ("POST", "/login")}
@@ -97,16 +98,7 @@ def test_a_session_changes_nothing_without_the_secret_of_its_forms(desk: DeskUnd
     assert client.request(method, path, data={"csrf": desk.csrf(client)}).status_code != 403
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:8000"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-    ],
-)
+@pytest.mark.parametrize("headers", FOREIGN_HEADERS)
 def test_another_page_cannot_send_a_form(desk: DeskUnderTest, headers: dict[str, str]) -> None:
     client = desk.client(Role.COORDINATOR)
     body = {"csrf": desk.csrf(client)}
