@@ -9,7 +9,7 @@ from rich.table import Table
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import Abstention, Calibration, Head, ReliabilityPair
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, Region, Task
+from gmmas_schema.vocabulary import HEAD_NAMES, REGIONS, Region, Task
 
 FIT, TEST = "hospitals, fit", "hospitals, test"
 """Whose patients: those that the calibration was fitted to, and test patients of the same hospitals."""
@@ -86,8 +86,8 @@ def calibration_table(heads: Mapping[Region | Task, HeadSummary], *, title: str)
     for source in sources:
         table.add_column(f"ECE {source}", justify="right")
     for head, found in heads.items():
-        table.add_row(_name(head), _temperature(found), *(_error(found.error.get(source)) for source in sources))
-    return Group(table, *(f"{_name(head)} is {found.abstention}" for head, found in heads.items() if found.abstention))
+        table.add_row(HEAD_NAMES[head], _temperature(found), *(_error(found.error.get(source)) for source in sources))
+    return Group(table, *(f"{HEAD_NAMES[head]} is {found.abstention}" for head, found in heads.items() if found.abstention))
 
 
 def _when_open(abstention: Abstention) -> str:
@@ -95,10 +95,6 @@ def _when_open(abstention: Abstention) -> str:
     below = f"left open below a confidence of {abstention.threshold:.2f}" if abstention.threshold is not None else ""
     rule = {"always": "always left open", "never": "never left open", "below": below}[abstention.rule]
     return f"{rule}: {abstention.note}" if abstention.note else rule
-
-
-def _name(head: Region | Task) -> str:
-    return head.upper() if isinstance(head, Region) else MARKER_NAMES[head]
 
 
 def _errors(pairs: Mapping[str, ReliabilityPair]) -> dict[str, CalibrationError]:

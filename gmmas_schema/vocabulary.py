@@ -104,6 +104,9 @@ MARKERS = (Task.IDH, Task.CODELETION, Task.GRADE, Task.MGMT)
 MARKER_NAMES = MappingProxyType({Task.IDH: "IDH", Task.CODELETION: "1p/19q", Task.GRADE: "grade", Task.MGMT: "MGMT"})
 """Markers as headings of tables."""
 
+HEAD_NAMES: MappingProxyType[Region | Task, str] = MappingProxyType({r: r.upper() for r in REGIONS} | dict(MARKER_NAMES.items()))
+"""Regions and markers as headings of tables."""
+
 POSITIVE = MappingProxyType(
     {Task.IDH: "IDH mutant", Task.CODELETION: "1p/19q codeleted", Task.GRADE: "high grade", Task.MGMT: "MGMT methylated"}
 )

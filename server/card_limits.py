@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Final
 
 from gmmas_schema.model_card import ModelCard
-from gmmas_schema.vocabulary import MARKER_NAMES, MODALITIES, REGIONS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import HEAD_NAMES, MARKER_NAMES, MODALITIES, REGIONS, Modality, Region, Split, Task
 
 NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2", Modality.FLAIR: "FLAIR"}
 
@@ -92,7 +92,7 @@ def _limits_of_data(card: ModelCard) -> Iterable[str]:
 
 
 def _head(head: Region | Task) -> str:
-    return head.upper() if isinstance(head, Region) else MARKER_NAMES.get(head, str(head))
+    return HEAD_NAMES.get(head, str(head))
 
 
 def _subsets() -> list[tuple[Modality, ...]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gmmas_schema.model_card import Accuracy, Count, Figure, ModelCard, SplitAccuracy
-from gmmas_schema.vocabulary import MARKER_NAMES, MODALITIES, REGIONS, TASKS, Region, Task
+from gmmas_schema.vocabulary import HEAD_NAMES, MARKER_NAMES, MODALITIES, REGIONS, TASKS, Region, Task
 from server.card_limits import NAMES, name_subset
 
 NOT_MEASURED: Final = "not measured"
@@ -193,7 +193,7 @@ def _metric(key: Region | Task) -> str:
 
 
 def _task(key: Region | Task) -> str:
-    return key.upper() if isinstance(key, Region) else MARKER_NAMES.get(key, str(key))
+    return HEAD_NAMES.get(key, str(key))
 
 
 def _count(count: Count) -> str:

@@ -12,7 +12,7 @@ from gmmas_schema.audit import SMALLEST_COUNT
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, TASKS, Region, Task
+from gmmas_schema.vocabulary import HEAD_NAMES, REGIONS, TASKS, Region, Task
 from server.records import RoundRecord
 
 RECENT_ROUNDS: Final = 5
@@ -263,8 +263,9 @@ def first_line(event: Event) -> str:
 
 def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
     """Return what changed in what unlabelled scans teach; empty where nothing did."""
-    names = {region: region.upper() for region in REGIONS} | MARKER_NAMES
-    gained, lost = (", ".join(name for target, name in names.items() if target in targets) for targets in (after - before, before - after))
+    gained, lost = (
+        ", ".join(name for target, name in HEAD_NAMES.items() if target in targets) for targets in (after - before, before - after)
+    )
     parts = [f"unlabelled scans now teach {gained}"] if gained else []
     return "; ".join(parts + ([f"unlabelled scans no longer teach {lost}, which fell below the threshold"] if lost else []))
 

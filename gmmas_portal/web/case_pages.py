@@ -14,7 +14,7 @@ from gmmas_portal.analysis.files import MONTAGE_FILE, SEGMENTATION_FILE, UNCERTA
 from gmmas_portal.evidence.library import Topic, read_library
 from gmmas_portal.web.cases import CaseRow, VersionRow, not_there
 from gmmas_portal.web.desk import case_of, desk_of, render
-from gmmas_portal.web.findings import SEQUENCE_NAMES, accuracy_rows, group_findings, head_name, headline, sequence_names
+from gmmas_portal.web.findings import SEQUENCE_NAMES, accuracy_rows, group_findings, headline, sequence_names
 from gmmas_portal.web.gate import ClinicianRoute, MaskRoute, StaffRoute
 from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.settings import DICOM_ARCHIVE
@@ -24,7 +24,7 @@ from gmmas_portal.web.upload_pages import YES_OR_NO, context_of
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_runtime.web_requests import form_of
 from gmmas_schema.errors import DataError, GmmasError
-from gmmas_schema.vocabulary import Modality, Subtype
+from gmmas_schema.vocabulary import HEAD_NAMES, Modality, Subtype
 
 router = APIRouter(route_class=ClinicianRoute)
 masks = APIRouter(route_class=MaskRoute)
@@ -213,7 +213,7 @@ def show_evidence(request: Request) -> Response:
 @papers.get("/model")
 def show_model(request: Request) -> Response:
     """Show the card of the model in use."""
-    return render(request, "model.html", papers=desk_of(request).papers, sequence_names=sequence_names, head_name=head_name)
+    return render(request, "model.html", papers=desk_of(request).papers, sequence_names=sequence_names, head_names=HEAD_NAMES)
 
 
 def _shown(request: Request, case: CaseRow, chosen: VersionRow) -> dict[str, Any]:

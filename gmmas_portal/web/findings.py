@@ -140,8 +140,3 @@ def _tell(fact: Fact) -> str:
 def _accuracy(name: str, measure: str, figure: Figure) -> AccuracyRow:
     interval = "" if figure.low is None or figure.high is None else f"{figure.low:.2f} – {figure.high:.2f}"
     return AccuracyRow(name, measure, f"{figure.value:.2f}", interval, "withheld" if figure.patients is None else str(figure.patients))
-
-
-def head_name(head: Region | Task) -> str:
-    """Return how a head of the network is named in a table."""
-    return MARKER_NAMES[head] if isinstance(head, Task) and head in MARKER_NAMES else str(head).upper()

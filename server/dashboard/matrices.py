@@ -5,18 +5,15 @@ A figure that rests on fewer than 11 patients is marked; on how many is told for
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from gmmas_schema.audit import SMALLEST_COUNT
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.validation import MatrixRow, ValidationMatrix
-from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS
+from gmmas_schema.vocabulary import HEAD_NAMES
 from gmmas_workflows.matrix_figure import FEWEST_SURE
 from server.reasons import Reason, reason_of
 from server.wording import METRICS
-
-HEADS: Final = {str(region): region.upper() for region in REGIONS} | {str(task): name for task, name in MARKER_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def refusals(matrix: ValidationMatrix) -> list[Refusal]:
 def calibration_rows(rows: Iterable[MatrixRow]) -> list[CalibrationRow]:
     """Return the calibration of every model and head that was measured."""
     return [
-        CalibrationRow(row.model.label, HEADS.get(str(head), str(head)), error.ece, error.nll, few=error.patients < SMALLEST_COUNT)
+        CalibrationRow(row.model.label, HEAD_NAMES.get(head, str(head)), error.ece, error.nll, few=error.patients < SMALLEST_COUNT)
         for row in rows
         for head, error in row.calibration.items()
         if error.ece is not None or error.nll is not None
