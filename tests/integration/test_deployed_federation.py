@@ -133,7 +133,8 @@ def test_mlflow_holds_the_run_and_the_registered_model(finished: tuple[RunFolder
     from server.tracking import MlflowTracker
 
     folder, _ = finished
-    client = mlflow.MlflowClient(MlflowTracker(folder.config.tracking, folder.path).uri)
+    uri = MlflowTracker(folder.config.tracking, folder.path).uri
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     run = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])[0]
     assert run.info.status == "FINISHED"
     assert {"north", "east"} <= {name.split("/")[1] for name in run.data.metrics if name.startswith("site/")}

@@ -187,14 +187,10 @@ def check_model_comes_back(network: GmmasNetwork, uri: str) -> None:
     """`models:/gmmas@best` predicts what the network predicts."""
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
+    # By the variable: set_tracking_uri and set_registry_uri would hold for every later test of this process.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
         loaded = mlflow.pyfunc.load_model("models:/gmmas@best")
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
     image_BMXYZ = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 8)).astype(np.float32)
     present_BM = np.array([[True, True, True, True], [True, False, False, True]])
     answer = loaded.predict({"image": image_BMXYZ, "present": present_BM})
