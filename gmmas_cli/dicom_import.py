@@ -19,7 +19,7 @@ from rich.text import Text
 from gmmas_cli.progress import progress_bar
 from gmmas_data.dicom_import import import_study, look_at_images
 from gmmas_data.dicom_series import Series, read_series
-from gmmas_schema.dicom import ImportRecord, SeriesMap
+from gmmas_schema.dicom import ImportRecord, SeriesMap, SkullStripper
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality
 
@@ -34,9 +34,14 @@ def import_dicom(
     map_file: Annotated[Path | None, typer.Option(help="YAML for scripts: {t1: 3, t1ce: 5, flair: 4}.", show_default=False)] = None,
     look: Annotated[bool, typer.Option("--look/--no-look", help="Look at the images, too, before asking; seconds per series.")] = True,
     spacing: Annotated[float, typer.Option(help="Spacing of the common grid in mm.", min=0.5, max=4.0)] = 1.0,
+    skull_stripper: Annotated[
+        str | None,
+        typer.Option(help="Program that takes the skull off, as 'hd-bet -i {image} -o {brain} -device cpu'.", show_default=False),
+    ] = None,
 ) -> None:
-    """Convert a DICOM study, co-register its sequences, and write them as one case."""
+    """Convert a DICOM study, co-register its sequences, and write them as one case; with a program for it, without the skull."""
     console = Console()
+    stripper = None if skull_stripper is None else SkullStripper.parse({"command": skull_stripper}, where="--skull-stripper")
     with progress_bar(console, "reading headers") as update:
         series = read_series(folder, on_progress=update)
     with _steps(console) as update_steps:
@@ -44,7 +49,7 @@ def import_dicom(
     console.print(_series_table(series, looks))
     chosen = _choose(console, series, named=named or [], map_file=map_file)
     with _steps(console) as update_steps:
-        path, record = import_study(series, chosen, target, looks=looks, spacing_mm=spacing, on_progress=update_steps)
+        path, record = import_study(series, chosen, target, looks=looks, spacing_mm=spacing, stripper=stripper, on_progress=update_steps)
     _print_record(console, path, record)
 
 
@@ -137,4 +142,9 @@ def _print_record(console: Console, path: Path, record: ImportRecord) -> None:
         table.add_row(modality, " x ".join(f"{mm:.2g}" for mm in scan.spacing_mm) + " mm", moved, guess)
     console.print(table)
     console.print(Text.assemble("The case is in ", (str(path), "bold green")), soft_wrap=True)
-    console.print("Its skull is still there: strip it with HD-BET or SynthStrip (one mask for all sequences), then run `gmmas site check`.")
+    if record.skull_stripped:
+        console.print(f"{record.skull_stripper} took its skull off. Next: `gmmas site check`, whose report shows every brain.")
+    else:
+        console.print(
+            "Its skull is still there: name --skull-stripper, or strip it (one mask for all sequences); then run `gmmas site check`."
+        )

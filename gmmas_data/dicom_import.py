@@ -3,10 +3,11 @@
 1. dcm2niix converts each named series by itself, in a folder that holds nothing else, to one NIfTI volume.
 2. The T1ce, or else the series of the smallest voxels, gives the grid: its own axes at equal spacing (1 mm).
 3. The others are co-registered to it.
-4. The case folder appears whole, named as in BraTS 2023, or not at all. Conversions are kept until then, so a broken import goes on.
+4. Where a program for it is named, the skull is taken off all of them (gmmas_data.skull_stripping); else it stays on.
+5. The case folder appears whole, named as in BraTS 2023, or not at all. Conversions are kept until then, so a broken import goes on.
 
 Identifiers: case and study are HMAC-SHA256 under a key that is made with the first import and stays beside the cases (import.key, rights
-0600), so the same patient gets the same name again, and nobody without the key can try patient numbers. Skulls are not stripped here.
+0600), so the same patient gets the same name again, and nobody without the key can try patient numbers.
 """
 
 import hashlib
@@ -27,11 +28,12 @@ from gmmas_data.case_audit import BRAIN_ML
 from gmmas_data.conventions import recognise
 from gmmas_data.dicom_series import Series, missing_extra
 from gmmas_data.normalisation import foreground
-from gmmas_data.registration import Placed, isotropic, place_on, read_volume, save_volume
+from gmmas_data.registration import Placed, cut, isotropic, place_on, read_volume, save_volume
 from gmmas_data.sequence_identity import looks_like, measure_contrast
+from gmmas_data.skull_stripping import find_brain
 from gmmas_data.volumes import read_image
 from gmmas_runtime.files import clear_unfinished, whole_folder, write_atomic
-from gmmas_schema.dicom import ImportedScan, ImportRecord, SeriesMap
+from gmmas_schema.dicom import ImportedScan, ImportRecord, SeriesMap, SkullStripper
 from gmmas_schema.errors import ConfigError, DataError, ReasonCode
 from gmmas_schema.vocabulary import MODALITIES, Modality
 
@@ -93,6 +95,7 @@ def import_study(
     *,
     looks: Mapping[int, tuple[Modality, ...]] | None = None,
     spacing_mm: float = 1.0,
+    stripper: SkullStripper | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Path, ImportRecord]:
     """Write a study as a case folder and return it with its record; a study that is there already is returned as it is.
@@ -103,33 +106,26 @@ def import_study(
         target: folder of the cohort.
         looks: what look_at_images said, for the record.
         spacing_mm: of the common grid.
+        stripper: takes the skull off.
         on_progress: told of every step.
 
     Raises:
-        ConfigError: a series of that number is not there, or a package of the extra `dicom` is missing.
-        DataError: a series cannot be converted, or does not fit the others.
+        ConfigError: a series of that number is not there, or a package of the extra `dicom` or the stripper is missing.
+        DataError: a series cannot be converted, or does not fit the others; the skull does not come off; or the study is there already
+            with its skull. Conversions are kept.
     """
-    by_number = {one.number: one for one in series}
-    if missing := [number for number in chosen.named().values() if number not in by_number]:
-        raise ConfigError(
-            "a series that is named is not there",
-            where="--map",
-            got=f"series {', '.join(map(str, missing))}",
-            expected=f"one of {', '.join(map(str, by_number))}",
-            remedy="take the numbers from the table of series",
-        )
-    taken = {modality: by_number[number] for modality, number in chosen.named().items()}
+    taken = _taken(series, chosen)
     target.mkdir(parents=True, exist_ok=True)
     key = _read_key(target)
     first = next(iter(taken.values()))
     study = _keyed(key, "study", first.study_uid)
     clear_unfinished(target)
-    for record_path in sorted(target.glob(f"*/{RECORD_NAME}")):
-        record = _read_record(record_path)
-        if record.study == study:
-            return record_path.parent, record
+    if (known := _imported_before(target, study)) is not None:
+        if stripper is not None and not known[1].skull_stripped:
+            raise _still_with_skull(known[0])
+        return known
     case_id = _free_name(target, f"GMMAS-{_keyed(key, 'patient', first.patient or first.study_uid)[:12]}")
-    steps = 2 * len(taken) + 1
+    steps = 2 * len(taken) + 1 + (stripper is not None)
     done = 0
 
     def report(what: str) -> None:
@@ -150,7 +146,6 @@ def import_study(
         if modality is not reference:
             same = taken[modality].frame_uid == taken[reference].frame_uid != ""
             placed[modality] = place_on(grid, volume, same_frame=same, name=f"series {taken[modality].number}")
-    report("writing")
     record = ImportRecord(
         case_id=case_id,
         study=study,
@@ -160,13 +155,49 @@ def import_study(
         scans={
             m: _describe(taken[m], placed[m], volumes[m], key, (looks or {}).get(taken[m].number, ())) for m in MODALITIES if m in taken
         },
+        skull_stripped=stripper is not None,
+        skull_stripper="" if stripper is None else stripper.name,
     )
     with whole_folder(target / case_id) as folder:
-        for modality, scan in placed.items():
-            save_volume(scan.image, folder / f"{case_id}-{SUFFIX[modality]}.nii.gz")
+        _write_images(folder, record, {m: scan.image for m, scan in placed.items()}, stripper, report)
         (folder / RECORD_NAME).write_text(record.model_dump_json(indent=1) + "\n")
     shutil.rmtree(_work_of(target, key, first).parent)
     return target / case_id, record
+
+
+def _taken(series: Sequence[Series], chosen: SeriesMap) -> dict[Modality, Series]:
+    by_number = {one.number: one for one in series}
+    if missing := [number for number in chosen.named().values() if number not in by_number]:
+        raise ConfigError(
+            "a series that is named is not there",
+            where="--map",
+            got=f"series {', '.join(map(str, missing))}",
+            expected=f"one of {', '.join(map(str, by_number))}",
+            remedy="take the numbers from the table of series",
+        )
+    return {modality: by_number[number] for modality, number in chosen.named().items()}
+
+
+def _imported_before(target: Path, study: str) -> tuple[Path, ImportRecord] | None:
+    for path in sorted(target.glob(f"*/{RECORD_NAME}")):
+        record = _read_record(path)
+        if record.study == study:
+            return path.parent, record
+    return None
+
+
+def _write_images(
+    folder: Path, record: ImportRecord, images: Mapping[Modality, Any], stripper: SkullStripper | None, report: Callable[[str], None]
+) -> None:
+    paths = {modality: folder / f"{record.case_id}-{SUFFIX[modality]}.nii.gz" for modality in images}
+    brain = None
+    if stripper is not None:
+        report(f"taking the skull off with {stripper.name}")
+        save_volume(images[record.reference], paths[record.reference])
+        brain = find_brain(stripper, paths[record.reference])
+    report("writing")
+    for modality, image in images.items():
+        save_volume(image if brain is None else cut(image, brain), paths[modality])
 
 
 def convert_series(series: Series, folder: Path) -> Path:
@@ -279,6 +310,16 @@ def _converter() -> Any:
     except ImportError as error:
         raise missing_extra("dcm2niix") from error
     return dcm2niix
+
+
+def _still_with_skull(folder: Path) -> DataError:
+    return DataError(
+        "this study was imported before, with its skull",
+        where=folder,
+        got="a case with its skull, and a program to take it off",
+        expected="a study that is not there yet",
+        remedy="delete the case, then import the study again",
+    )
 
 
 def _unconverted(series: Series, got: str) -> DataError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gmmas_data.dicom_series import missing_extra
 from gmmas_schema.errors import DataError, ReasonCode
@@ -95,6 +96,14 @@ def place_on(reference: Any, moving: Any, *, same_frame: bool, name: str) -> Pla
     if degrees > LARGEST_ROTATION_DEGREES or moved_mm > LARGEST_TRANSLATION_MM:
         raise _fault("a co-registration went wrong", name, got=f"{degrees:.0f} degrees and {moved_mm:.0f} mm")
     return Placed(placed, round(degrees, 2), round(moved_mm, 2), round(-float(method.GetMetricValue()), 4))
+
+
+def cut(image: Any, mask_IJK: NDArray[np.bool_]) -> Any:
+    """Return an image that is 0 outside a mask over its voxels."""
+    sitk = sitk_module()
+    mask = sitk.GetImageFromArray(mask_IJK.transpose(2, 1, 0).astype(np.uint8))
+    mask.CopyInformation(image)
+    return sitk.Mask(image, mask)
 
 
 def save_volume(image: Any, path: Path) -> None:

@@ -1,6 +1,9 @@
-"""What `gmmas data import` is told (which series is which sequence) and what it writes down beside the scans (import.json)."""
+"""What an import of a DICOM study is told (which series is which sequence, what takes the skull off), and its record (import.json)."""
 
-from pydantic import model_validator
+import shlex
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.vocabulary import Modality
@@ -29,6 +32,41 @@ class SeriesMap(FrozenModel):
         """Return the series of the sequences there are, in the order of MODALITIES."""
         found = {modality: getattr(self, modality.value) for modality in Modality}
         return {modality: number for modality, number in found.items() if number is not None}
+
+
+class SkullStripper(FrozenModel):
+    """A program that takes the skull off, for instance `hd-bet -i {image} -o {brain} -device cpu`.
+
+    Attributes:
+        command: words as in a shell, though none is started; {image} and {brain} stand for the NIfTI files to read and to write.
+        timeout_s: it is ended after so long.
+    """
+
+    command: str
+    timeout_s: float = Field(default=1800.0, gt=0)
+
+    @field_validator("command")
+    @classmethod
+    def _names_both_files(cls, value: str) -> str:
+        words = shlex.split(value)
+        for name in ("{image}", "{brain}"):
+            if sum(name in word for word in words[1:]) != 1:
+                raise ValueError(f"a program, and {name} once among its arguments, are expected")
+        return value
+
+    @property
+    def program(self) -> str:
+        """The first word."""
+        return shlex.split(self.command)[0]
+
+    @property
+    def name(self) -> str:
+        """The program without its folder."""
+        return Path(self.program).name
+
+    def words(self, *, image: Path, brain: Path) -> list[str]:
+        """Return the words of the call."""
+        return [word.replace("{image}", str(image)).replace("{brain}", str(brain)) for word in shlex.split(self.command)]
 
 
 class ImportedScan(FrozenModel):
@@ -69,7 +107,8 @@ class ImportRecord(FrozenModel):
         reference: sequence whose grid the others were brought to.
         spacing_mm: of that grid, isotropic.
         converter: program and version.
-        skull_stripped: always False: that is left to HD-BET or SynthStrip.
+        skull_stripped: whether a program took the skull off.
+        skull_stripper: its name.
     """
 
     version: int = IMPORT_VERSION
@@ -80,3 +119,4 @@ class ImportRecord(FrozenModel):
     converter: str
     scans: dict[Modality, ImportedScan]
     skull_stripped: bool = False
+    skull_stripper: str = ""

@@ -23,6 +23,7 @@ from gmmas_portal.language.settings import LanguageSettings
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.coordinator import Host
+from gmmas_schema.dicom import SkullStripper
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.inference import Flip, InferencePlan
 
@@ -49,6 +50,7 @@ class PortalConfig(FrozenModel):
         plan: windows, mirror images and Monte-Carlo passes of every analysis; the passes give the uncertainty map.
         upload_mib: largest upload.
         unpacked_mib: largest content of an uploaded archive.
+        skull_stripper: program that takes the skull off DICOM studies (gmmas_schema.dicom); without one it stays on.
         language: the optional language model; off, texts are those of the templates.
     """
 
@@ -63,6 +65,7 @@ class PortalConfig(FrozenModel):
     plan: InferencePlan = InferencePlan(flip=Flip.NONE, passes=4)
     upload_mib: int = Field(default=2048, ge=1, le=16384)
     unpacked_mib: int = Field(default=6144, ge=1, le=65536)
+    skull_stripper: SkullStripper | None = None
     language: LanguageSettings = LanguageSettings()
 
     @property

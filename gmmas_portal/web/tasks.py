@@ -116,7 +116,7 @@ class Workshop:
     def _place_study(self, job: Job, numbers: dict[Modality, int], tell: Tell) -> None:
         series = read_series(study_files(draft_folder(self.folder.incoming, job.detail["draft"])))
         chosen = SeriesMap(**{modality.value: number for modality, number in numbers.items()})
-        path, record = import_study(series, chosen, self.folder.imports, on_progress=tell)
+        path, record = import_study(series, chosen, self.folder.imports, stripper=self.folder.config.skull_stripper, on_progress=tell)
         images = {modality: str(file.relative_to(self.folder.path)) for modality, file in read_case(path).images.items()}
         self.cases.place(job.subject, name=record.case_id, patient=patient_of(record.case_id), images=images)
 

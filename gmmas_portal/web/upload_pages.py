@@ -126,6 +126,7 @@ def _draft_page(request: Request, draft: str, *, error: GmmasError | None, form:
         told=tell_job(job),
         proposal=proposal,
         sequences=SEQUENCE_NAMES,
+        stripper=desk.folder.config.skull_stripper.name if desk.folder.config.skull_stripper else "",
         patients=sorted({case.patient for case in desk.cases.cases() if case.patient}),
         error=error,
         form=form,

@@ -9,9 +9,11 @@ from gmmas_data.dicom_import import import_study, look_at_images
 from gmmas_data.dicom_series import guess_sequence, read_series
 from gmmas_data.layouts import read_case
 from gmmas_data.registration import isotropic, place_on
+from gmmas_data.volumes import read_image
 from gmmas_schema.dicom import SeriesMap
 from gmmas_schema.errors import ConfigError, DataError
 from gmmas_schema.vocabulary import Modality
+from tests.gmmas_data.test_skull_stripping import peeler
 
 pydicom = pytest.importorskip("pydicom")
 sitk = pytest.importorskip("SimpleITK")
@@ -82,6 +84,29 @@ def test_a_study_becomes_a_case_that_names_nobody(tmp_path: Path) -> None:
     assert not [word for word in ("Doe", "P1", "20200101", "1.2.3") if word in text.replace(str(tmp_path), "")]
     assert not list(out.glob(".import-*"))
     assert import_study(series, SeriesMap(t1ce=3), out)[0] == folder
+
+
+def test_a_skull_is_taken_off_all_sequences_or_the_import_goes_on_later(tmp_path: Path) -> None:
+    wide = {"PixelSpacing": [12, 12]}
+    write_series(tmp_path / "in", 3, RepetitionTime=600, EchoTime=10, ContrastBolusAgent="Gadovist", **wide)
+    write_series(tmp_path / "in", 5, RepetitionTime=9000, EchoTime=110, InversionTime=2500, **wide)
+    series, out = read_series(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(DataError, match="no patience"):
+        import_study(series, SeriesMap(t1ce=3, flair=5), out, spacing_mm=4.0, stripper=peeler(tmp_path, "fail"))
+    assert not list(out.glob("GMMAS-*"))
+    folder, record = import_study(series, SeriesMap(t1ce=3, flair=5), out, spacing_mm=4.0, stripper=peeler(tmp_path, "good"))
+    assert record.skull_stripped
+    images = [read_image(path).values_XYZ for path in read_case(folder).images.values()]
+    whole, _ = import_study(series, SeriesMap(t1ce=3, flair=5), tmp_path / "whole", spacing_mm=4.0)
+    before = [read_image(path).values_XYZ for path in read_case(whole).images.values()]
+    with pytest.raises(DataError, match="imported before, with its skull"):
+        import_study(series, SeriesMap(t1ce=3), tmp_path / "whole", stripper=peeler(tmp_path, "good"))
+    shown = (before[0] > 0) & (before[1] > 0)
+    gone = [image[shown] == 0 for image in images]
+    assert 0 < gone[0].sum() < shown.sum()
+    assert (gone[0] == gone[1]).all()
+    for image, head in zip(images, before, strict=True):
+        assert (image[image > 0] == head[image > 0]).all()
 
 
 @pytest.mark.parametrize("change", [{"patient": "P2"}, {"study": "1.2.4"}])

@@ -1,8 +1,11 @@
 """From an upload to findings and back: the worker's jobs on a real case, with random weights."""
 
 import io
+import json
+import sys
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.worker import StopAsked, Worker
 from gmmas_schema.vocabulary import Modality
 from tests.gmmas_data.test_dicom_import import write_series
+from tests.gmmas_data.test_skull_stripping import peeler
 from tests.gmmas_portal.web.conftest import CASE, NAMES, PortalUnderTest
 from tests.server.dashboard.conftest import Browser
 
@@ -161,6 +165,28 @@ def test_a_dicom_study_becomes_a_case_under_a_pseudonym_of_its_own(site: PortalU
     assert all((site.folder.path / path).is_file() for path in second.images.values())
     site.post(doctor, f"/cases/{keys[1]}/delete", reason="uploaded twice")
     assert not any((site.folder.path / path).exists() for path in second.images.values())
+
+
+def test_the_skull_of_a_study_comes_off_by_the_program_of_the_hospital(site: PortalUnderTest, tmp_path: Path) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    assert "their skull stays on" in doctor.get("/upload").text
+    config = site.folder.config.model_copy(update={"skull_stripper": peeler(tmp_path, "good")})
+    site.desk.folder = replace(site.folder, config=config)
+    assert "a program takes their skull off" in doctor.get("/upload").text
+    write_series(tmp_path / "in", 3, RepetitionTime=600, EchoTime=10, ContrastBolusAgent="Gadovist", PixelSpacing=[12, 12])
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted((tmp_path / "in").iterdir()):
+            packed.write(path, f"DICOM/{path.name}")
+    worker = Worker(site.desk.folder)
+    draft = send(site, doctor, {"export.zip": archive.getvalue()}).headers["location"]
+    assert worker.do_next()
+    assert f"{Path(sys.executable).name} takes the skull off" in doctor.get(draft).text
+    answer = site.post(doctor, draft, image_3="t1ce", scanned_on="2020-01-01")
+    assert worker.do_next()
+    case = site.desk.cases.case(answer.headers["location"].rpartition("/")[2])
+    record = json.loads((site.folder.path / case.images[Modality.T1CE]).with_name("import.json").read_text())
+    assert record["skull_stripped"]
 
 
 def test_an_upload_that_is_no_study_is_told_and_can_be_thrown_away(site: PortalUnderTest, worker: Worker) -> None:
