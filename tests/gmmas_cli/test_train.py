@@ -136,6 +136,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], *,
         time.sleep(0.002)
 
 
+@pytest.mark.slow  # the interrupted one below and the kills of gmmas_workflows stay in the short suite
 def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(unbroken, train_yaml, tmp_path, capsys) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     with started("--config", str(train_yaml), "--out", str(out), log=log) as process:

@@ -88,11 +88,11 @@ def test_the_parabola_finds_the_minimum_between_the_points_of_the_grid(temperatu
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_many_patients_give_the_temperature_they_were_drawn_with(temperature) -> None:
-    site = patients(*drawn(5000, temperature=temperature, seed=1))
+    site = patients(*drawn(2000, temperature=temperature, seed=1))
     fitted = fit_heads(site.heads, PLAN, grid=TEMPERATURES)[Task.IDH]
     assert fitted.fitted
     assert fitted.temperature == pytest.approx(temperature, rel=0.1)
-    p = 1 / (1 + np.exp(-np.array(drawn(5000, temperature=1.0, seed=1)[0])))
+    p = 1 / (1 + np.exp(-np.array(drawn(2000, temperature=1.0, seed=1)[0])))
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
     assert fitted.nll_after == pytest.approx(entropy, abs=0.02)
     assert fitted.nll_after <= fitted.nll_before + 1e-4

@@ -40,7 +40,7 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
 
 
@@ -51,7 +51,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> ec.EllipticCurvePrivateKey:
     return load_node_key(path)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(record=st.dictionaries(st.text(), VALUES))
 def test_any_record_survives(tmp_path_factory: pytest.TempPathFactory, key: ec.EllipticCurvePrivateKey, record: dict[str, object]) -> None:
     path = tmp_path_factory.getbasetemp() / "record.json"

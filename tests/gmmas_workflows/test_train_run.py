@@ -267,7 +267,15 @@ class Killer(TrainWatch):
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [*(("step", n) for n in range(1, 7)), *((Split.VALIDATION, n) for n in (1, 3, 9)), ("round", 1), ("round", 3), (Split.TEST, 1)],
+    [
+        *(("step", n) for n in (1, 4, 6)),
+        *(pytest.param("step", n, marks=pytest.mark.slow) for n in (2, 3, 5)),
+        (Split.VALIDATION, 3),
+        *(pytest.param(Split.VALIDATION, n, marks=pytest.mark.slow) for n in (1, 9)),
+        ("round", 3),
+        pytest.param("round", 1, marks=pytest.mark.slow),
+        (Split.TEST, 1),
+    ],
 )
 def test_a_run_killed_anywhere_and_resumed_gives_the_same_weights(kind, number, unbroken, cohorts, tmp_path) -> None:
     folder = TrainFolder.prepare(tmp_path / "run", unbroken.config, resume=False)

@@ -13,6 +13,7 @@ from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
 from server.judgement import SPOOL
 from server.records import Outcome
+from tests.matrices import thinned
 from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
 
 ROUNDS = 3
@@ -184,8 +185,10 @@ def unbroken(tmp_path_factory):
     return folders
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("kind", "number"), [(EventKind.REPLY_ACCEPTED, 2), (EventKind.ROUND_FINISHED, 2), (EventKind.ROUND_STARTED, 3)])
+@pytest.mark.parametrize(
+    ("mode", "kind", "number"),
+    thinned([*MODES], [(EventKind.REPLY_ACCEPTED, 2), (EventKind.ROUND_FINISHED, 2), (EventKind.ROUND_STARTED, 3)]),
+)
 def test_a_killed_run_goes_on_to_the_same_weights_in_any_order_of_replies(tmp_path, unbroken, mode, kind, number):
     class Killed(BaseException):
         pass

@@ -11,6 +11,8 @@ from benchmarks.learning.jobs import ArmResult, Job, discard, keep_result, read_
 from benchmarks.learning.plan import LearningPlan
 from benchmarks.learning.quick import CASES, QUICK_ARMS, shrink
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
