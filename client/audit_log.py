@@ -121,8 +121,9 @@ class AuditLog:
         """Give a long file its successor, whose first line goes on with the chain."""
         newest = self._folder / NEWEST
         if newest.exists() and newest.stat().st_size >= self._segment_bytes:
-            first = parse_line(newest.read_bytes().partition(b"\n")[0])
-            newest.rename(self._folder / f"audit-{first.n if first is not None else n:09d}.jsonl")
+            # Its first whole line, for a power cut may have torn the first; the next line's number is that of the file that follows.
+            whole = (line.n for raw in newest.read_bytes().split(b"\n") if (line := parse_line(raw)) is not None)
+            newest.rename(self._folder / f"audit-{next(whole, n):09d}.jsonl")
             sync_folder(self._folder)
 
     def _write_head(self, tail: Tail) -> None:

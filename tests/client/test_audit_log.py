@@ -195,6 +195,16 @@ def test_a_power_cut_that_left_an_empty_file_leaves_no_line(written: Path, tmp_p
     assert (verdict.lines, verdict.fault, verdict.torn) == (LINES + 1, "", 0)
 
 
+def test_a_power_cut_in_the_first_line_of_a_file_costs_no_file(tmp_path: Path) -> None:
+    folder = write_log(tmp_path / "log", lines=3)
+    first = (folder / NEWEST).read_bytes()
+    (folder / NEWEST).rename(folder / "audit-000000001.jsonl")
+    (folder / NEWEST).write_bytes(first[:40])
+    write_log(folder, lines=12)
+    verdict = verify_log(folder, PUBLIC)
+    assert (verdict.fault, verdict.lines, verdict.torn) == ("", 3 + 1 + 12, 1)
+
+
 def test_a_power_cut_between_a_line_and_its_head_loses_nothing(written: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(written, tmp_path / "log")
     head = (folder / HEAD).read_bytes()
