@@ -22,12 +22,13 @@ _STRIPPED = ("yes", "no", "cannot tell")
 
 @dataclass(frozen=True)
 class AuditTable:
-    """Counts by cell name, their sums, and the cells that are never told."""
+    """Counts by cell name, their sums, the cells that are never told, and what a cell's name says that it has at least."""
 
     counts: dict[str, int]
     sums: tuple[Sum, ...]
     hidden: frozenset[str]
     held: tuple[str, ...]
+    least: dict[str, int]
 
 
 class _Builder:
@@ -76,7 +77,9 @@ def make_table(cases: Sequence[tuple[Case, CaseAudit]]) -> AuditTable:
         table.counts[table.hide(f"no {name}")] = len(cases) - table.counts[name]
         table.add_up(CASES, [name, f"no {name}"])
     held = (*(str(m) for m in MODALITIES if any(m in case.images for case, _ in cases)), *(str(task) for task in tasks))
-    return AuditTable(table.counts, tuple(table.sums), frozenset(table.hidden), held)
+    # A set of sequences has a row of its own only where it is frequent, and the others have one only where there are any.
+    least = {f"sequences={kind}": 1 if kind == OTHER else SMALLEST_COUNT for kind in kinds}
+    return AuditTable(table.counts, tuple(table.sums), frozenset(table.hidden), held, least)
 
 
 def _kinds(cases: Sequence[tuple[Case, CaseAudit]]) -> dict[str, str]:

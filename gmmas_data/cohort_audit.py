@@ -81,7 +81,7 @@ def aggregate_of(audit: CohortAudit, cases: Sequence[Case], *, salt: bytes | Non
     """
     accepted = [(case, one) for case, one in zip(cases, audit.cases, strict=True) if not one.fault]
     table = make_table(accepted)
-    counts = suppress(table.counts, table.sums, hidden=table.hidden)
+    counts = suppress(table.counts, table.sums, hidden=table.hidden, least=table.least)
     spacings = [next(iter(one.scans.values())).spacing_mm for _, one in accepted if one.scans]
     enough = len(accepted) >= SMALLEST_COUNT
     return AuditAggregate(

@@ -155,6 +155,14 @@ def test_nothing_in_the_aggregate_tells_a_withheld_count(groups: list[tuple[tupl
     assert (aggregate.spacing_mm is None) == (len(pairs) < SMALLEST_COUNT)
 
 
+def test_the_one_case_of_rare_sequences_is_not_computed_from_the_others() -> None:
+    pairs = cohort_of([(tuple(Modality), None, False, SMALLEST_COUNT), ((Modality.T1,), None, False, 1)])
+    audit = CohortAudit(site="north", layout=Layout.BRATS2021, cases=tuple(audit for _, audit in pairs))
+    counts = aggregate_of(audit, [case for case, _ in pairs]).counts
+    assert counts["sequences=other"] is None  # that there is a row says one at least, and the other row is one of eleven at least
+    assert counts["cases"] is None
+
+
 def test_a_large_even_cohort_is_told_almost_whole() -> None:
     every = tuple(Modality)
     pairs = cohort_of([(every, True, True, 40), (every, False, True, 40), (every[2:], True, False, 30), (every[2:], False, False, 25)])

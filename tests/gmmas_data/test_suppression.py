@@ -1,6 +1,8 @@
 """What an attacker can compute from a published table: checked with integer programmes of our own, not with the module's own intervals."""
 
 import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from hypothesis import given, settings
@@ -25,11 +27,13 @@ def two_way(rows: list[list[int]]) -> tuple[dict[str, int], list[Sum]]:
     return counts, sums
 
 
-def possible(told: dict[str, int | None], sums: list[Sum], cell: str) -> tuple[float, float]:
+def possible(
+    told: dict[str, int | None], sums: list[Sum], cell: str, *, least: Mapping[str, int] = MappingProxyType({})
+) -> tuple[float, float]:
     """Return the least and the greatest whole number that a cell may be for a reader of the table."""
     names = sorted({name for one in sums for name in (one.total, *one.parts)})
     matrix = np.array([[(name == one.total) - float(name in one.parts) for name in names] for one in sums])
-    low = np.array([0 if told.get(name) is None else told[name] for name in names], dtype=float)
+    low = np.array([least.get(name, 0) if told.get(name) is None else told[name] for name in names], dtype=float)
     high = np.array([10_000 if told.get(name) is None else told[name] for name in names], dtype=float)
     ends = []
     for sign in (1, -1):
@@ -65,6 +69,20 @@ def test_what_is_never_told_is_protected_too(with_it: int, without: int) -> None
         assert told["all"] is None or told["with"] is None
     else:
         assert told == {"all": with_it + without, "with": with_it}
+
+
+@settings(max_examples=30, deadline=None)
+@given(frequent=st.lists(st.integers(SMALLEST_COUNT, 30), min_size=1, max_size=3), rare=st.integers(1, SMALLEST_COUNT - 1))
+def test_what_a_name_says_computes_no_small_count(frequent: list[int], rare: int) -> None:
+    """12 cases, of which the sequences in a row of their own are 11 or more and some are `other`, would be 11 and 1."""
+    counts = {f"row {place}": count for place, count in enumerate(frequent)} | {"other": rare}
+    least = {name: 1 if name == "other" else SMALLEST_COUNT for name in counts}
+    sums = [Sum("all", tuple(counts))]
+    counts["all"] = sum(counts.values())
+    told = suppress(counts, sums, least=least)
+    low, high = possible(told, sums, "other", least=least)
+    assert low < 1.5
+    assert high > SMALLEST_COUNT - 1.5
 
 
 def test_large_counts_are_all_told() -> None:
