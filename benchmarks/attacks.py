@@ -97,7 +97,7 @@ FULL: Final = Size(
     split=SplitConfig(validation=0.15, test=0.0),
     federation=_federation(
         rounds=16,
-        model={"network": {"channels": [8, 16, 32]}, "grid": {"spacing_mm": 5.0, "shape": [32, 40, 32]}},
+        model={"network": {"channels": [8, 16, 32], "blocks": [1, 1, 1]}, "grid": {"spacing_mm": 5.0, "shape": [32, 40, 32]}},
         training={"local_steps": 16, "learning_rate": 0.003, "warmup_steps": 24, "modality_dropout": 0.25},
     ),
 )
@@ -199,7 +199,9 @@ class Bench:
         with _without_checks(defence == "no checks"):
             try:
                 simulate(folder, dict(zip(names, sites, strict=True)), tracker=NoTracker())
-            except Exception as error:  # a broken run is a result
+            except Exception as error:  # a run that breaks down is a result, one that never began is not
+                if not folder.finished_rounds():
+                    raise
                 ended = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         records = folder.read_records()
         refused = [site.site for record in records for site in record.sites if site.outcome is Outcome.REFUSED]

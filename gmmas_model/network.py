@@ -71,12 +71,17 @@ class GmmasNetwork(nn.Module):
         modalities: sequences this instance can read.
 
     Raises:
-        ModelError: the sizes do not fit together, or no modality is given.
+        ModelError: no modality is given.
     """
 
     def __init__(self, config: NetworkConfig, *, modalities: Collection[Modality] = MODALITIES) -> None:
         super().__init__()
-        _check_config(config, modalities)
+        if not modalities:
+            raise ModelError(
+                "a network without a modality cannot be made",
+                expected="at least one of " + ", ".join(Modality),
+                remedy="name its modalities",
+            )
         self.config = config
         self.modalities = tuple(m for m in MODALITIES if m in modalities)
         channels = config.channels
@@ -208,13 +213,3 @@ def _spread_rows(x_KCXYZ: Tensor, rows_K: Tensor, batch: int) -> Tensor:
     """Return features of the whole batch with zeros in the rows that are not among `rows_K`."""
     x_BCXYZ = x_KCXYZ.new_zeros((batch, *x_KCXYZ.shape[1:])).contiguous(memory_format=torch.channels_last_3d)
     return x_BCXYZ.index_copy(0, rows_K, x_KCXYZ)
-
-
-def _check_config(config: NetworkConfig, modalities: Collection[Modality]) -> None:
-    if len(config.blocks) != len(config.channels) or config.channels[-1] % config.transformer_heads or not modalities:
-        raise ModelError(
-            "the network's sizes do not fit together",
-            got=f"{config.model_dump(mode='json')}, modalities {[str(m) for m in modalities]}",
-            expected="as many block counts as channel counts, heads that divide the last channel count, at least one modality",
-            remedy="mend `model.network` in federation.yaml",
-        )

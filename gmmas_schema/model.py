@@ -45,6 +45,16 @@ class NetworkConfig(FrozenModel):
             raise ValueError(f"unknown size; sizes are {', '.join(SIZES)}")
         return SIZES[named["size"]].model_dump() | {key: own for key, own in named.items() if key != "size"}
 
+    @model_validator(mode="after")
+    def _sizes_that_fit(self) -> Self:
+        if len(self.blocks) != len(self.channels):
+            raise ValueError(f"{len(self.channels)} channel counts and {len(self.blocks)} block counts; every level has one of each")
+        if self.channels[-1] % self.transformer_heads:
+            raise ValueError(
+                f"transformer_heads must divide the last channel count; {self.transformer_heads} does not divide {self.channels[-1]}"
+            )
+        return self
+
     @field_validator("tasks")
     @classmethod
     def _complete_and_ordered(cls, value: tuple[Task, ...]) -> tuple[Task, ...]:

@@ -244,14 +244,6 @@ def test_a_sample_with_only_unreadable_modalities_is_refused() -> None:
         network(torch.zeros(1, 4, 8, 8, 8), torch.tensor([[True, False, False, False]]))
 
 
-@pytest.mark.parametrize(
-    "config", [NetworkConfig(blocks=(1, 1)), NetworkConfig(transformer_heads=5), NetworkConfig(channels=(4, 6), blocks=(1, 1))]
-)
-def test_sizes_that_do_not_fit_together_are_refused(config: NetworkConfig) -> None:
-    with pytest.raises(ModelError, match="sizes do not fit"):
-        GmmasNetwork(config)
-
-
 def test_no_modality_is_refused() -> None:
     with pytest.raises(ModelError):
         GmmasNetwork(TINY, modalities=())

@@ -50,6 +50,8 @@ def test_tasks_are_put_in_order_and_are_part_of_the_digest() -> None:
         ({"size": "large"}, "sizes are small, paper"),
         ({"size": ["paper"]}, "sizes are small, paper"),
         ({"size": "paper", "depth": 3}, "unknown key 'network.depth'"),
+        ({"channels": [8, 16, 32]}, "3 channel counts and 4 block counts"),
+        ({"channels": [8, 12], "blocks": [1, 1], "transformer_heads": 5}, "5 does not divide 12"),
         ({"tasks": ["segmentation", "idh", "grade"]}, "missing codeletion"),
         ({"tasks": []}, "missing segmentation, idh, codeletion"),
         ({"tasks": ["segmentation", "idh", "codeletion", "idh"]}, "named twice"),
