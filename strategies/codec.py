@@ -141,7 +141,7 @@ def _read_flat(array: Array) -> NDArray[np.uint8]:
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_HEADER_LIMIT_BYTES)
     except ProtocolError:
         raise
-    except (ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # numpy reads a header as Python, and hands on whatever that raises
         raise _misfit(f"data that are not .npy ({type(error).__name__})") from error
     length = len(array.data) - stream.tell()
     if dtype != np.dtype("u1") or tuple(array.shape) != shape or shape != (length,):
@@ -238,7 +238,7 @@ def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> DocumentT:
     text = content[name].get(DOCUMENT)
     try:
         raw = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
         raise ProtocolError(f"{name} holds no document", got=type(text).__name__, expected="a JSON object", remedy=_UPDATE)
@@ -269,7 +269,7 @@ def _check_versions(raw: dict[str, Any]) -> None:
     if raw.get("protocol") != PROTOCOL_VERSION:
         raise ProtocolError(
             "the other side speaks another protocol version",
-            got=raw.get("protocol"),
+            got=_worded(raw.get("protocol")),
             expected=PROTOCOL_VERSION,
             remedy=_UPDATE,
             code=ReasonCode.PROTOCOL_VERSION,
@@ -278,8 +278,13 @@ def _check_versions(raw: dict[str, Any]) -> None:
     if isinstance(model, dict) and model.get("version") != MODEL_DEFINITION_VERSION:
         raise ProtocolError(
             "the other side has another version of the network",
-            got=model.get("version"),
+            got=_worded(model.get("version")),
             expected=MODEL_DEFINITION_VERSION,
             remedy=_UPDATE,
             code=ReasonCode.MODEL_DEFINITION,
         )
+
+
+def _worded(version: object) -> str:
+    """Return a version as it may be quoted: what is none is no text of ours."""
+    return str(version) if isinstance(version, int) else type(version).__name__

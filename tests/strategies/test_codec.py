@@ -141,6 +141,27 @@ def test_an_array_that_is_not_flat_npy_bytes_of_its_declared_length_is_refused(d
         unpack_tensors(parcel_of(Array(dtype, shape, stype, data)))
 
 
+def headed(header):
+    text = header.encode().ljust(118)
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + ONES.tobytes()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "(((",
+        "'''",
+        "{[]: 1}",
+        "{'descr': (), 'fortran_order': False, 'shape': (24,)}",
+        "{'descr': ('|u1',), 'fortran_order': False, 'shape': (24,)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (24,), 3: 1}",
+    ],
+)
+def test_a_header_that_makes_numpys_parser_stumble_is_refused(header):
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_tensors(parcel_of(Array("uint8", (24,), "numpy.ndarray", headed(header))))
+
+
 @pytest.mark.parametrize(
     "index",
     [
@@ -309,6 +330,7 @@ def test_only_float32_is_sent():
         RecordDict({TASK: ConfigRecord({DOCUMENT: b"{}"})}),
         RecordDict({TASK: ConfigRecord({DOCUMENT: "[1]"})}),
         RecordDict({TASK: ConfigRecord({DOCUMENT: "{"})}),
+        RecordDict({TASK: ConfigRecord({DOCUMENT: '{"a":' * 10_000})}),
         RecordDict({TASK: MetricRecord({DOCUMENT: 1.0})}),
         RecordDict({TASK: ConfigRecord({DOCUMENT: REQUEST.model_dump_json()}), "more": ConfigRecord()}),
         RecordDict({TASK: ConfigRecord({DOCUMENT: REQUEST.model_dump_json()}), ARRAYS: ConfigRecord()}),
@@ -342,9 +364,12 @@ def test_a_report_with_nan_is_refused():
         read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: text})}))
 
 
-def test_a_refused_document_is_not_quoted():
+@pytest.mark.parametrize(
+    "text", ['{"protocol": 3, "site": ["Jane Doe"]}', '{"protocol": "Jane Doe"}', '{"protocol": 3, "model": {"version": "Jane Doe"}}']
+)
+def test_a_refused_document_is_not_quoted(text):
     with pytest.raises(ProtocolError) as caught:
-        read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: '{"protocol": 2, "site": ["Jane Doe"]}'})}))
+        read_report(RecordDict({REPORT: ConfigRecord({DOCUMENT: text})}))
     assert "Jane" not in str(caught.value)
 
 
