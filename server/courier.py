@@ -139,13 +139,13 @@ class Courier:
             yield key, Reply(waiting[key], None, ReasonCode.PROCESS)
         letters = {letter.message_id: (key, letter) for key, letter in waiting.items() if letter.message_id}
         arrived = pull_ready(self._grid, list(letters))
-        while letters and (message := next(arrived, None)) is not None:
-            key, letter = letters.pop(message.metadata.reply_to_message_id, ("", None))
-            if letter is not None:
-                reply = Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
-                del message
+        while letters and (arrival := next(arrived, None)) is not None:
+            key, letter = letters.pop(arrival[0], ("", None))
+            reply = None if letter is None else _reply(letter, arrival[1])
+            del arrival
+            if reply is not None:
                 yield key, reply
-                del reply
+            del reply
 
     def gather(
         self, letters: Mapping[str, Letter], *, timeout_s: float, again: Callable[[str, Reply], Letter | None] = lambda *_: None
@@ -184,6 +184,12 @@ class Courier:
         """Return the keys of letters whose node was activated anew after they were sent: they are lost."""
         online = {node.identifier: node for node in self.online_nodes()}
         return [key for key, letter in waiting.items() if online.get(letter.node.identifier, letter.node) != letter.node]
+
+
+def _reply(letter: Letter, message: Message | None) -> Reply:
+    if message is None:
+        return Reply(letter, None, ReasonCode.PROTOCOL)
+    return Reply(letter, None, reason_of(message.error)) if message.has_error() else Reply(letter, message.content)
 
 
 def reason_of(error: Error) -> ReasonCode:
