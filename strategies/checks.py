@@ -3,10 +3,13 @@
 Every refusal is a ProtocolError that names the first fault; one reply's fault never touches another site's reply.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from gmmas_schema.calibration import LARGEST_NATS, CalibrationStatistics, Reliability, bin_edges
 from gmmas_schema.errors import ProtocolError, ReasonCode
@@ -20,6 +23,11 @@ Float32 = NDArray[np.float32]
 
 _ROUNDING = 1e-6
 """Slack for sums of binary fractions."""
+LARGEST_NUMBER: Final = 2.0**53
+"""No count, second, byte or loss is beyond it: sums and products of such numbers are finite, and no whole one is rounded."""
+_STAGE: Final = r"[a-z_]{1,40}"
+_MOST_STAGES: Final = 20
+_LONGEST_VERSION: Final = 100
 
 
 def check_description(description: SiteDescription, *, model_digest: str) -> None:
@@ -33,6 +41,10 @@ def check_description(description: SiteDescription, *, model_digest: str) -> Non
         _refuse("protocol version", site, description.protocol, PROTOCOL_VERSION, ReasonCode.PROTOCOL_VERSION)
     if description.model_digest != model_digest:
         _refuse("model definition", site, description.model_digest[:12], model_digest[:12], ReasonCode.MODEL_DEFINITION)
+    _check_numbers(description, site, ReasonCode.PROTOCOL)
+    if len(description.software) > _LONGEST_VERSION or not description.software.isprintable():
+        expected = f"a line of at most {_LONGEST_VERSION} characters"
+        _refuse("software version", site, f"{len(description.software)} characters", expected, ReasonCode.PROTOCOL)
     for task, count in description.labelled.items():
         if not 0 <= count <= description.cases:
             _refuse(f"labelled cases for {task}", site, count, f"0 to {description.cases}", ReasonCode.PROTOCOL)
@@ -59,6 +71,8 @@ def check_reply(
         ProtocolError: with code REPLY_REFUSED (PROTOCOL_VERSION or MODEL_DEFINITION for those two).
     """
     _check_identity(report, request, description)
+    _check_numbers(report, report.site)
+    _check_spent(report)
     _check_counts(report, description)
     _check_pseudo_labels(report, request, description)
     if report.evaluation is not None:
@@ -91,6 +105,33 @@ def _check_identity(report: SiteReport, request: TaskRequest, description: SiteD
     ):
         if got != expected:
             _refuse(what, site, got, expected)
+
+
+def _check_numbers(document: BaseModel, site: str, code: ReasonCode = ReasonCode.REPLY_REFUSED) -> None:
+    """Refuse a number that none is: one site's would be everybody's in a mean, and is infinite in a sum."""
+    largest = max((abs(number) for number in _numbers(document.model_dump())), default=0)
+    if largest > LARGEST_NUMBER:
+        _refuse("numbers", site, f"one of {len(str(largest))} digits", f"at most {LARGEST_NUMBER:g}", code)
+
+
+def _numbers(value: object) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (number for part in value.values() for number in _numbers(part))
+    elif isinstance(value, list | tuple):
+        yield from (number for part in value for number in _numbers(part))
+
+
+def _check_spent(report: SiteReport) -> None:
+    """Refuse losses and times below 0, and stages with names that no metric could have."""
+    evaluations = (report.evaluation, report.personalised, *report.subsets.values())
+    losses = [report.losses, *(found.loss for found in evaluations if found is not None)]
+    if any(loss < -_ROUNDING for own in losses for loss in own.values()):
+        _refuse("losses", report.site, "one below 0", "0 or more")
+    names = report.seconds
+    if len(names) > _MOST_STAGES or any(not re.fullmatch(_STAGE, name) or names[name] < 0 for name in names):
+        _refuse("seconds", report.site, f"{len(names)} stages", f"at most {_MOST_STAGES} in small letters, 0 or more each")
 
 
 def _check_counts(report: SiteReport, description: SiteDescription) -> None:

@@ -4,6 +4,9 @@
 
 Kendall, Gal and Cipolla, CVPR 2018, eq. 7, solved instead of learned: nothing can run away, a short run is at its optimum at once, and
 no site's optimiser moves a number that means something for all. d is the floor of gmmas_schema.federation.LOSS_FLOOR.
+
+A site says itself what its loss is: it counts at most as LARGEST_RATIO times that by chance (strategies.fairness), so that nobody can
+switch a task off for all.
 """
 
 import math
@@ -11,8 +14,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from gmmas_schema.federation import LOSS_FLOOR
+from gmmas_schema.federation import CHANCE_LOG_LOSS, LOSS_FLOOR
 from gmmas_schema.vocabulary import TASKS, Task
+from strategies.fairness import LARGEST_RATIO
 
 
 def closed_form(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]]) -> dict[Task, float]:
@@ -24,7 +28,8 @@ def closed_form(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]
     reports = list(losses)
     found: dict[Task, float] = {}
     for task in TASKS:
-        pairs = [(loss[task], counts.get(task, 0)) for loss, counts in reports if task in loss and counts.get(task, 0) > 0]
+        most = LARGEST_RATIO * math.exp(CHANCE_LOG_LOSS[task])
+        pairs = [(min(loss[task], most), counts.get(task, 0)) for loss, counts in reports if task in loss and counts.get(task, 0) > 0]
         total = sum(count for _, count in pairs)
         if total:
             found[task] = math.log(math.fsum(loss * count for loss, count in pairs) / total + LOSS_FLOOR)

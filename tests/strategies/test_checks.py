@@ -66,6 +66,34 @@ def test_a_report_that_does_not_fit_is_refused_by_name(update, code, named):
     assert "south" in error.where
 
 
+VALIDATED = REPORT.evaluation
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("update", "named"),
+    [
+        ({"losses": {Task.SEGMENTATION: -5.0}}, "losses"),
+        ({"losses": {Task.SEGMENTATION: 1e308}}, "numbers"),
+        ({"evaluation": VALIDATED.model_copy(update={"loss": {Task.IDH: 1e308}})}, "numbers"),
+        ({"evaluation": VALIDATED.model_copy(update={"loss": {Task.IDH: -1.0}})}, "losses"),
+        ({"evaluation": VALIDATED.model_copy(update={"cases": HUGE})}, "numbers"),
+        ({"steps": HUGE}, "numbers"),
+        ({"cpu_seconds": 1e308}, "numbers"),
+        ({"seconds": {"train": 1e308}}, "numbers"),
+        ({"seconds": {"train": -1.0}}, "seconds"),
+        ({"seconds": {"train$": 1.0}}, "seconds"),
+        ({"seconds": {f"stage_{letter}": 1.0 for letter in "abcdefghijklmnopqrstu"}}, "seconds"),
+    ],
+)
+def test_figures_that_would_spoil_a_mean_a_sum_or_a_metric_are_refused(update, named):
+    assert named in refusal(report=REPORT.model_copy(update=update)).what
+
+
+def test_what_rounding_leaves_of_a_loss_of_nothing_passes():
+    check(report=REPORT.model_copy(update={"losses": {Task.SEGMENTATION: -6e-8}, "seconds": {"pseudo_label": 0.0}}))
+
+
 @pytest.mark.parametrize(
     "evaluation",
     [
@@ -186,6 +214,9 @@ def test_a_foreign_name_is_not_quoted_at_length():
         ({"model_digest": "other"}, ReasonCode.MODEL_DEFINITION),
         ({"labelled": {Task.IDH: 11}}, ReasonCode.PROTOCOL),
         ({"labelled": {Task.IDH: -1}}, ReasonCode.PROTOCOL),
+        ({"cases": HUGE}, ReasonCode.PROTOCOL),
+        ({"software": "1" * 101}, ReasonCode.PROTOCOL),
+        ({"software": "\x1b[2J"}, ReasonCode.PROTOCOL),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(update, code):

@@ -8,7 +8,7 @@ from gmmas_schema.federation import LOSS_FLOOR
 from gmmas_schema.vocabulary import Task
 from strategies.uncertainty import closed_form
 
-LOSS = st.floats(0, 20)
+LOSS = st.floats(0, 4)
 
 
 def test_a_task_that_nobody_trained_is_left_alone():
@@ -18,6 +18,11 @@ def test_a_task_that_nobody_trained_is_left_alone():
 def test_sites_count_by_their_labels():
     found = closed_form([({Task.IDH: 0.2}, {Task.IDH: 30}), ({Task.IDH: 1.0}, {Task.IDH: 10})])
     assert found == {Task.IDH: pytest.approx(math.log(0.4 + LOSS_FLOOR))}
+
+
+def test_nobody_switches_a_task_off_for_all():
+    (found,) = closed_form([({Task.IDH: 0.2}, {Task.IDH: 30}), ({Task.IDH: 1e15}, {Task.IDH: 10**9})]).values()
+    assert math.exp(-found) > 0.2
 
 
 @given(LOSS, LOSS, st.integers(1, 99), st.floats(-0.5, 0.5))
