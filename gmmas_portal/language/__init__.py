@@ -9,6 +9,7 @@ sources are put in afterwards. What the verifier does not pass is not shown: the
     words.yaml     the words that a rewrite may use besides those it was given; words that carry meaning
     vocabulary.py  reads it
     verifier.py    what is wrong with a rewrite
+    order.py       whether a cautious sentence keeps its words in their order
     rewriting.py   a report in other words
     referral.py    questions that belong to the care team
     questions.py   answers from a report's sentences

@@ -6,7 +6,7 @@
     sources       exactly those of the given sentence
     words         those of the given sentence and neutral ones (words.yaml), between placeholders connectives alone
     meaning       words that carry meaning (negation, side, status, open, tissue, ...) as often as in the given sentence; a sentence that
-                  denies, predicts, leaves open or speaks of tissue keeps its words in their order, clause by clause
+                  denies, predicts, leaves open, speaks of tissue or quotes evidence keeps its words in their order (order.py)
 
 It reads words, not meaning. What allowed words might say together beyond the given sentence is kept small by the short neutral list, the
 number of words that may be added and the bound values; it is not excluded in principle.
@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, permutations
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gmmas_portal.language.order import keeps_order, plain_words
 from gmmas_portal.language.vocabulary import Vocabulary, split_words
-from gmmas_portal.reports.report import PLACEHOLDER, Sentence
+from gmmas_portal.reports.report import EVIDENCE_PREFIX, PLACEHOLDER, Sentence
 
 LONGEST: Final = 80
 """Characters that a rewrite may have beyond twice those of the given sentence, placeholders not counted."""
@@ -35,9 +35,9 @@ MOST_ADDED: Final = 6
 
 _PUNCTUATION: Final = frozenset(" ,.;:'()-")
 _PLAIN: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u2013": "-", "\u2014": "-", "\u00a0": " "})
-_CLAUSE: Final = re.compile(r"[;:]|,(?!\s*(?:and\s*)?\{\{)")
-"""Ends of clauses; a list of placeholders is part of one, so there are few."""
-_AS_WELL: Final = re.compile(r"\bas\s+well\b")
+_BETWEEN: Final = frozenset(" ,;")
+"""Signs between placeholders; a dash or a colon would make a range or a ratio of their values."""
+_LOUD: Final = re.compile(r"\b[A-Z]{2,}\b")
 _FENCE: Final = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
 
 
@@ -132,6 +132,7 @@ def find_faults(rewrite: Rewrite, given: Sentence, *, vocabulary: Vocabulary, kn
         *_citations(rewrite, given, known),
         *_between(text, vocabulary),
         *_characters(bare),
+        *_capitals(bare, given),
         *_length(bare, given),
         *_words(bare, given, vocabulary),
         *_meaning(text, given, vocabulary),
@@ -155,9 +156,10 @@ def _placeholders(text: str, given: Sentence, known: frozenset[str]) -> _Found:
 
 
 def _between(text: str, vocabulary: Vocabulary) -> _Found:
-    """Return words between placeholders that could relate their values to each other: `from {{a}} to {{b}}`."""
+    """Return words and signs between placeholders that could relate their values to each other: `from {{a}} to {{b}}`, `{{a}} - {{b}}`."""
     gaps = PLACEHOLDER.sub("\n", text).split("\n")[1:-1]
     words = [word for gap in gaps for word in _parts(gap) if word not in vocabulary.connectives]
+    words += [sign for gap in gaps for sign in gap if not sign.isalpha() and sign not in _BETWEEN]
     return [
         (FaultCode.CONTRADICTION, f"between placeholders only {', '.join(sorted(vocabulary.connectives))}: not '{word}'") for word in words
     ]
@@ -181,6 +183,12 @@ def _characters(bare: str) -> _Found:
         elif not character.isalpha() and character not in _PUNCTUATION:
             found.append((FaultCode.MARKUP, "letters and , . ; : ( ) - only, and placeholders as they were given"))
     return found
+
+
+def _capitals(bare: str, given: Sentence) -> _Found:
+    """Return words in capitals: emphasis is markup by other means."""
+    loud = {word for word in _LOUD.findall(bare) if word not in given.template}
+    return [(FaultCode.LANGUAGE, f"no capitals: '{word}'") for word in sorted(loud)]
 
 
 def _length(bare: str, given: Sentence) -> _Found:
@@ -223,16 +231,19 @@ def _meaning(text: str, given: Sentence, vocabulary: Vocabulary) -> _Found:
         for meaning in sorted({*wanted, *found})
         if found[meaning] != wanted[meaning] and not (meaning in vocabulary.limited and found[meaning] < wanted[meaning])
     ]
-    if not faults and vocabulary.cautious & {vocabulary.kind_of(word) for word in own}:
-        clauses = [_firm(_sequence(clause), vocabulary) for clause in _CLAUSE.split(given.template)]
-        if not any(list(chain(*order)) == _firm(written, vocabulary) for order in permutations(clauses)):
-            faults.append((FaultCode.CONTRADICTION, "this sentence keeps its words in their order; only small words may be added"))
+    pairs = zip(written, (*written[1:], ""), strict=True)
+    faults += [
+        (FaultCode.CONTRADICTION, f"'{word}' stands before '{after}'")
+        for word, following in pairs
+        if (after := vocabulary.followed.get(word, following)) != following
+    ]
+    quotes = any(name.startswith(EVIDENCE_PREFIX) for name in PLACEHOLDER.findall(given.template))
+    cautious = quotes or bool(vocabulary.cautious & {vocabulary.kind_of(word) for word in own})
+    if not faults and cautious and not keeps_order(text, given.template, vocabulary):
+        faults.append(
+            (FaultCode.CONTRADICTION, "this sentence keeps its words in their order; only small words may be added, in their places")
+        )
     return faults
-
-
-def _firm(words: Sequence[str], vocabulary: Vocabulary) -> list[str]:
-    """Return the words that may be neither added nor dropped in a cautious sentence."""
-    return [word for word in words if word not in vocabulary.fillers]
 
 
 def _sequence(text: str) -> list[str]:
@@ -242,7 +253,6 @@ def _sequence(text: str) -> list[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """Return the words of a text: compounds in their parts, without the ending of a possessive; `as well` is `also`, `well` a judgement."""
-    plain = _AS_WELL.sub("also", PLACEHOLDER.sub(" ", text).lower())
-    words = [word.removesuffix("'s") for word in split_words(plain)]
+    """Return the words of a text: compounds in their parts, without the ending of a possessive."""
+    words = [word.removesuffix("'s") for word in split_words(plain_words(PLACEHOLDER.sub(" ", text)))]
     return [part for word in words for part in word.split("-") if part]

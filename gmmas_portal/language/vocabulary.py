@@ -23,9 +23,11 @@ class Vocabulary(FrozenModel):
 
     Attributes:
         neutral: words that state nothing by themselves.
-        cautious: kinds of which a sentence keeps its words in their order; `fillers` may be added to it.
+        cautious: kinds of which a sentence keeps its words in their order (order.py).
+        articles: small words that may be added to it; so may `openers` and `prepositions`, in some places.
         connectives: words that may stand between two placeholders.
         kept: words that carry meaning, by kind; of each kind a rewrite has as many as the given sentence.
+        followed: words that keep the word after them.
         limited: kinds of which it may also have fewer.
         verbatim: kinds of which it has the very same words.
         named: words by the name of the refusal they stand for.
@@ -33,14 +35,17 @@ class Vocabulary(FrozenModel):
 
     neutral: frozenset[str]
     cautious: frozenset[str]
-    fillers: frozenset[str]
+    articles: frozenset[str]
+    openers: frozenset[str]
+    prepositions: frozenset[str]
     connectives: frozenset[str]
     kept: dict[str, frozenset[str]]
+    followed: dict[str, str] = Field(default_factory=dict)
     limited: frozenset[str] = Field(default_factory=frozenset)
     verbatim: frozenset[str] = Field(default_factory=frozenset)
     named: dict[str, frozenset[str]]
 
-    @field_validator("neutral", "fillers", "connectives", mode="before")
+    @field_validator("neutral", "articles", "openers", "prepositions", "connectives", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return frozenset(value.split()) if isinstance(value, str) else value
@@ -49,6 +54,11 @@ class Vocabulary(FrozenModel):
     @classmethod
     def _split_each(cls, value: object) -> object:
         return {name: frozenset(words.split()) for name, words in value.items()} if isinstance(value, dict) else value
+
+    @property
+    def fillers(self) -> frozenset[str]:
+        """Small words that a cautious sentence may have more or fewer of."""
+        return self.articles | self.openers | self.prepositions
 
     def kind_of(self, word: str) -> str | None:
         """Return the kind of a word that carries meaning; None for others."""

@@ -12,7 +12,7 @@ from tests.gmmas_portal.sample_case import sample_report
 
 GOOD: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "good_rewrites.yaml").read_text(encoding="utf-8"))
 REPORT = sample_report()
-REFUSED = 19
+REFUSED = 20
 """Of the GOOD ones; the number in docs/gmmas-gpt.md."""
 
 

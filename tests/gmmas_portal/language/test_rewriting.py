@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from gmmas_portal.language.endpoint import Verdict
 from gmmas_portal.language.rewriting import rewrite_report
 from gmmas_portal.reports.report import Audience, Wording
+from gmmas_portal.reports.writing import write_report
+from gmmas_schema.case_record import AbstainCode, Abstention, FactStatus, RecordSegmentation
 from tests.gmmas_portal.language.fake_model import FakeModel, as_given
-from tests.gmmas_portal.sample_case import PSEUDONYM, sample_report
+from tests.gmmas_portal.sample_case import MEASURES, ON, OPEN, PSEUDONYM, make_record, measured, sample_report
 
 REPORT = sample_report()
 GOOD = "The measured volumes are {{volume.wt}}, {{volume.tc}} and {{volume.et}}."
@@ -85,6 +87,15 @@ PATIENT_ATTACKS = [
     ("model.origin", "This report was made with research software and does replace your doctor: {{model.name}}."),
     ("model.origin", "This report replaces your doctor: {{model.name}}."),
     ("sequences.accuracy", "The program was tested with exactly these kinds of pictures and is always right."),
+    ("sequences.accuracy", "The program measured exactly, tested with these kinds of pictures."),
+    ("sequences.accuracy", "The program is used with exactly these kinds of pictures."),
+    ("sequences.missing", "Some kinds of pictures were found: {{sequences.missing}}."),
+    ("measures.volumes", "On your pictures there is an area: {{volume.wt}}."),
+    ("measures.diameters", "We also measured how far the area reaches: {{diameter.wt.longest}}."),
+    ("tissue.results", "Also found: {{tissue.idh}}, {{tissue.codeletion}} and {{tissue.mgmt}}."),
+    ("tissue.diagnosis", "Your tissue was examined, and on it the result is: {{tissue.diagnosis}}."),
+    ("model.origin", "This report was made with research software and does not here, but replace your doctor: {{model.name}}."),
+    ("evidence.team", "Guidelines are general; what fits you is for you as your care team to decide."),
 ]
 
 
@@ -94,6 +105,50 @@ def test_attack_does_not_reach_the_patients_version(of: str, text: str, fake_mod
     assert of in {sentence.id for sentence in report.sentences}
     fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
     assert rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == report.sentences
+
+
+OTHER_ATTACKS = [
+    (Audience.CLINICIAN, "open.reason.r3", "As to the record: {{reason.r3}}."),
+    (Audience.CLINICIAN, "sequences.accuracy", "How well the model does is not here but known: {{accuracy.measured}}."),
+    (Audience.CLINICIAN, "absent.volume.et", "It was not this but measured: {{volume.et}}; {{reason.r2}}."),
+    (
+        Audience.CLINICIAN,
+        "tissue.contradiction_0",
+        "No tumour type is named, for the results do not but fit together: {{tissue.idh}} and {{tissue.codeletion}}.",
+    ),
+    (Audience.PATIENT, "sequences.accuracy", "The program has not been here but tested with exactly these kinds of pictures."),
+    (Audience.PATIENT, "outline.origin", "A member of your care team has the outline: {{outline.version}}."),
+    (
+        Audience.PATIENT,
+        "tissue.contradiction",
+        "The results from your tissue need this, and another look before the kind of tumour can be named.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("audience", "of", "text"), OTHER_ATTACKS)
+def test_attack_on_a_sentence_that_few_reports_have_does_not_reach_it(
+    audience: Audience, of: str, text: str, fake_model: FakeModel
+) -> None:
+    absent = MEASURES[2].model_copy(
+        update={"value": None, "status": FactStatus.ABSENT, "codes": (AbstainCode.NEEDS_SEQUENCE,), "reason": "T1ce is missing"}
+    )
+    discordant = [
+        measured("tissue.idh", "IDH on tissue", "wildtype", source="clinician"),
+        measured("tissue.codeletion", "1p/19q on tissue", "codeleted", source="clinician"),
+    ]
+    record = make_record(
+        (*MEASURES[:2], absent, *OPEN, *discordant),
+        accuracy=None,
+        abstentions=(Abstention(code=AbstainCode.QUALITY, reason="an image is blurred", facts=()),),
+        segmentation=RecordSegmentation(version=2, author="corrector", sha256="c" * 64, based_on=1),
+    )
+    report = write_report(record, audience=audience, on=ON)
+    assert of in {sentence.id for sentence in report.sentences}
+    fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
+    rewritten = rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert rewritten.sentences == report.sentences
+    assert fake_model.calls[-1].faults
 
 
 def test_answer_in_a_code_fence_is_read(fake_model: FakeModel) -> None:

@@ -84,6 +84,30 @@ def test_kept_word_cannot_be_exchanged_for_its_opposite() -> None:
     assert judge("On the right this question is open: {{marker.mgmt}}.", SENTENCES["open.marker.mgmt"])
 
 
+@pytest.mark.parametrize("word", sorted(VOCABULARY.fillers - VOCABULARY.articles))
+def test_no_small_word_but_an_article_stands_after_a_negation(word: str) -> None:
+    """`not here but available`, `no forecast but`: every word of the given sentence in its order, and the meaning turned."""
+    for name, negation in (("evidence.groups", "no"), ("sequences.missing", "Not")):
+        template = SENTENCES[name].template
+        assert judge(template.replace(f"{negation} ", f"{negation} {word} "), SENTENCES[name])
+        assert judge(template.replace(f"{negation} ", f"{negation}, {word} "), SENTENCES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("markers.pattern", "Tissue is required, and the imaging pattern is also consistent with {{subtype.told}}."),
+        ("markers.pattern", "As the imaging pattern is consistent with {{subtype.told}}, tissue is required."),
+        ("evidence.groups", "Please note that the figures below describe groups of patients; they are no forecast for a person."),
+        ("tissue.results", SENTENCES["tissue.results"].template.replace("Tissue results were", "The following tissue results have been")),
+        ("open.marker.mgmt", "This question is currently left open: {{marker.mgmt}}; {{reason.r1}}."),
+        ("sequences.missing", "Also not available: {{sequences.missing}}."),
+    ],
+)
+def test_small_words_in_their_places_are_allowed(name: str, text: str) -> None:
+    assert judge(text, SENTENCES[name]) == set()
+
+
 def test_lists_of_words_do_not_contradict_each_other() -> None:
     named = set().union(*VOCABULARY.named.values())
     assert not named & VOCABULARY.neutral
