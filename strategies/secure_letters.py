@@ -1,6 +1,10 @@
-"""How phases 1 to 4 of secure aggregation travel: a document and the phase's bytes in one record."""
+"""How phases 1 to 4 of secure aggregation travel: a document and the phase's bytes in one record, what is long in further ones.
 
-from typing import TypeVar
+Flower moves a record as one object by one request, and cuts arrays alone. A masked vector of the larger network has 34 MiB, more than the
+body of a request may have (server.spooling), so a record holds PIECE_BYTES of it, as much as Flower's own pieces.
+"""
+
+from typing import Final, TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ValidationError
@@ -9,6 +13,7 @@ from gmmas_schema.errors import ProtocolError
 from gmmas_schema.messages import DOCUMENT, REPORT, TASK
 from gmmas_schema.secure import PAYLOAD, PhaseReply, PhaseRequest
 
+PIECE_BYTES: Final = 5 * 2**20
 _DOCUMENT_LENGTH = 2**18
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
 
@@ -16,7 +21,10 @@ DocumentT = TypeVar("DocumentT", bound=BaseModel)
 def write_phase(document: PhaseRequest | PhaseReply, payload: bytes) -> RecordDict:
     """Return the content of a phase's message to a site, or of its reply."""
     name = TASK if isinstance(document, PhaseRequest) else REPORT
-    return RecordDict({name: ConfigRecord({DOCUMENT: document.model_dump_json(), PAYLOAD: payload})})
+    content = RecordDict({name: ConfigRecord({DOCUMENT: document.model_dump_json(), PAYLOAD: payload[:PIECE_BYTES]})})
+    for number, start in enumerate(range(PIECE_BYTES, len(payload), PIECE_BYTES), start=1):
+        content[_further(number)] = ConfigRecord({PAYLOAD: payload[start : start + PIECE_BYTES]})
+    return content
 
 
 def read_phase_request(content: RecordDict) -> tuple[PhaseRequest, bytes]:
@@ -38,12 +46,13 @@ def read_phase_reply(content: RecordDict) -> tuple[PhaseReply, bytes]:
 
 
 def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> tuple[DocumentT, bytes]:
-    record = content.get(name)
-    fields = dict(record) if isinstance(record, ConfigRecord) and set(content) == {name} else {}
-    text, payload = fields.get(DOCUMENT), fields.get(PAYLOAD)
+    records = [content.get(key) for key in (name, *(_further(number) for number in range(1, len(content))))]
+    first, *rest = (dict(record) if isinstance(record, ConfigRecord) else {} for record in records)
+    text = first.pop(DOCUMENT, None)
+    pieces = [piece for fields in (first, *rest) if len(fields) == 1 and isinstance(piece := fields.get(PAYLOAD), bytes)]
     try:
-        if isinstance(text, str) and len(text) <= _DOCUMENT_LENGTH and isinstance(payload, bytes) and len(fields) == 2:
-            return kind.model_validate_json(text), payload
+        if isinstance(text, str) and len(text) <= _DOCUMENT_LENGTH and len(pieces) == len(records):
+            return kind.model_validate_json(text), b"".join(pieces)
         faults = ", ".join(map(str, content)) or "no records"
     except ValidationError as error:
         faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["type"] for fault in error.errors()[:5])
@@ -53,3 +62,7 @@ def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> tuple[Docume
         expected=f"{name} with a {kind.__name__} and its bytes",
         remedy="run the same release of gmmas-fed on both sides",
     )
+
+
+def _further(number: int) -> str:
+    return f"{PAYLOAD}-{number}"
