@@ -6,15 +6,12 @@
 4. Where a program for it is named, the skull is taken off all of them (gmmas_data.skull_stripping); else it stays on.
 5. The case folder appears whole, named as in BraTS 2023, or not at all. Conversions are kept until then, so a broken import goes on.
 
-Identifiers: case and study are HMAC-SHA256 under a key that is made with the first import and stays beside the cases (import.key, rights
-0600), so the same patient gets the same name again, and nobody without the key can try patient numbers.
+Identifiers: case and study are HMAC-SHA256 under a key that is made with the first import and stays beside the cases
+(gmmas_data.import_folder), so the same patient gets the same name again, and nobody without the key can try patient numbers.
 """
 
-import hashlib
-import hmac
 import json
 import re
-import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -27,24 +24,21 @@ from gmmas_data.canonical import place_box
 from gmmas_data.case_audit import BRAIN_ML
 from gmmas_data.conventions import recognise
 from gmmas_data.dicom_series import Series, missing_extra
+from gmmas_data.import_folder import Progress, held_for_import, keyed
 from gmmas_data.normalisation import foreground
 from gmmas_data.registration import Placed, cut, isotropic, place_on, read_volume, save_volume
 from gmmas_data.sequence_identity import looks_like, measure_contrast
 from gmmas_data.skull_stripping import find_brain
 from gmmas_data.volumes import read_image
-from gmmas_runtime.files import clear_unfinished, whole_folder, write_atomic
+from gmmas_runtime.files import clear_unfinished, whole_folder
 from gmmas_schema.dicom import ImportedScan, ImportRecord, SeriesMap, SkullStripper
 from gmmas_schema.errors import ConfigError, DataError, ReasonCode
 from gmmas_schema.vocabulary import MODALITIES, Modality
 
 RECORD_NAME = "import.json"
 SUFFIX: Mapping[Modality, str] = {Modality.T1: "t1n", Modality.T1CE: "t1c", Modality.T2: "t2w", Modality.FLAIR: "t2f"}
-_KEY_NAME = "import.key"
 _WORK = ".import-"
 _CONVERSION_TIMEOUT_S = 1800
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done next, steps done, steps in all)."""
 
 
 def look_at_images(series: Sequence[Series], target: Path, *, on_progress: Progress | None = None) -> dict[int, tuple[Modality, ...]]:
@@ -55,16 +49,15 @@ def look_at_images(series: Sequence[Series], target: Path, *, on_progress: Progr
     Raises:
         ConfigError: a package of the extra `dicom` is missing.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    key = _read_key(target)
     found: dict[int, tuple[Modality, ...]] = {}
-    for place, one in enumerate(series):
-        if on_progress is not None:
-            on_progress(f"looking at series {one.number}", place, len(series))
-        try:
-            found[one.number] = sequences_of(convert_series(one, _work_of(target, key, one))) if one.is_volume else ()
-        except DataError:
-            found[one.number] = ()
+    with held_for_import(target, on_progress=on_progress) as key:
+        for place, one in enumerate(series):
+            if on_progress is not None:
+                on_progress(f"looking at series {one.number}", place, len(series))
+            try:
+                found[one.number] = sequences_of(convert_series(one, _work_of(target, key, one))) if one.is_volume else ()
+            except DataError:
+                found[one.number] = ()
     return found
 
 
@@ -85,7 +78,7 @@ def sequences_of(path: Path) -> tuple[Modality, ...]:
 
 
 def _work_of(target: Path, key: bytes, series: Series) -> Path:
-    return target / f"{_WORK}{_keyed(key, 'study', series.study_uid)[:16]}" / _keyed(key, "series", series.uid)[:16]
+    return target / f"{_WORK}{keyed(key, 'study', series.study_uid)[:16]}" / keyed(key, "series", series.uid)[:16]
 
 
 def import_study(
@@ -100,6 +93,8 @@ def import_study(
 ) -> tuple[Path, ImportRecord]:
     """Write a study as a case folder and return it with its record; a study that is there already is returned as it is.
 
+    One import into a folder goes on at a time; others wait.
+
     Args:
         series: of the study.
         chosen: which series is which sequence, as a person confirmed it.
@@ -112,19 +107,31 @@ def import_study(
     Raises:
         ConfigError: a series of that number is not there, or a package of the extra `dicom` or the stripper is missing.
         DataError: a series cannot be converted, or does not fit the others; the skull does not come off; or the study is there already
-            with its skull. Conversions are kept.
+            with its skull, or with another series for a sequence. Conversions are kept.
     """
     taken = _taken(series, chosen)
-    target.mkdir(parents=True, exist_ok=True)
-    key = _read_key(target)
+    with held_for_import(target, on_progress=on_progress) as key:
+        return _import(taken, target, key, looks=looks or {}, spacing_mm=spacing_mm, stripper=stripper, on_progress=on_progress)
+
+
+def _import(
+    taken: Mapping[Modality, Series],
+    target: Path,
+    key: bytes,
+    *,
+    looks: Mapping[int, tuple[Modality, ...]],
+    spacing_mm: float,
+    stripper: SkullStripper | None,
+    on_progress: Progress | None,
+) -> tuple[Path, ImportRecord]:
     first = next(iter(taken.values()))
-    study = _keyed(key, "study", first.study_uid)
+    study = keyed(key, "study", first.study_uid)
     clear_unfinished(target)
     if (known := _imported_before(target, study)) is not None:
-        if stripper is not None and not known[1].skull_stripped:
-            raise _still_with_skull(known[0])
+        _refuse_other(known, {m: keyed(key, "series", one.uid) for m, one in taken.items()}, stripper)
+        shutil.rmtree(_work_of(target, key, first).parent, ignore_errors=True)
         return known
-    case_id = _free_name(target, f"GMMAS-{_keyed(key, 'patient', first.patient or first.study_uid)[:12]}")
+    case_id = _free_name(target, f"GMMAS-{keyed(key, 'patient', first.patient or first.study_uid)[:12]}")
     steps = 2 * len(taken) + 1 + (stripper is not None)
     done = 0
 
@@ -152,9 +159,7 @@ def import_study(
         reference=reference,
         spacing_mm=spacing_mm,
         converter=f"dcm2niix {converter_version()}",
-        scans={
-            m: _describe(taken[m], placed[m], volumes[m], key, (looks or {}).get(taken[m].number, ())) for m in MODALITIES if m in taken
-        },
+        scans={m: _describe(taken[m], placed[m], volumes[m], key, looks.get(taken[m].number, ())) for m in MODALITIES if m in taken},
         skull_stripped=stripper is not None,
         skull_stripper="" if stripper is None else stripper.name,
     )
@@ -218,7 +223,7 @@ def convert_series(series: Series, folder: Path) -> Path:
         (source / f"{place:06d}.dcm").symlink_to(path.resolve())
     command = [_converter().bin, "-z", "i", "-b", "n", "-m", "y", "-f", "scan_%s_%e", "-o", str(made), str(source)]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERSION_TIMEOUT_S, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_CONVERSION_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unconverted(series, type(error).__name__) from error
     volumes = sorted(path for path in made.glob("*.nii.gz") if "_ROI" not in path.name)
@@ -238,7 +243,7 @@ def converter_version() -> str:
 def _describe(series: Series, placed: Placed, volume: Any, key: bytes, looks: tuple[Modality, ...]) -> ImportedScan:
     x, y, z = (round(float(mm), 3) for mm in volume.GetSpacing())
     return ImportedScan(
-        series=_keyed(key, "series", series.uid),
+        series=keyed(key, "series", series.uid),
         guessed=str(series.guess or "nothing"),
         looks_like=looks,
         slices=len(series.files),
@@ -251,29 +256,6 @@ def _describe(series: Series, placed: Placed, volume: Any, key: bytes, looks: tu
         rotation_degrees=placed.rotation_degrees,
         translation_mm=placed.translation_mm,
         mutual_information=placed.mutual_information,
-    )
-
-
-def _read_key(target: Path) -> bytes:
-    path = target / _KEY_NAME
-    if not path.exists():
-        write_atomic(path, secrets.token_hex(32).encode())
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        raise _bad_key(path, type(error).__name__) from error
-    if len(key) < 32:
-        raise _bad_key(path, f"{len(key)} bytes")
-    return key
-
-
-def _bad_key(path: Path, got: str) -> ConfigError:
-    return ConfigError(
-        "the key of the import cannot be used",
-        where=path,
-        got=got,
-        expected="64 hexadecimal digits, as the first import wrote them",
-        remedy="restore the file; without it patients get other names than before",
     )
 
 
@@ -292,10 +274,6 @@ def _read_record(path: Path) -> ImportRecord:
         ) from error
 
 
-def _keyed(key: bytes, kind: str, text: str) -> str:
-    return hmac.new(key, f"{kind}|{text}".encode(), hashlib.sha256).hexdigest()
-
-
 def _free_name(target: Path, patient: str) -> str:
     """Return the patient's next time point."""
     number = next(number for number in range(1000) if not (target / f"{patient}-{number:03d}").exists())
@@ -312,11 +290,21 @@ def _converter() -> Any:
     return dcm2niix
 
 
-def _still_with_skull(folder: Path) -> DataError:
+def _refuse_other(known: tuple[Path, ImportRecord], series: Mapping[Modality, str], stripper: SkullStripper | None) -> None:
+    """Refuse to give back a case that is another than was asked for."""
+    folder, record = known
+    others = [m for m, uid in series.items() if m not in record.scans or record.scans[m].series != uid]
+    if stripper is not None and not record.skull_stripped:
+        raise _imported_otherwise(folder, "with its skull", got="a case with its skull, and a program to take it off")
+    if others:
+        raise _imported_otherwise(folder, "from other series", got=f"another series, or none, as {', '.join(others)}")
+
+
+def _imported_otherwise(folder: Path, how: str, *, got: str) -> DataError:
     return DataError(
-        "this study was imported before, with its skull",
+        f"this study was imported before, {how}",
         where=folder,
-        got="a case with its skull, and a program to take it off",
+        got=got,
         expected="a study that is not there yet",
         remedy="delete the case, then import the study again",
     )

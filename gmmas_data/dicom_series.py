@@ -77,7 +77,7 @@ def read_series(folder: Path, *, on_progress: Callable[[int, int], None] | None 
 
     Raises:
         ConfigError: pydicom is not installed.
-        DataError: no such folder, no MR series in it, or several patients or studies.
+        DataError: no such folder, no MR series in it, several patients or studies, or headers that name no study.
     """
     pydicom = _pydicom()
     if not folder.is_dir():
@@ -98,7 +98,7 @@ def read_series(folder: Path, *, on_progress: Callable[[int, int], None] | None 
         found.values(), key=lambda members: (_number(members[0][1].get("SeriesNumber")) or 0, str(members[0][1].SeriesInstanceUID))
     )
     told = [_number(members[0][1].get("SeriesNumber")) for members in ordered]
-    own = None not in told and len(set(told)) == len(told)
+    own = all(number is not None and number >= 1 for number in told) and len(set(told)) == len(told)  # 0 leaves a sequence out
     return tuple(_series(int(told[place] or 0) if own else place + 1, members) for place, members in enumerate(ordered))
 
 
@@ -217,6 +217,8 @@ def _refuse_mixed(headers: list[Any], folder: Path) -> None:
         values = {str(header.get(tag, "")) for header in headers}
         if len(values) > 1:
             raise _refuse(f"the folder holds several {what}", folder, got=f"{len(values)} {what}", expected="one study of one patient")
+        if what == "studies" and not values.pop():  # by it a study is known again: without, two patients' would be one
+            raise _refuse("the headers name no study", folder, got="no StudyInstanceUID", expected="one study of one patient")
 
 
 def _pydicom() -> Any:

@@ -19,6 +19,9 @@ BINS, SAMPLED, SEED = 50, 0.1, 1
 LARGEST_ROTATION_DEGREES, LARGEST_TRANSLATION_MM = 30.0, 60.0
 """Nobody moves farther within a session: beyond it the registration went wrong."""
 
+WHOLE_NUMBERS = (100.0, 32767.0)
+"""Largest intensities that 16 bits hold in whole numbers without loss: below, half a step is more than 0.5 %; above, they do not fit."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -107,9 +110,13 @@ def cut(image: Any, mask_IJK: NDArray[np.bool_]) -> Any:
 
 
 def save_volume(image: Any, path: Path) -> None:
-    """Write an image as compressed NIfTI, rounded to whole numbers as scanners give them."""
+    """Write an image as compressed NIfTI: whole numbers, as scanners give them, where they hold it; else as it is (Philips' scaling)."""
     sitk = sitk_module()
-    sitk.WriteImage(sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, -32768, 32767), sitk.sitkInt16), str(path), True)
+    extent = sitk.MinimumMaximumImageFilter()
+    extent.Execute(image)
+    if WHOLE_NUMBERS[0] <= max(-extent.GetMinimum(), extent.GetMaximum()) <= WHOLE_NUMBERS[1]:
+        image = sitk.Cast(sitk.Round(image), sitk.sitkInt16)
+    sitk.WriteImage(image, str(path), True)
 
 
 def _method(sitk: Any) -> Any:

@@ -19,6 +19,7 @@ from scipy import ndimage
 from gmmas_data.case_audit import BRAIN_ML
 from gmmas_data.normalisation import foreground
 from gmmas_data.volumes import read_image
+from gmmas_runtime.supervised import descendants, kill_all
 from gmmas_schema.dicom import SkullStripper
 from gmmas_schema.errors import ConfigError, DataError, ReasonCode
 
@@ -39,7 +40,11 @@ def find_brain(stripper: SkullStripper, image: Path) -> NDArray[np.bool_]:
         _run(stripper, stripper.words(image=image, brain=brain))
         if not brain.is_file():
             raise _fault(stripper, got="no file where {brain} stands", expected="a NIfTI file there")
-        left, head = read_image(brain), read_image(image)
+        head = read_image(image)
+        try:
+            left = read_image(brain)
+        except DataError as error:
+            raise _fault(stripper, got=f"{error.what}: {error.got}", expected="a whole NIfTI file where {brain} stands") from error
     if left.values_XYZ.shape != head.values_XYZ.shape or not np.allclose(left.affine, head.affine, atol=1e-3):
         raise _fault(stripper, got="an image on another grid", expected=f"the grid of the input, {head.values_XYZ.shape}")
     mask: NDArray[np.bool_] = ndimage.binary_fill_holes(foreground(left.values_XYZ))
@@ -51,11 +56,9 @@ def find_brain(stripper: SkullStripper, image: Path) -> NDArray[np.bool_]:
 
 def _run(stripper: SkullStripper, command: Sequence[str]) -> None:
     try:
-        answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=stripper.timeout_s, check=False
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         )
-    except subprocess.TimeoutExpired as error:
-        raise _fault(stripper, got=f"no end within {stripper.timeout_s:g} s", expected="an answer in time") from error
     except OSError as error:
         raise ConfigError(
             "the program that takes the skull off cannot be started",
@@ -64,10 +67,21 @@ def _run(stripper: SkullStripper, command: Sequence[str]) -> None:
             expected="a program of this machine",
             remedy="install it, or name it by its whole path; without a program, skulls stay on",
         ) from error
-    if answer.returncode:
-        said = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
+    with process:
+        try:
+            out, err = process.communicate(timeout=stripper.timeout_s)
+        except BaseException as error:
+            # Such programs are often scripts around others, which would go on, in memory and on the card.
+            others = descendants(process.pid)
+            process.kill()
+            kill_all(others)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise _fault(stripper, got=f"no end within {stripper.timeout_s:g} s", expected="an answer in time") from error
+    if process.returncode:
+        said = (err.strip() or out.strip()).splitlines()
         last = f": {said[-1][:200]}" if said else ""
-        raise _fault(stripper, got=f"exit status {answer.returncode}{last}", expected="exit status 0")
+        raise _fault(stripper, got=f"exit status {process.returncode}{last}", expected="exit status 0")
 
 
 def _fault(stripper: SkullStripper, *, got: str, expected: str) -> DataError:

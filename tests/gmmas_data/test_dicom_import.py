@@ -1,5 +1,7 @@
 """Small DICOM studies of our own making: what headers say, what is refused, and a study that becomes a case."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from gmmas_data.dicom_import import import_study, look_at_images
 from gmmas_data.dicom_series import guess_sequence, read_series
 from gmmas_data.layouts import read_case
-from gmmas_data.registration import isotropic, place_on
+from gmmas_data.registration import isotropic, place_on, save_volume
 from gmmas_data.volumes import read_image
 from gmmas_schema.dicom import SeriesMap
 from gmmas_schema.errors import ConfigError, DataError
@@ -109,6 +111,65 @@ def test_a_skull_is_taken_off_all_sequences_or_the_import_goes_on_later(tmp_path
         assert (image[image > 0] == head[image > 0]).all()
 
 
+def test_a_study_that_is_there_is_not_given_back_as_another(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", 3)
+    write_series(tmp_path / "in", 5, values=np.roll(HEAD, 1, axis=0))
+    series, out = read_series(tmp_path / "in"), tmp_path / "out"
+    folder, _ = import_study(series, SeriesMap(t1ce=3, flair=5), out, spacing_mm=4.0)
+    for exchanged in (SeriesMap(t1ce=5, flair=3), SeriesMap(t2=5)):
+        with pytest.raises(DataError, match="imported before, from other series"):
+            import_study(series, exchanged, out, spacing_mm=4.0)
+    look_at_images(series, out)
+    assert list(out.glob(".import-*"))
+    assert import_study(series, SeriesMap(t1ce=3, flair=5), out, spacing_mm=4.0)[0] == folder
+    assert not list(out.glob(".import-*")), "conversions show a face, and nobody needs them any more"
+
+
+def test_imports_into_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    wide, out = {"PixelSpacing": [12, 12]}, tmp_path / "out"
+    write_series(tmp_path / "one", 3, study="1.2.3", **wide)
+    write_series(tmp_path / "two", 3, study="1.2.4", **wide)
+    one, two = read_series(tmp_path / "one"), read_series(tmp_path / "two")
+    begun, told = threading.Event(), []
+
+    def tell_first(what: str, *_: int) -> None:
+        if "skull" in what:
+            begun.set()
+
+    def tell_second(what: str, *_: int) -> None:
+        told.append(what)
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor(1) as pool:
+        stripper = peeler(tmp_path, "wait")
+        first = pool.submit(import_study, one, SeriesMap(t1=3), out, spacing_mm=4.0, stripper=stripper, on_progress=tell_first)
+        assert begun.wait(60)
+        second, _ = import_study(two, SeriesMap(t1=3), out, spacing_mm=4.0, on_progress=tell_second)
+        folder, _ = first.result()
+    assert told[0] == "waiting for another import into this folder"
+    assert {folder.name[-3:], second.name[-3:]} == {"000", "001"}
+    assert read_case(folder).images
+
+
+def test_what_the_converter_says_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "converter"
+    program.write_bytes(b"#!/bin/sh\nprintf 'Error: Gehirn f\374r M\374ller\\n'\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("dcm2niix.bin", str(program))
+    write_series(tmp_path / "in", 3)
+    with pytest.raises(DataError, match="0 volumes: Error"):
+        import_study(read_series(tmp_path / "in"), SeriesMap(t1=3), tmp_path / "out")
+
+
+@pytest.mark.parametrize("largest", [0.7, 700.0, 36082.5])
+def test_no_scaling_of_a_scanner_is_rounded_or_cut_off(tmp_path: Path, largest: float) -> None:
+    """Philips' intensities are floating point numbers, often beyond 16 bits."""
+    values = HEAD.transpose(2, 1, 0).astype(np.float32) * np.float32(largest / HEAD.max())
+    save_volume(sitk.GetImageFromArray(values), tmp_path / "x.nii.gz")
+    written = read_image(tmp_path / "x.nii.gz").values_XYZ
+    assert np.abs(written - values.transpose(2, 1, 0)).max() < 1e-3 * largest
+
+
 @pytest.mark.parametrize("change", [{"patient": "P2"}, {"study": "1.2.4"}])
 def test_two_patients_or_studies_are_refused(tmp_path: Path, change: dict[str, str]) -> None:
     write_series(tmp_path, 1)
@@ -124,9 +185,18 @@ def test_what_is_no_study_or_no_series_is_refused(tmp_path: Path) -> None:
         read_series(tmp_path / "in")
     with pytest.raises(DataError, match="no folder"):
         read_series(tmp_path / "absent")
+    write_series(tmp_path / "nameless", 1, StudyInstanceUID="")
+    with pytest.raises(DataError, match="the headers name no study"):
+        read_series(tmp_path / "nameless")
     write_series(tmp_path / "ok", 1)
     with pytest.raises(ConfigError, match="not there"):
         import_study(read_series(tmp_path / "ok"), SeriesMap(t1=9), tmp_path / "out")
+
+
+def test_no_series_has_the_number_that_leaves_one_out(tmp_path: Path) -> None:
+    for number in (0, 7):
+        write_series(tmp_path, number)
+    assert [one.number for one in read_series(tmp_path)] == [1, 2]
 
 
 def test_a_known_movement_is_undone() -> None:

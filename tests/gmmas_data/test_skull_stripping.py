@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 
 from gmmas_data.skull_stripping import find_brain
@@ -14,11 +15,17 @@ from gmmas_schema.errors import ConfigError, DataError
 
 PROGRAM = """
 import sys, time
+from pathlib import Path
 image, brain, kind = sys.argv[1:]
 if kind == "sleep":
     time.sleep(60)
 if kind == "fail":
     sys.exit("no GPU, and no patience")
+if kind == "damaged":
+    Path(brain).write_bytes(b"half an image")
+    sys.exit()
+while kind == "wait" and not Path(__file__).with_name("go").exists():
+    time.sleep(0.01)
 if kind != "nothing":
     import nibabel as nib
     import numpy as np
@@ -67,6 +74,7 @@ def test_what_the_program_leaves_is_the_brain(head: Path) -> None:
         ("nothing", "no file where {brain} stands"),
         ("grid", "an image on another grid"),
         ("small", "ml"),
+        ("damaged", "a file cannot be read"),
         ("sleep", "no end within 0.5 s"),
     ],
 )
@@ -74,7 +82,18 @@ def test_a_program_that_does_not_do_it_is_refused_with_its_words(head: Path, kin
     with pytest.raises(DataError) as caught:
         find_brain(peeler(head.parent, kind, timeout_s=0.5 if kind == "sleep" else 60.0), head)
     assert said in str(caught.value)
+    assert "run the program by hand" in str(caught.value)
     assert sorted(path.name for path in head.parent.iterdir()) == ["head.nii.gz", "peel.py"]
+
+
+def test_what_a_program_has_started_ends_with_it(head: Path) -> None:
+    """Such programs are often scripts around the one that works."""
+    script = 'sleep 60 & echo $! > "$0.pid"; wait'
+    stripper = SkullStripper(command=f"sh -c {shlex.quote(script)} {{image}} {{brain}}", timeout_s=1.0)
+    with pytest.raises(DataError, match="no end within 1 s"):
+        find_brain(stripper, head)
+    worker = int(head.with_name("head.nii.gz.pid").read_text())
+    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_program_that_is_not_there_is_named(head: Path) -> None:
