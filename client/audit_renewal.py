@@ -32,7 +32,9 @@ def renew_log(config: SiteConfig, *, reason: str, by: str, signed_with: Path | N
         if folder.audit_log.exists():
             old = verify_log(folder.audit_log, key.public_key() if signed_with is None else load_public_key(signed_with))
             ended = {"good_lines": str(old.lines), "last_good": old.head, "fault": old.fault}
+        entry = AuditEntry(kind=AuditKind.RENEWED, reason=reason, by=by, detail=ended)  # what cannot be written moves nothing aside
+        if folder.audit_log.exists():
             aside = folder.audit_log.with_name(f"audit-log-until-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             folder.audit_log.rename(aside)
-        AuditLog(folder.audit_log, key).append(AuditEntry(kind=AuditKind.RENEWED, reason=reason, by=by, detail=ended))
+        AuditLog(folder.audit_log, key).append(entry)
     return aside

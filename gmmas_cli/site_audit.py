@@ -100,7 +100,7 @@ def renew(
 ) -> None:
     """Put the record aside and begin another: after a new key, or where the old one was damaged. Stop the node first."""
     site = SiteConfig.from_yaml(config)
-    aside = renew_log(site, reason=reason, by=operator_name(by))
+    aside = renew_log(site, reason=reason[:300], by=operator_name(by))
     console = Console()
     console.print(
         Text.assemble("The old record is kept in ", (str(aside), "bold")) if aside else "There was no record yet.", soft_wrap=True

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from client.audit_log import NEWEST
+from client.audit_renewal import renew_log
 from client.audit_verification import read_lines
 from client.folder import NodeFolder
+from client.interventions import pause_site
 from gmmas_cli.main import run_program
 from gmmas_schema.messages import Action
 from gmmas_schema.site import SiteConfig
@@ -74,6 +77,19 @@ def test_a_changed_record_is_named_by_line_and_can_be_put_aside(tmp_path: Path, 
     (line,) = read_lines(log_of(path))
     assert (line.reason, line.by, line.detail["good_lines"]) == ("line 2 was changed", "kim", "1")
     assert gmmas(path, "verify") == 0
+
+
+def test_a_long_reason_leaves_no_site_without_a_record(tmp_path: Path) -> None:
+    path = write_site(tmp_path, cases=1)
+    config = SiteConfig.from_yaml(path)
+    pause_site(config, by="kim")
+    with pytest.raises(ValidationError):
+        renew_log(config, reason="word " * 100, by="kim")
+    (line,) = read_lines(log_of(path))
+    assert line.by == "kim"
+    assert gmmas(path, "renew", "--reason", "word " * 100) == 0
+    (line,) = read_lines(log_of(path))
+    assert line.reason.startswith("word word")
 
 
 def test_a_site_without_a_record_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
