@@ -178,6 +178,7 @@ class SecureReplies:
         inboxes = half.inboxes()
         alive = self._exchange(_MASK, {site: inboxes[site] for site in alive}, half.add_masked)
         survivors = half.survivors()
+        self._require_quorum(alive)
         # Whose masked update is in the sum counts, whether or not it answers from now on.
         dropped = dict(self._refused)
         alive = self._exchange(_AGREE, dict.fromkeys(alive, survivors), half.add_agreement)
@@ -188,6 +189,18 @@ class SecureReplies:
         result = half.result()
         self._tell_opened(result)
         return result
+
+    def _require_quorum(self, survivors: tuple[str, ...]) -> None:
+        """Leave a sum closed that would not count: the sites open no other one of this round, and with noise it would be paid for."""
+        if len(survivors) < self._config.quorum.replies:
+            raise FederationError(
+                "too few sites are left for the round",
+                where=_PHASES[_MASK],
+                got=f"{len(survivors)} ({', '.join(survivors)})",
+                expected=f"at least {self._config.quorum.replies} (quorum.replies)",
+                remedy="the round is tried again; bring the missing sites back, or lower quorum.replies",
+                code=ReasonCode.QUORUM,
+            )
 
     def _exchange(self, phase: int, payloads: Mapping[str, bytes], take: Callable[[str, bytes], None]) -> tuple[str, ...]:
         """Send each site its bytes of a phase, take the answers one by one, and return whose were good."""

@@ -107,6 +107,25 @@ def test_below_the_threshold_the_round_fails_and_says_why(tmp_path):
     assert any("phase: unmask" in event.message and "1 (ash)" in event.message for event in told)
 
 
+def test_a_sum_of_too_few_for_the_round_stays_closed_so_that_the_next_attempt_can_open_its_own(tmp_path):
+    config = make_secure_config().model_dump() | {"quorum": {"sites": 4, "replies": 4, "round_attempts": 2}}
+    federation = Federation(tmp_path, FederationConfig.parse(config, where="test"))
+    dogwood = federation.sites["dogwood"]
+    lost = []
+
+    def miss_the_mask_once(message, context):
+        if phase_of(message) == 2 and not lost:
+            return lost.append(message)
+        return dogwood(message, context)
+
+    federation.sites["dogwood"] = miss_the_mask_once
+    federation.run()
+    start, first = models(federation.folder)
+    assert [event.detail["attempt"] for event in told(federation, EventKind.SUM_OPENED)] == [2]
+    assert federation.folder.read_record(1).attempt == 2
+    assert any(value.tobytes() != start[name].tobytes() for name, value in first.items())
+
+
 def test_a_site_without_a_key_refuses_before_it_trains(tmp_path):
     keys = {site: key for site, key in KEYS.items() if site != "dogwood"}
     federation = Federation(tmp_path, make_secure_config(), keys=keys)
