@@ -6,7 +6,8 @@
     that proliferate, TERT, EGFR or +7/-10        glioblastoma, grade 4
 
 Louis et al., "The 2021 WHO Classification of Tumors of the Central Nervous System: a summary", Neuro-Oncology 2021. Results that
-contradict each other name no tumour. What a network predicts from images never takes part.
+contradict each other name no tumour. These are the types of adults: for a minor none is derived, for the same markers are other diseases
+in children. What a network predicts from images never takes part.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class TissueFinding:
 
     Attributes:
         diagnosis: None where results are missing or contradict each other.
-        grade: as entered; 4 for every glioblastoma; None where it is not known.
+        grade: as entered; 4 for every glioblastoma, and for an astrocytoma with CDKN2A/B deletion or necrosis; None where it is not known.
         facts: results that this rests on.
         contradictions: each a pair of facts that do not go together.
     """
@@ -46,23 +47,28 @@ class TissueFinding:
     contradictions: tuple[tuple[str, str], ...] = ()
 
 
-def judge_tissue(facts: Mapping[str, Fact]) -> TissueFinding:
+def judge_tissue(facts: Mapping[str, Fact], *, is_minor: bool = False) -> TissueFinding:
     """Return what the entered results amount to.
 
     Args:
         facts: of a record, by id; a fact that is left open counts as not there.
+        is_minor: the patient is under 18: a diagnosis is only what was entered as one.
     """
     told = {name: fact.value for name, fact in facts.items() if fact.status is FactStatus.FOUND and fact.source == "clinician"}
     grade = int(value) if isinstance(value := told.get(GRADE), int | float) and not isinstance(value, bool) else None
-    named, derived = told.get(NAMED), _derive(told)
+    named, derived = told.get(NAMED), None if is_minor else _derive(told)
     contradictions = _contradictions(told, grade)
     diagnosis = Subtype(str(named)) if named in set(Subtype) else derived
     rests_on = tuple(name for name in (NAMED, IDH, CODELETION, GRADE, NECROSIS, MOLECULAR, CDKN2A, H3, MGMT) if name in told)
     if contradictions or diagnosis is None or told.get(H3) is True:
         return TissueFinding(facts=rests_on, contradictions=contradictions)
-    return TissueFinding(
-        diagnosis, 4 if diagnosis is Subtype.GLIOBLASTOMA else grade or (4 if told.get(CDKN2A) is True else None), rests_on
-    )
+    return TissueFinding(diagnosis, grade or _implied_grade(diagnosis, told), rests_on)
+
+
+def _implied_grade(diagnosis: Subtype, told: Mapping[str, object]) -> int | None:
+    """Return the grade that follows where none was entered; an oligodendroglioma has no grade 4, whatever else is found in it."""
+    is_astrocytoma = diagnosis is Subtype.ASTROCYTOMA
+    return 4 if diagnosis is Subtype.GLIOBLASTOMA or (is_astrocytoma and True in (told.get(CDKN2A), told.get(NECROSIS))) else None
 
 
 def _derive(told: Mapping[str, object]) -> Subtype | None:
@@ -79,6 +85,7 @@ def _contradictions(told: Mapping[str, object], grade: int | None) -> tuple[tupl
     mutant, wildtype = told.get(IDH) == "mutant", told.get(IDH) == "wildtype"
     codeleted, intact = told.get(CODELETION) == "codeleted", told.get(CODELETION) == "intact"
     named, low = told.get(NAMED), grade in (2, 3)
+    astrocytoma = named == Subtype.ASTROCYTOMA or (mutant and intact)
     rules = (
         (wildtype and codeleted, (IDH, CODELETION)),
         (named == Subtype.OLIGODENDROGLIOMA and intact, (NAMED, CODELETION)),
@@ -91,8 +98,8 @@ def _contradictions(told: Mapping[str, object], grade: int | None) -> tuple[tupl
         (named in set(Subtype) and told.get(H3) is True, (NAMED, H3)),
         (named == Subtype.OLIGODENDROGLIOMA and grade == 4, (NAMED, GRADE)),
         (mutant and codeleted and grade == 4, (CODELETION, GRADE)),
-        (mutant and intact and low and told.get(CDKN2A) is True, (CDKN2A, GRADE)),
-        (mutant and intact and low and told.get(NECROSIS) is True, (NECROSIS, GRADE)),
+        (astrocytoma and low and told.get(CDKN2A) is True, (CDKN2A, GRADE)),
+        (astrocytoma and low and told.get(NECROSIS) is True, (NECROSIS, GRADE)),
         (wildtype and low and True in (told.get(NECROSIS), told.get(MOLECULAR)), (IDH, GRADE)),
     )
     return tuple(pair for applies, pair in rules if applies)

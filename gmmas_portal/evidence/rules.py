@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from gmmas_portal.evidence.diagnosis import CDKN2A, GRADE, IDH, MGMT, MISMATCH, NAMED, TissueFinding
+from gmmas_portal.evidence.diagnosis import CDKN2A, GRADE, IDH, MGMT, MISMATCH, NAMED, NECROSIS, TissueFinding
 from gmmas_portal.evidence.library import EvidenceLibrary
 from gmmas_schema.case_record import Fact, FactStatus
 from gmmas_schema.vocabulary import Subtype
@@ -60,7 +60,11 @@ class Chosen:
 _OLIGODENDROGLIOMA, _ASTROCYTOMA, _GLIOBLASTOMA = Subtype.OLIGODENDROGLIOMA, Subtype.ASTROCYTOMA, Subtype.GLIOBLASTOMA
 
 RULES: Final = (
-    Rule(lambda s: s.tissue.diagnosis is None and any(name in s.told for name in PREDICTIONS), ("evidence.who_cns5_tissue",), PREDICTIONS),
+    Rule(
+        lambda s: s.tissue.diagnosis is None and not s.is_minor and any(name in s.told for name in PREDICTIONS),
+        ("evidence.who_cns5_tissue",),
+        PREDICTIONS,
+    ),
     Rule(lambda s: s.told.get(MISMATCH) is True and not s.is_minor, ("evidence.park_2021",), (MISMATCH,)),
     Rule(
         lambda s: s.is_a(_OLIGODENDROGLIOMA),
@@ -80,7 +84,7 @@ RULES: Final = (
         ("evidence.who_cns5_astrocytoma_4", "evidence.wetzel_2024_deleted"),
         (CDKN2A,),
     ),
-    Rule(lambda s: s.is_a(_ASTROCYTOMA, 4) and s.told.get(CDKN2A) is False, ("evidence.wetzel_2024_intact",), (CDKN2A, GRADE)),
+    Rule(lambda s: s.is_a(_ASTROCYTOMA, 4) and s.told.get(CDKN2A) is False, ("evidence.wetzel_2024_intact",), (CDKN2A, GRADE, NECROSIS)),
     Rule(
         lambda s: s.told.get(IDH) == "mutant" and (s.is_a(_OLIGODENDROGLIOMA, 2) or s.is_a(_ASTROCYTOMA, 2)),
         ("evidence.mellinghoff_2023",),

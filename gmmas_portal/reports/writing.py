@@ -70,10 +70,10 @@ def write_report(
 def collect(record: CaseRecord, *, on: date, survival: Survival, library: EvidenceLibrary) -> Material:
     """Return what a report of this record may be written from."""
     facts: dict[str, Fact] = {fact.id: fact for fact in (*describe_origin(record), *record.facts)}
-    tissue = judge_tissue(facts)
+    is_minor = any(abstention.code is AbstainCode.MINOR for abstention in record.abstentions)
+    tissue = judge_tissue(facts, is_minor=is_minor)
     if tissue.diagnosis is not None and NAMED not in facts:
         facts[NAMED] = Fact(id=NAMED, label=DERIVED_LABEL, value=tissue.diagnosis.value, source="clinician")
-    is_minor = any(abstention.code is AbstainCode.MINOR for abstention in record.abstentions)
     chosen = choose_evidence(facts, tissue, library=library, on=on, is_minor=is_minor)
     entries = library.by_id()
     kept = tuple(entry for entry in chosen if survival == "shown" or not entries[entry.evidence].survival)

@@ -38,6 +38,9 @@ def judge_all(told: dict[str, Any], source: Any = "clinician") -> TissueFinding:
         ({"idh": "mutant", "codeletion": "codeleted"}, "oligodendroglioma", None),
         ({"idh": "mutant", "codeletion": "intact", "grade": 2}, "astrocytoma", 2),
         ({"idh": "mutant", "codeletion": "intact", "cdkn2a": True}, "astrocytoma", 4),
+        ({"idh": "mutant", "codeletion": "intact", "necrosis": True}, "astrocytoma", 4),
+        ({"diagnosis": "astrocytoma", "cdkn2a": True}, "astrocytoma", 4),
+        ({"idh": "mutant", "codeletion": "codeleted", "cdkn2a": True}, "oligodendroglioma", None),
         ({"idh": "wildtype", "h3": False, "necrosis": True}, "glioblastoma", 4),
         ({"idh": "wildtype", "h3": False, "molecular": True}, "glioblastoma", 4),
         ({"diagnosis": "glioblastoma", "idh": "wildtype"}, "glioblastoma", 4),
@@ -68,6 +71,8 @@ def test_results_amount_to_what_the_classification_says(told: dict[str, Any], di
         ({"idh": "mutant", "codeletion": "codeleted", "grade": 4}, ("tissue.codeletion", "tissue.grade")),
         ({"idh": "mutant", "codeletion": "intact", "grade": 2, "cdkn2a": True}, ("tissue.cdkn2a", "tissue.grade")),
         ({"idh": "mutant", "codeletion": "intact", "grade": 3, "necrosis": True}, ("tissue.necrosis", "tissue.grade")),
+        ({"diagnosis": "astrocytoma", "grade": 3, "cdkn2a": True}, ("tissue.cdkn2a", "tissue.grade")),
+        ({"diagnosis": "astrocytoma", "grade": 2, "necrosis": True}, ("tissue.necrosis", "tissue.grade")),
         ({"idh": "wildtype", "h3": False, "necrosis": True, "grade": 3}, ("tissue.idh", "tissue.grade")),
         ({"diagnosis": "glioblastoma", "h3": True}, ("tissue.diagnosis", "tissue.h3")),
     ],
@@ -90,7 +95,19 @@ def test_diagnosis_never_stands_beside_a_contradiction_and_fits_its_markers(told
     if finding.diagnosis == "glioblastoma":
         assert told.get("tissue.idh") != "mutant"
         assert finding.grade == 4
+    if finding.diagnosis == "oligodendroglioma":
+        assert finding.grade in (None, 2, 3)
+    if finding.diagnosis == "astrocytoma" and True in (told.get("tissue.cdkn2a"), told.get("tissue.necrosis")):
+        assert finding.grade == 4
     assert set(finding.facts) <= set(told)
+
+
+@given(entered)
+def test_for_a_minor_no_tumour_is_derived_from_markers(told: dict[str, Any]) -> None:
+    facts = {name: Fact(id=name, label=name, value=value, source="clinician") for name, value in told.items()}
+    finding = judge_tissue(facts, is_minor=True)
+    assert finding.diagnosis in (None, told.get("tissue.diagnosis"))
+    assert finding.contradictions == judge_tissue(facts).contradictions
 
 
 @given(entered)

@@ -1,5 +1,6 @@
 """Entries can be cited only while they are verified and current; their figures stand in their text as they were typed into the fields."""
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_plain_text_tells_no_survival(entry: Evidence) -> None:
     assert not entry.survival
     assert entry.plain is not None
     assert not {"survival", "months", "years", "median"} & set(entry.plain.split())
+
+
+@pytest.mark.parametrize("entry", [entry for entry in read_library().entries if entry.plain], ids=lambda entry: entry.id)
+def test_plain_text_stands_by_itself(entry: Evidence) -> None:
+    """Nothing that it could point back to is sure to stand before it: a diagnosis may be entered without the markers behind it."""
+    assert entry.plain is not None
+    assert not re.search(r"\b(these|those) (\w+ )?(changes|features|markers|results)\b", entry.plain)
 
 
 def test_entries_on_survival_are_marked() -> None:
