@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gmmas_portal.evidence.diagnosis import H3, NAMED
 from gmmas_portal.evidence.library import Topic
 from gmmas_portal.reports.material import Material, Pen, contradicting_predictions, is_untold, list_of
 from gmmas_portal.reports.report import Audience, Section, Sentence
@@ -46,12 +47,21 @@ def write_for_clinician(material: Material) -> list[Sentence]:
 
 
 def _measures(pen: Pen) -> None:
-    pen.write_list(Section.SIZE, "measures.volumes", "The following was measured on the outlined tumour:", VOLUMES)
-    pen.write_list(Section.SIZE, "measures.parts", "Its parts were measured as well:", PARTS)
+    if pen.material.outlines_nothing():
+        pen.write_list(
+            Section.SIZE, "measures.none", "No tumour is outlined, and this does not exclude a tumour:", (*VOLUMES, *PARTS, *FOCI)
+        )
+    else:
+        pen.write_list(Section.SIZE, "measures.volumes", "The following was measured on the outlined tumour:", VOLUMES)
+        pen.write_list(Section.SIZE, "measures.parts", "Its parts were measured as well:", PARTS)
     if pen.material.found(SHARES[:1]):
         pen.write_list(Section.SIZE, "measures.share", "In relation to the brain, the record gives", SHARES)
     pen.write_list(Section.SIZE, "measures.diameters", "Its extent was measured as", DIAMETERS)
-    pen.write_list(Section.SIZE, "measures.foci", "Separate parts were counted:", FOCI)
+    if not pen.material.outlines_nothing():
+        pen.write_list(Section.SIZE, "measures.foci", "Separate parts were counted:", FOCI)
+    several, diameters = [name for name in FOCI if pen.material.has_several(name)], pen.material.found(DIAMETERS)
+    if several and diameters:
+        pen.write(Section.SIZE, "measures.largest", "Each diameter is that of the largest part.", facts=(*several, *diameters))
     pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies as follows:", PLACE)
 
 
@@ -66,13 +76,24 @@ def _predictions(pen: Pen) -> None:
     for number, pair in enumerate(contradictions):
         template = f"No pattern is named, for the predictions do not fit together: {list_of(pair)}."
         pen.write(Section.PREDICTED, f"markers.contradiction_{number}", template)
-    if material.found(["subtype.told"]) and not contradictions:
+    differing = _differing(material)
+    if material.found(["subtype.told"]) and not contradictions and "subtype.told" not in dict(differing):
         template = "The imaging pattern is consistent with {{subtype.told}}; tissue is required."
         pen.write(Section.PREDICTED, "markers.pattern", template, evidence=reminder)
-    for predicted, measured in COMPARED:
-        if material.value(predicted) is not None and material.value(measured) not in (None, material.value(predicted)):
-            template = f"Tissue and prediction differ, and tissue decides: {list_of((predicted, measured))}."
-            pen.write(Section.PREDICTED, f"{predicted.replace('marker', 'markers')}_differs", template)
+    for predicted, measured in differing:
+        template = f"Tissue and prediction differ, and tissue decides: {list_of((predicted, measured))}."
+        pen.write(Section.PREDICTED, f"{predicted.replace('marker', 'markers')}_differs", template)
+
+
+def _differing(material: Material) -> list[tuple[str, str]]:
+    """Return predictions with what was found on tissue instead; an alteration of H3 fits none of the subtypes that are predicted."""
+    pairs = [(name, on) for name, on in COMPARED if None not in (a := (material.value(name), material.value(on))) and a[0] != a[1]]
+    told, diagnosis = material.value("subtype.told"), material.tissue.diagnosis
+    if told is not None and diagnosis not in (None, told):
+        pairs.append(("subtype.told", NAMED))
+    elif told is not None and material.value(H3) is True:
+        pairs.append(("subtype.told", H3))
+    return pairs
 
 
 def _tissue(pen: Pen) -> None:
@@ -86,7 +107,8 @@ def _tissue(pen: Pen) -> None:
         pen.write(Section.TISSUE, f"tissue.contradiction_{number}", template)
     if tissue.diagnosis is not None:
         classified = [entry.evidence for entry in pen.material.of_topic(Topic.CLASSIFICATION)]
-        template = "Taken together they correspond to {{tissue.diagnosis}}."
+        derived = pen.material.record.fact(NAMED) is None
+        template = f"{'Taken together they correspond to' if derived else 'The following diagnosis was entered:'} {{{{{NAMED}}}}}."
         pen.write(Section.TISSUE, "tissue.diagnosis", template, facts=tissue.facts, evidence=classified)
 
 

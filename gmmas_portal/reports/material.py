@@ -41,6 +41,14 @@ class Material:
         """Return the value of a fact that may be told; None otherwise."""
         return self.facts[name].value if self.found([name]) else None
 
+    def outlines_nothing(self) -> bool:
+        """Return whether the outline is known to be empty, or too small to count."""
+        return 0 in (self.value("volume.wt"), self.value("foci.wt"))
+
+    def has_several(self, name: str) -> bool:
+        """Return whether more than one part was counted."""
+        return isinstance(count := self.value(name), int) and count > 1
+
     def with_status(self, status: FactStatus) -> list[str]:
         """Return the facts of the case in this state that prose speaks of."""
         return [fact.id for fact in self.record.facts if fact.status is status and (fact.id == "subtype.told" or not is_untold(fact.id))]

@@ -5,6 +5,7 @@ What a network predicts about genes is not told here: it may be wrong, and tissu
 
 from typing import Final
 
+from gmmas_portal.evidence.diagnosis import NAMED
 from gmmas_portal.evidence.library import Topic
 from gmmas_portal.evidence.rules import PREDICTIONS
 from gmmas_portal.reports.material import Material, Pen, list_of
@@ -27,15 +28,29 @@ def write_for_patient(material: Material) -> list[Sentence]:
 
 
 def _measures(pen: Pen) -> None:
-    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured:", ["volume.wt"])
-    pen.write_list(Section.SIZE, "measures.enhancing", "Of this area it measured as well:", ["volume.et"])
-    pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured:", ["volume.oedema"])
-    pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured:", ["volume.necrosis"])
-    pen.write_list(Section.SIZE, "measures.diameters", "It also measured how far the area reaches:", ["diameter.wt.longest"])
-    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is:", ["share.wt"])
-    pen.write_list(Section.PLACE, "location.place", "The area lies here:", ["location.side", "location.lobe_1", "midline.crossing"])
+    if pen.material.outlines_nothing():
+        opening = "On your pictures, a computer program outlined no area, and this does not mean that nothing is there:"
+        pen.write_list(Section.SIZE, "measures.none", opening, ["volume.wt"])
+        template = "What your pictures show, only your care team can tell."
+        pen.write(Section.SIZE, "measures.team", template, facts=pen.material.found(["volume.wt", "foci.wt"]))
+    else:
+        _outlined(pen)
     if pen.material.value("outline.corrected") is True:
         pen.write(Section.SIZE, "outline.origin", "A member of your care team has corrected the outline: {{outline.version}}.")
+
+
+def _outlined(pen: Pen) -> None:
+    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured:", ["volume.wt"])
+    pen.write_list(Section.SIZE, "measures.enhancing", "Of this area it measured as well:", ["volume.et"])
+    if pen.material.value("volume.tc") != 0:  # without a core, nothing lies around or within it
+        pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured:", ["volume.oedema"])
+        pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured:", ["volume.necrosis"])
+    pen.write_list(Section.SIZE, "measures.diameters", "It also measured how far the area reaches:", ["diameter.wt.longest"])
+    if pen.material.has_several("foci.wt"):
+        length = ", and the length is that of the largest" if pen.material.found(["diameter.wt.longest"]) else ""
+        pen.write(Section.SIZE, "measures.foci", f"The area is made of separate places{length}: {{{{foci.wt}}}}.")
+    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is:", ["share.wt"])
+    pen.write_list(Section.PLACE, "location.place", "The area lies here:", ["location.side", "location.lobe_1", "midline.crossing"])
 
 
 def _kind(pen: Pen) -> None:
@@ -46,16 +61,19 @@ def _kind(pen: Pen) -> None:
         template = "The results from your tissue need another look before the kind of tumour can be named."
         pen.write(Section.TISSUE, "tissue.contradiction", template, facts=facts)
     elif tissue.diagnosis is not None:
-        pen.write(
-            Section.TISSUE, "tissue.diagnosis", "Your tissue was examined, and the result is: {{tissue.diagnosis}}.", facts=tissue.facts
-        )
+        result = "the result is" if material.record.fact(NAMED) is not None else "together the results correspond to"
+        pen.write(Section.TISSUE, "tissue.diagnosis", f"Your tissue was examined, and {result}: {{{{{NAMED}}}}}.", facts=tissue.facts)
         pen.write_list(Section.TISSUE, "tissue.results", "The laboratory also found:", FURTHER_TISSUE)
-    elif predicted := [name for name in PREDICTIONS if name in material.facts]:
-        template = "Pictures alone cannot tell the kind of tumour for sure."
+    elif tissue.facts:
+        template = "Your care team can explain what was found in your tissue."
+        pen.write(Section.TISSUE, "tissue.results", template, facts=tissue.facts)
+    elif (predicted := [name for name in PREDICTIONS if name in material.facts]) and not material.outlines_nothing():
+        template = "Pictures alone cannot tell for sure what it is."
         pen.write(Section.PREDICTED, "markers.tissue", template, facts=predicted)
     for entry in material.of_topic(Topic.CLASSIFICATION):
         if material.evidence[entry.evidence].plain:
-            pen.write(Section.TISSUE, entry.evidence, f"In general, {{{{{entry.evidence}}}}}.", facts=entry.facts)
+            section = Section.PREDICTED if tissue.diagnosis is None else Section.TISSUE
+            pen.write(section, entry.evidence, f"In general, {{{{{entry.evidence}}}}}.", facts=entry.facts)
 
 
 def _open(pen: Pen) -> None:
@@ -64,9 +82,10 @@ def _open(pen: Pen) -> None:
         ("open.abstained", "These questions are left open:", FactStatus.ABSTAINED),
         ("open.absent", "This was not measured:", FactStatus.ABSENT),
     )
-    for name, opening, status in states:
+    for name, several, status in states:
         names = [fact for fact in pen.material.with_status(status) if fact in MAIN_QUESTIONS]
         if names:
+            opening = "This question is left open:" if status is FactStatus.ABSTAINED and len(names) == 1 else several
             pen.write(Section.OPEN, name, f"{opening} {list_of(names)}.")
     if reasons := [name for name in pen.material.facts if name.startswith("reason.")]:
         pen.write(Section.OPEN, "open.reasons", "Your care team can explain what is left open and why.", facts=reasons)

@@ -77,7 +77,7 @@ HEADINGS: Final = {
 WORDINGS: Final = {
     Wording.TEMPLATE: "Worded by fixed templates.",
     Wording.LANGUAGE_MODEL: "Reworded by a language model; facts, figures and sources are those of the templates.",
-    Wording.TEMPLATE_AFTER_REFUSAL: "Worded by fixed templates; a language model's wording was refused.",
+    Wording.TEMPLATE_AFTER_REFUSAL: "Worded by fixed templates; a language model was asked, and no wording of it was accepted.",
 }
 
 

@@ -33,7 +33,7 @@ PLAIN_LABELS: Final = {
     "tissue.grade": "grade",
     "tissue.idh": "IDH gene",
     "tissue.codeletion": "1p/19q codeletion",
-    "tissue.mgmt": "MGMT gene",
+    "tissue.mgmt": "MGMT promoter methylation",
     "sequences.used": "kinds of pictures used",
     "sequences.missing": "kinds of pictures that were missing",
     "model.name": "computer program",
@@ -50,6 +50,7 @@ _BRACKETED: Final = re.compile(r"(.+) \((.+)\)")
 PLAIN_VALUES: Final = {
     "tissue.idh": {"mutant": "changed", "wildtype": "not changed"},
     "tissue.codeletion": {"codeleted": "found", "intact": "not found"},
+    "tissue.mgmt": {"methylated": "found", "unmethylated": "not found"},
     "location.side": {"bilateral": "both sides", "midline": "the middle"},
 }
 """Words for values of these facts; a value without one is told as it is."""

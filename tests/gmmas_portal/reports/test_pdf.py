@@ -100,7 +100,7 @@ def test_unsigned_report_says_so_and_wording_is_marked() -> None:
     report = sample_report().model_copy(update={"wording": Wording.TEMPLATE_AFTER_REFUSAL})
     text = squeeze(" ".join(read_pages(render_pdf(report))))
     assert squeeze("Not signed.") in text
-    assert squeeze("a language model's wording was refused") in text
+    assert squeeze("a language model was asked, and no wording of it was accepted") in text
 
 
 def test_names_are_text_and_no_markup() -> None:

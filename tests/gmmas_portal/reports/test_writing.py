@@ -10,9 +10,9 @@ from gmmas_portal.evidence.library import read_library
 from gmmas_portal.reports.report import PLACEHOLDER, Audience, Report, Section, Sentence, Wording
 from gmmas_portal.reports.wording import fill
 from gmmas_portal.reports.writing import write_report
-from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, FactStatus
+from gmmas_schema.case_record import AbstainCode, Abstention, CaseRecord, Fact, FactStatus
 from tests.gmmas_portal.reports.strategies import SECRET, records
-from tests.gmmas_portal.sample_case import MEASURES, ON, PREDICTIONS, TISSUE, make_record, measured, sample_report
+from tests.gmmas_portal.sample_case import MEASURES, ON, OPEN, PREDICTIONS, TISSUE, make_record, measured, sample_report
 
 audiences = st.sampled_from(list(Audience))
 NEVER = ("progression of", "progressive disease", "you should", "must be treated", "is cured", "RANO")
@@ -134,6 +134,91 @@ def test_minor_gets_no_evidence_about_adults() -> None:
     report = write_report(make_record((*MEASURES, *TISSUE), abstentions=minor), audience=Audience.CLINICIAN, on=ON)
     assert not report.citations
     assert "the patient is under 18" in text_of(report)
+
+
+def changed(fact_id: str, value: object) -> list[Fact]:
+    return [fact.model_copy(update={"value": value}) if fact.id == fact_id else fact for fact in MEASURES]
+
+
+EMPTY = [
+    fact.model_copy(update={"value": 0 if fact.id.startswith("foci.") else 0.0})
+    for fact in MEASURES
+    if fact.id.startswith(("volume.", "share.", "foci."))
+]
+
+
+def test_empty_outline_is_told_as_none_and_as_no_exclusion() -> None:
+    record = make_record((*EMPTY, *OPEN))
+    clinician, patient = (text_of(write_report(record, audience=audience, on=ON)) for audience in Audience)
+    assert "No tumour is outlined, and this does not exclude a tumour: volume of the whole tumour (0.0 ml)" in clinician
+    assert "measured on the outlined tumour" not in clinician
+    assert "a computer program outlined no area, and this does not mean that nothing is there" in patient
+    for claim in ("outlined an area", "the core", "kind of tumour", "what it is"):
+        assert claim not in patient
+
+
+def test_patient_reads_of_oedema_around_a_core_only_where_there_is_a_core() -> None:
+    patient = text_of(write_report(make_record(changed("volume.tc", 0.0)), audience=Audience.PATIENT, on=ON))
+    assert "core it measured" not in patient
+    assert "outlined an area" in patient
+
+
+def test_of_several_parts_the_diameters_are_said_to_be_those_of_the_largest() -> None:
+    several, single = make_record(changed("foci.wt", 3)), make_record((*changed("foci.et", 1), *PREDICTIONS))
+    assert "Each diameter is that of the largest part." in text_of(write_report(several, audience=Audience.CLINICIAN, on=ON))
+    assert "Each diameter is" not in text_of(write_report(single, audience=Audience.CLINICIAN, on=ON))
+    patient = text_of(write_report(several, audience=Audience.PATIENT, on=ON))
+    assert "separate places, and the length is that of the largest: number of separate places (3)." in patient
+    assert "separate places" not in text_of(write_report(single, audience=Audience.PATIENT, on=ON))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tissue.diagnosis", "oligodendroglioma"), ("tissue.h3", True)], ids=["another type", "an alteration of H3"]
+)
+def test_tissue_that_excludes_the_predicted_subtype_decides(name: str, value: object) -> None:
+    told = Fact(id=name, label="on tissue", value=value, source="clinician")
+    text = text_of(write_report(make_record((*PREDICTIONS, told)), audience=Audience.CLINICIAN, on=ON))
+    assert "Tissue and prediction differ, and tissue decides: subtype (glioblastoma, calibrated probability 90 %) and on tissue" in text
+    assert "The imaging pattern is consistent" not in text
+
+
+def test_entered_diagnosis_is_not_said_to_follow_from_results() -> None:
+    named = measured("tissue.diagnosis", "diagnosis on tissue", "glioblastoma", source="clinician")
+    for facts in ((named,), (named, *TISSUE)):
+        clinician, patient = (text_of(write_report(make_record(facts), audience=audience, on=ON)) for audience in Audience)
+        assert "The following diagnosis was entered: diagnosis on tissue (glioblastoma)." in clinician
+        assert "Taken together" not in clinician
+        assert "and the result is: kind of tumour (glioblastoma)" in patient
+    derived = text_of(sample_report(Audience.PATIENT))
+    assert "and together the results correspond to: kind of tumour (glioblastoma)" in derived
+
+
+def test_patient_with_tissue_results_that_name_no_tumour_is_told_who_can_explain_them() -> None:
+    report = write_report(make_record((*MEASURES, *PREDICTIONS, TISSUE[2])), audience=Audience.PATIENT, on=ON)
+    assert [sentence.text for sentence in report.of_section(Section.TISSUE)] == [
+        "Your care team can explain what was found in your tissue."
+    ]
+
+
+def test_without_tissue_nothing_stands_under_what_the_tissue_showed() -> None:
+    report = write_report(make_record((*MEASURES, *PREDICTIONS)), audience=Audience.PATIENT, on=ON)
+    assert not report.of_section(Section.TISSUE)
+    assert report.citations
+
+
+def test_one_open_question_is_one() -> None:
+    record = make_record(
+        [MEASURES[0].model_copy(update={"status": FactStatus.ABSTAINED, "codes": (AbstainCode.QUALITY,), "reason": "a reason"})]
+    )
+    text = text_of(write_report(record, audience=Audience.PATIENT, on=ON))
+    assert "This question is left open: size of the whole area that looks changed (left open)." in text
+
+
+def test_minor_is_named_no_tumour_of_adults() -> None:
+    minor = (Abstention(code=AbstainCode.MINOR, reason="the patient is under 18", facts=()),)
+    for audience in Audience:
+        text = text_of(write_report(make_record((*MEASURES, *TISSUE), abstentions=minor), audience=audience, on=ON))
+        assert "glioblastoma" not in text
 
 
 def test_citations_are_numbered_as_they_are_first_cited() -> None:
