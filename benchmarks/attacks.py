@@ -16,7 +16,6 @@ import json
 import math
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from rich.progress import track
 
 from benchmarks.hostile_sites import ATTACKS, FORMS, make_site
 from benchmarks.learning.cohorts import SeedCohorts
+from benchmarks.software import commit
 from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_tensors
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--final", action="store_true", help="write the table to benchmarks/results")
     parser.add_argument("--quick", action="store_true", help="tiny")
     options = parser.parse_args(arguments)
-    console, software = Console(), _commit()
+    console, software = Console(), commit()
     wanted = pairs(options.attacks.split(","), options.defences.split(","))
     benches = [Bench(options.out, QUICK if options.quick else FULL, int(seed)) for seed in options.seeds.split(",")]
     missing = [(bench, *pair) for bench in benches for pair in wanted if bench.read(*pair) is None]
@@ -304,12 +304,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_atomic(target.with_suffix(".md"), table.encode(), mode=0o644)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def _commit() -> str:
-    """Return the commit of the software, with a mark where files differ from it."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import argparse
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from benchmarks.learning.jobs import ArmResult, Job, discard, keep_result, read_
 from benchmarks.learning.plan import LearningPlan, pick
 from benchmarks.learning.quick import QUICK_ARMS, shrink
 from benchmarks.learning.report import summarise, write_json, write_markdown
+from benchmarks.software import commit
 from gmmas_data.parallel import map_in_processes
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.errors import GmmasError
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan = shrink(plan)
         plan = pick(plan, arms=options.arms or (QUICK_ARMS if options.quick else ()), seeds=options.seeds)
         kept = None if options.quick else KEPT
-        jobs = [Job(options.out, plan, arm, seed, _commit(), kept) for seed in plan.seeds for arm in plan.arms]
+        jobs = [Job(options.out, plan, arm, seed, commit(), kept) for seed in plan.seeds for arm in plan.arms]
         failed = 0 if options.report else _run(console, jobs, options)
         if options.keep:
             console.print(f"{sum(map(keep_result, jobs))} results kept in {KEPT}", highlight=False)
@@ -173,12 +173,6 @@ def _report(console: Console, plan: LearningPlan, jobs: Sequence[Job], options: 
     draw_curves(summary, target.with_name(f"{target.name}-curves.png"))
     console.print(table, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {target}.json, .md, -differences.png, -curves.png", highlight=False)
-
-
-def _commit() -> str:
-    """Return the commit of the software, with a mark where files differ from it."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
-    return done.stdout.strip() or "unknown"
 
 
 def _command(arguments: Sequence[str]) -> str:

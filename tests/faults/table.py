@@ -6,8 +6,10 @@
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from benchmarks.software import commit
 
 TABLE_VARIABLE = "GMMAS_FAULTS_TABLE"
 """Names the table without its ending; not set: nothing is written."""
@@ -21,11 +23,11 @@ HEAD = f"""\
 `{COMMAND}` (tests/faults). One coordinator and two hospitals of real processes on loopback, both replies needed in every round: two
 rounds, then evaluation, calibration, test. The fault happens in round 2 or at the end. *equal*: the weights of every round, the
 published models and their calibration are those of an unbroken run, bit for bit. *Resumed*: how often the run's process had ended and
-`gmmas run --resume` was called. *Asked again*: rounds or questions that were tried anew because a reply was missing. What is not in the
-table was not run on this machine; it was busy with other work, so the seconds tell little.
+`gmmas run --resume` was called. *Asked again*: rounds or questions that were tried anew because a reply was missing. The machine was
+busy with other work, so the seconds tell little.
 
-| fault | stage | outcome | resumed | asked again | seconds | |
-|---|---|---|---|---|---|---|
+| fault | stage | outcome | resumed | asked again | seconds | commit | |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -40,6 +42,7 @@ class Row:
         resumes: how often the run had stopped and was resumed by `gmmas run --resume`.
         failed_attempts: rounds or questions that were asked again.
         seconds: of the whole run; an unbroken one is in the table too.
+        software: commit that was tried.
     """
 
     fault: str
@@ -49,6 +52,7 @@ class Row:
     failed_attempts: int
     seconds: float
     note: str = ""
+    software: str = field(default_factory=commit)
 
 
 def write_row(row: Row) -> None:
@@ -68,7 +72,7 @@ def write_row(row: Row) -> None:
 def _page(rows: list[dict[str, object]]) -> str:
     lines = [
         f"| {row['fault']} | {row['stage']} | {row['outcome']} | {row['resumes']} | {row['failed_attempts']} "
-        f"| {row['seconds']:.0f} | {row['note']} |"
+        f"| {row['seconds']:.0f} | {row['software']} | {row['note']} |"
         for row in sorted(rows, key=lambda row: (str(row["fault"]), str(row["stage"])))
     ]
     return HEAD + "\n".join(lines) + "\n"
