@@ -1,5 +1,6 @@
 """What the members of a run are asked, each time with a quorum: to train a round, to evaluate a model."""
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -12,7 +13,7 @@ from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.messages import Action, Evaluation, SiteReport, Target, TaskRequest
 from gmmas_schema.policy import Safeguards
-from gmmas_schema.vocabulary import Split
+from gmmas_schema.vocabulary import Split, Task
 from gmmas_workflows.scores import ModelScore, score_model
 from server.checkpoint import RunFolder
 from server.courier import Courier
@@ -23,9 +24,12 @@ from server.records import Outcome, SiteRecord
 from server.replies import Count, Enquiry
 from server.secure_round import SecureReplies
 from strategies.aggregation import Aggregate
+from strategies.anchors import counts_fit
 from strategies.readiness import pseudo_weights
 from strategies.weighting import as_averaged, choose_weighting
 from strategies.wire import Holdings
+
+logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 Tensors = Mapping[str, Float32]
@@ -92,8 +96,12 @@ class Questions:
         def count(report: SiteReport, received: Tensors) -> None:
             if isinstance(replies, SecureReplies):
                 replies.admit(report, weights=weigh(report))
-            else:
-                replies.fold(report.site, as_averaged(received, self._config.strategy), weights=weigh(report))
+                return
+            weights = weigh(report)
+            if not counts_fit(received, patients=report.labelled.get(Task.SEGMENTATION, 0)):
+                logger.warning("round %d: the anchors of %s stand on patients it cannot have; they do not count", number, report.site)
+                weights.pop("anchors", None)
+            replies.fold(report.site, as_averaged(received, self._config.strategy), weights=weights)
 
         return self._ask(members, request, tensors, count=count)
 

@@ -30,7 +30,8 @@ def settle_anchors(*, mean: Mapping[str, Float32], current: Mapping[str, Float32
     """
     if SUMS not in current or sites == 0:
         return {}
-    sums_KPC, counts_KP = mean[SUMS].astype(np.float64) * sites, mean[COUNTS].astype(np.float64) * sites
+    # Patients are whole: 5 of them in a mean over 3 sites are 4.9999999 in float32.
+    sums_KPC, counts_KP = mean[SUMS].astype(np.float64) * sites, np.rint(mean[COUNTS].astype(np.float64) * sites)
     enough_KP = counts_KP >= MIN_ANCHOR_PATIENTS
     fresh_KPC = sums_KPC / np.maximum(counts_KP, 1)[..., None]
     known_KP = current[COUNTS] >= MIN_ANCHOR_PATIENTS
@@ -39,3 +40,18 @@ def settle_anchors(*, mean: Mapping[str, Float32], current: Mapping[str, Float32
     next_counts_KP = np.where(enough_KP, counts_KP, current[COUNTS])
     next_KPC = np.where(enough_KP[..., None], moved_KPC, old_KPC)
     return {SUMS: (next_KPC * next_counts_KP[..., None]).astype(np.float32), COUNTS: next_counts_KP.astype(np.float32)}
+
+
+def counts_fit(tensors: Mapping[str, Float32], *, patients: int) -> bool:
+    """Tell whether a site's anchors stand on patients it can have: whole numbers from 0, of a class no more than it has segmented.
+
+    A site that counted below 0 would have all others' sums divided by too few, however small its own are.
+
+    Args:
+        tensors: of a checked reply.
+        patients: segmented cases that it reports.
+    """
+    counts_KP = tensors.get(COUNTS)
+    if counts_KP is None:
+        return True
+    return bool((counts_KP >= 0).all() and (counts_KP == np.rint(counts_KP)).all() and counts_KP.sum(axis=1).max(initial=0) <= patients)

@@ -13,8 +13,9 @@ from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
 from server.judgement import SPOOL
 from server.records import Outcome
+from strategies.anchors import COUNTS, SUMS
 from tests.matrices import thinned
-from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
+from tests.server.simulated_sites import TINY, SimulatedSite, make_config, make_grid, run
 
 ROUNDS = 3
 
@@ -75,6 +76,33 @@ def test_an_update_that_is_far_too_long_is_refused_by_default_and_leaves_no_trac
     assert [(event.round, event.site, event.code) for event in dismissed] == [(n, "z", ReasonCode.REPLY_REFUSED) for n in (1, 2, 3)]
     assert "size of its update" in dismissed[0].message
     assert not (folder.path / SPOOL).exists()
+
+
+def stand_on(patients):
+    """Return an `alter` that gives each prototype so many patients, each with features of 1."""
+
+    def change(report, tensors):
+        anchors = {name: np.full_like(value, patients) for name, value in tensors.items() if name in (SUMS, COUNTS)}
+        return report, tensors | anchors
+
+    return change
+
+
+@pytest.mark.parametrize(("patients", "joint"), [(-5.0, 10), (1000.0, 10), (10.0, 20)])
+def test_anchors_of_patients_that_a_site_cannot_have_do_not_count_and_the_rest_of_its_reply_does(tmp_path, patients, joint):
+    """Below 0, the features of the others would be divided by fewer patients than they come from."""
+    network = TINY.network.model_copy(update={"prototypes": 1})
+    config = make_config(rounds=1, sites=3, replies=3)
+    config = config.model_copy(update={"model": TINY.model_copy(update={"network": network})})
+    folder = RunFolder.create(tmp_path / "run", config, run="r1")
+    a, b = (SimulatedSite(name, alter=stand_on(5.0)) for name in "ab")
+    run(make_grid(a, b, SimulatedSite("c", alter=stand_on(patients))), folder)
+    tensors, (*_, last) = folder.load_round(1).tensors, folder.read_record(1).sites
+    assert (tensors[COUNTS] == joint).all()
+    assert (tensors[SUMS] == joint).all()
+    assert last.outcome is Outcome.ACCEPTED
+    assert ("anchors" in last.shares) is (joint == 20)
+    assert last.shares["fusion"] > 0
 
 
 def test_the_site_is_told_with_its_next_request_until_a_reply_counts(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gmmas_schema.groups import MIN_ANCHOR_PATIENTS
 from strategies.aggregation import RunningMean
-from strategies.anchors import COUNTS, DECAY, SUMS, settle_anchors
+from strategies.anchors import COUNTS, DECAY, SUMS, counts_fit, settle_anchors
 
 K, P, C = 4, 2, 3
 
@@ -35,6 +35,19 @@ def test_the_first_prototypes_are_the_mean_over_all_patients():
 def test_known_prototypes_move_slowly():
     merged = merge(anchors(10, prototype=1.0), anchors(8, prototype=2.0))
     np.testing.assert_allclose(prototypes(merged), DECAY * 1 + (1 - DECAY) * 2)
+
+
+@pytest.mark.parametrize("others", range(12))
+def test_just_enough_patients_are_enough_however_many_sites_have_none(others):
+    merged = merge(anchors(0), anchors(MIN_ANCHOR_PATIENTS, prototype=2.0), *[anchors(0)] * others)
+    np.testing.assert_array_equal(merged[COUNTS], MIN_ANCHOR_PATIENTS)
+    np.testing.assert_allclose(prototypes(merged), 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(0, True), (6, True), (6.5, False), (-1, False), (7, False)])
+def test_anchors_of_patients_that_a_site_cannot_have_do_not_fit(count, fits):
+    assert counts_fit(anchors(count), patients=12) is fits
+    assert counts_fit({}, patients=0)
 
 
 def test_too_few_patients_leave_a_prototype_as_it_was():
