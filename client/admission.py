@@ -66,8 +66,8 @@ class Gate:
         software = {"software": version("gmmas-fed"), "policy": config.policy.model_dump_json(exclude_defaults=True)}
         self._log.append(AuditEntry(kind=AuditKind.STARTED, detail=software))
 
-    def admit(self, request: TaskRequest, cohort: SiteCohort, docket: Docket) -> TaskRequest:
-        """Return the request as it may be run.
+    def admit(self, request: TaskRequest, cohort: SiteCohort, docket: Docket) -> Admission:
+        """Return the request as it may be run, and what its answer may tell.
 
         Raises:
             PolicyError: it is refused.
@@ -88,7 +88,7 @@ class Gate:
         docket.overrides = tuple(overrides[code] for code in docket.admission.overridden)
         for part in docket.admission.withheld:
             logger.info("round %d: the policy withholds the %s", request.round, part)
-        return docket.admission.request
+        return docket.admission
 
     def note(self, docket: Docket, *, answer: TaskAnswer | None, code: ReasonCode) -> None:
         """Write down what became of a call.

@@ -24,7 +24,7 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import PolicyError, ReasonCode
 from gmmas_schema.messages import Action, TaskRequest
-from gmmas_schema.policy import PrivacyPolicy, SitePolicy, SiteTask
+from gmmas_schema.policy import FewestPatients, PrivacyPolicy, SitePolicy, SiteTask
 from gmmas_schema.privacy import PrivacyConfig
 from gmmas_schema.vocabulary import Split
 from strategies.accountant import keeps_within
@@ -61,11 +61,13 @@ class Admission:
         request: without what the policy leaves out.
         withheld: what that is: `evaluation`, `calibration`.
         overridden: reasons for which it would have been refused.
+        fewest: patients behind each figure of the answer, which may rest on fewer than the split has: not all have every label.
     """
 
     request: TaskRequest
     withheld: tuple[str, ...] = ()
     overridden: tuple[ReasonCode, ...] = ()
+    fewest: FewestPatients = field(default_factory=FewestPatients)
 
 
 class Override(FrozenModel):
@@ -126,7 +128,10 @@ def admit(
             raise refusal
         passed.append(refusal.code)
     admitted, withheld = _without_small_figures(request, policy, circumstances)
-    return Admission(admitted, withheld, tuple(dict.fromkeys(passed)))
+    fewest = policy.patients
+    if request.action is Action.EVALUATE and ReasonCode.POLICY_COHORT in passed:
+        fewest = fewest.model_copy(update={"evaluate": 1})
+    return Admission(admitted, withheld, tuple(dict.fromkeys(passed)), fewest)
 
 
 def _refusals(request: TaskRequest, policy: SitePolicy, circumstances: Circumstances) -> Iterator[PolicyError]:

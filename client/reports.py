@@ -7,7 +7,8 @@ import numpy as np
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.messages import SiteReport, TaskRequest
-from gmmas_workflows.training import LocalTrainer
+from gmmas_schema.policy import FewestPatients
+from gmmas_workflows.training import ALL_TOLD, LocalTrainer
 
 
 def report_evaluation(
@@ -15,7 +16,7 @@ def report_evaluation(
     tensors: Mapping[str, np.ndarray],
     request: TaskRequest,
     *,
-    fewest: int = 1,
+    fewest: FewestPatients = ALL_TOLD,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SiteReport:
     """Evaluate the received model on the split the request names and return the site's report.
@@ -24,7 +25,7 @@ def report_evaluation(
         trainer: holds the cases.
         tensors: the model.
         request: an evaluation.
-        fewest: patients behind figures of a subset of the sequences; whether there are enough for the whole was decided before.
+        fewest: patients behind each figure and each sum; one of fewer is left out.
         on_progress: called with (done, total).
 
     Raises:
@@ -32,7 +33,7 @@ def report_evaluation(
     """
     watch = Stopwatch()
     with watch.stage("evaluate"):
-        evaluation, calibration = trainer.measure(tensors, request, on_progress=on_progress)
+        evaluation, calibration = trainer.measure(tensors, request, fewest=fewest, on_progress=on_progress)
         subsets = trainer.measure_subsets(tensors, request, fewest=fewest, on_progress=on_progress) if request.subsets else {}
     description = trainer.describe()
     return SiteReport(

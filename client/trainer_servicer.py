@@ -22,6 +22,7 @@ from client.activity import Activity
 from client.admission import Docket, Gate
 from client.cohort import SiteCohort, describe_cohort, open_cohort, prepare_samples
 from client.folder import NodeFolder
+from client.policy import Admission
 from client.reports import report_evaluation
 from client.trainer_channel import pack_tensors, unpack_tensors
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
@@ -176,7 +177,7 @@ class SiteTrainer(TrainerServicer):
         return _abort(context, code)
 
     def _task(
-        self, call: TaskCall, docket: Docket, work: Callable[[TaskRequest, Tensors], TaskAnswer], context: grpc.ServicerContext
+        self, call: TaskCall, docket: Docket, work: Callable[[Admission, Tensors], TaskAnswer], context: grpc.ServicerContext
     ) -> TaskAnswer:
         """Check a call and run it in the worker."""
         request = parse_request(call.document, action=docket.action)
@@ -205,17 +206,18 @@ class SiteTrainer(TrainerServicer):
                 if not context.is_active() and not future.cancel():
                     self._activity.stop_task()
 
-    def _train(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
-        trainer = self._trainer_for(request.model)
-        outcome = trainer.train(tensors, request, on_progress=self._activity.step, should_stop=self._should_stop)
+    def _train(self, admitted: Admission, tensors: Tensors) -> TaskAnswer:
+        trainer = self._trainer_for(admitted.request.model)
+        outcome = trainer.train(
+            tensors, admitted.request, fewest=admitted.fewest, on_progress=self._activity.step, should_stop=self._should_stop
+        )
         losses = outcome.report.losses.values()
         self._activity.succeed(loss=sum(losses) / len(losses) if losses else None)
         return TaskAnswer(document=outcome.report.model_dump_json(), tensors=pack_tensors(outcome.tensors))
 
-    def _evaluate(self, request: TaskRequest, tensors: Tensors) -> TaskAnswer:
-        trainer = self._trainer_for(request.model)
-        fewest = self._config.policy.patients.evaluate
-        report = report_evaluation(trainer, tensors, request, fewest=fewest, on_progress=self._evaluated)
+    def _evaluate(self, admitted: Admission, tensors: Tensors) -> TaskAnswer:
+        trainer = self._trainer_for(admitted.request.model)
+        report = report_evaluation(trainer, tensors, admitted.request, fewest=admitted.fewest, on_progress=self._evaluated)
         self._activity.succeed(loss=None)
         return TaskAnswer(document=report.model_dump_json())
 

@@ -28,9 +28,6 @@ from gmmas_schema.vocabulary import MUTANT_ONLY, REGIONS, Region, Split, Task
 
 Array = NDArray[np.float64]
 
-FEWEST_TOLD = 2
-"""Patients behind any sum that leaves a site."""
-
 
 @dataclass
 class _HeadRows:

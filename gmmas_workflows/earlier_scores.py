@@ -25,8 +25,8 @@ class EarlierScores:
     def __init__(self) -> None:
         self._scores: OrderedDict[tuple[str, Split], Sequence[CaseScore]] = OrderedDict()
 
-    def compare(self, evaluation: Evaluation, scores: Sequence[CaseScore], request: TaskRequest) -> Evaluation:
-        """Return an evaluation with the differences that were asked for, if they can be told, and remember its scores.
+    def compare(self, evaluation: Evaluation, scores: Sequence[CaseScore], request: TaskRequest, *, fewest: int = 1) -> Evaluation:
+        """Return an evaluation with the differences that were asked for, if `fewest` patients stand behind them; remember its scores.
 
         Rounds of training are neither remembered nor compared.
         """
@@ -36,7 +36,8 @@ class EarlierScores:
         self._keep((request.run, request.evaluate), scores)
         if earlier is None:
             return evaluation
-        paired = {name: found for name, found in compare_scores(scores, earlier, seed=request.seed).items() if found.n >= FEWEST_PAIRED}
+        fewest = max(fewest, FEWEST_PAIRED)
+        paired = {name: found for name, found in compare_scores(scores, earlier, seed=request.seed).items() if found.n >= fewest}
         return evaluation.model_copy(update={"against": request.against, "paired": paired})
 
     def _recall(self, key: tuple[str, Split]) -> Sequence[CaseScore] | None:

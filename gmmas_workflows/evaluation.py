@@ -167,18 +167,27 @@ def score_cases(
     return scores
 
 
-def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evaluation:
-    """Return means with their 95 % bootstrap intervals; a figure that no case has is left out or has the value None."""
+def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int, fewest: int = 1) -> Evaluation:
+    """Return means with their 95 % bootstrap intervals; a figure that no case has is left out or has the value None.
+
+    Args:
+        scores: of each case.
+        split: which part of a cohort this is.
+        seed: of the bootstrap.
+        fewest: patients behind each figure; one of fewer is left out. With partial labels they are fewer than the cohort has.
+    """
     dice_of, auc_of = {}, {}
     for region in REGIONS:
-        if known := [score for score in scores if region in score.dice]:
+        if len(_patients(known := [score for score in scores if region in score.dice])) >= fewest:
             values = np.array([score.dice[region] for score in known])
             dice_of[region] = mean_interval(values, seed=seed, patients=[score.patient_id for score in known])
     for task in MARKERS:
-        if known := [score for score in scores if task in score.truth and task in score.probability]:
+        known = [score for score in scores if task in score.truth and task in score.probability]
+        if len(_patients(known)) >= fewest:
             truth, probability = np.array([(score.truth[task], score.probability[task]) for score in known]).T
             auc_of[task] = auc_interval(truth.astype(bool), probability, seed=seed, patients=[score.patient_id for score in known])
-    losses = {task: [score.loss[task] for score in scores if task in score.loss] for task in TASKS}
+    measured = {task: [score for score in scores if task in score.loss] for task in TASKS}
+    losses = {task: [score.loss[task] for score in known] for task, known in measured.items() if len(_patients(known)) >= fewest}
     return Evaluation(
         split=split,
         cases=len(scores),
@@ -186,6 +195,10 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int) -> Evalua
         auc=auc_of,
         loss={task: math.fsum(values) / len(values) for task, values in losses.items() if values},
     )
+
+
+def _patients(scores: Iterable[CaseScore]) -> set[str]:
+    return {score.patient_id for score in scores}
 
 
 def compare_scores(scores: Sequence[CaseScore], others: Sequence[CaseScore], *, seed: int) -> dict[str, Interval]:

@@ -58,9 +58,10 @@ class _Tally:
 
 @dataclass
 class _Labelled:
-    """A case with what was accepted for it."""
+    """A case with what was accepted for it; `drawn` where that is a region."""
 
     sample: Sample
+    drawn: bool = False
     uncertain: dict[Task, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -105,6 +106,7 @@ def make_pseudo_labels(
         if regions:
             hard_RXYZ = (once.region_probability()[0] > 0.5).cpu().numpy()
             labelled.sample = _label_regions(sample, uncertain, hard_RXYZ, config, {r: ready[r] for r in regions}, tallies)
+            labelled.drawn = labelled.sample is not sample
         for task in (target for target in wanted if isinstance(target, Task)):
             tallies[task].offered += 1
             tallies[task].units += 1
@@ -175,7 +177,7 @@ def _label_markers(
             tally.positive += mean > 0.5
             tally.negative += mean <= 0.5
             tally.agreeing += (mean > 0.5) == (once > 0.5)
-        if values or labelled.sample.weight_RXYZ is not None:
+        if values or labelled.drawn:
             weights = {task: config.weight * ready[task] for task in values}
             labels = {task.value: value for task, value in values.items()}
             changed.append(replace(labelled.sample, **labels, marker_weight=weights))  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def evaluate_subsets(
         split: which part of the cohort this is.
         seed: of the bootstrap.
         patch: as in score_samples.
-        fewest: patients behind the figures of a subset.
+        fewest: patients behind a subset, and behind each of its figures.
         on_progress: called with (done, total) subsets.
     """
     found, order = {}, subsets(network.modalities)
@@ -43,7 +43,7 @@ def evaluate_subsets(
         complete = [sample for sample in samples if set(subset) <= _held(sample)]
         if len({sample.patient_id for sample in complete}) >= fewest:
             scores = score_samples(network, complete, modalities=subset, patch=patch)
-            found[join_modalities(subset)] = summarise(scores, split=split, seed=seed)
+            found[join_modalities(subset)] = summarise(scores, split=split, seed=seed, fewest=fewest)
         if on_progress is not None:
             on_progress(done + 1, len(order))
     return found

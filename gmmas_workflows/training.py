@@ -31,12 +31,13 @@ from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import Evaluation, PseudoLabels, SiteDescription, SiteReport, Target, TaskRequest
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.policy import FewestPatients
 from gmmas_schema.vocabulary import Modality, Split, Task
 from gmmas_workflows.anchors import measure_anchors
 from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, held_modalities, restrict
-from gmmas_workflows.calibration import FEWEST_TOLD, StatisticsCollector
+from gmmas_workflows.calibration import StatisticsCollector
 from gmmas_workflows.earlier_scores import EarlierScores
-from gmmas_workflows.evaluation import Observe, score_samples, summarise
+from gmmas_workflows.evaluation import CaseScore, Observe, score_samples, summarise
 from gmmas_workflows.local_steps import Progress, ShouldStop, check_stop, make_steps, memory_errors
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.pseudo_labels import make_pseudo_labels
@@ -44,6 +45,9 @@ from gmmas_workflows.subset_evaluation import FEWEST_PATIENTS, evaluate_subsets
 from strategies.exchange import names_up
 
 Tensors = dict[str, np.ndarray]
+
+ALL_TOLD = FewestPatients()
+"""What leaves where a site's policy says nothing else: figures over any number of patients, sums for calibration over two or more."""
 
 
 @dataclass(frozen=True)
@@ -116,24 +120,38 @@ class LocalTrainer:
 
     @memory_errors()
     def measure(
-        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, on_progress: Progress | None = None
+        self,
+        tensors: Mapping[str, np.ndarray],
+        request: TaskRequest,
+        *,
+        fewest: FewestPatients = ALL_TOLD,
+        on_progress: Progress | None = None,
     ) -> tuple[Evaluation, CalibrationStatistics | None]:
-        """Evaluate as `evaluate` does, and return beside it the sums that `request.calibrate` asks for, if it does."""
+        """Evaluate as `evaluate` does, and return beside it the sums that `request.calibrate` asks for, if it does.
+
+        A figure or sum that fewer patients than `fewest` stand behind is left out.
+        """
         self._check(request)
         network = self._load(tensors)
         if request.calibrate is None or request.evaluate is None:
-            evaluation = self._evaluate(network, request, on_progress)
+            scores = self._score(network, request, on_progress)
             self._consider_last(network, request)
-            return evaluation, None
+            return self._summarise(scores, request, fewest), None
         collector = StatisticsCollector(request.calibrate, spacing_mm=self.definition.grid.spacing_mm)
-        evaluation = self._evaluate(network, request, on_progress, observe=collector.add)
-        return evaluation, collector.statistics(split=self.source_of(request.evaluate), fewest=FEWEST_TOLD)
+        scores = self._score(network, request, on_progress, observe=collector.add)
+        sums = collector.statistics(split=self.source_of(request.evaluate), fewest=fewest.calibrate)
+        return self._summarise(scores, request, fewest), sums
 
     @memory_errors()
     def measure_subsets(
-        self, tensors: Mapping[str, np.ndarray], request: TaskRequest, *, fewest: int = 1, on_progress: Progress | None = None
+        self,
+        tensors: Mapping[str, np.ndarray],
+        request: TaskRequest,
+        *,
+        fewest: FewestPatients = ALL_TOLD,
+        on_progress: Progress | None = None,
     ) -> dict[str, Evaluation]:
-        """Evaluate the received model for every subset of the site's sequences that `fewest` patients have; errors as of `evaluate`."""
+        """Evaluate the received model for every subset of the site's sequences that enough patients have; errors as of `evaluate`."""
         self._check(request)
         split = request.evaluate or Split.TEST
         return evaluate_subsets(
@@ -142,7 +160,7 @@ class LocalTrainer:
             split=split,
             seed=request.seed,
             patch=self.definition.grid.patch,
-            fewest=max(fewest, FEWEST_PATIENTS),
+            fewest=max(fewest.evaluate, FEWEST_PATIENTS),
             on_progress=on_progress,
         )
 
@@ -152,6 +170,7 @@ class LocalTrainer:
         tensors: Mapping[str, np.ndarray],
         request: TaskRequest,
         *,
+        fewest: FewestPatients = ALL_TOLD,
         on_progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> TrainOutcome:
@@ -160,6 +179,7 @@ class LocalTrainer:
         Args:
             tensors: exactly the tensors of groups_received(modalities), float32.
             request: the round, its plan and the split to evaluate on.
+            fewest: patients behind each figure of the evaluation.
             on_progress: called with (steps done, steps of this round).
             should_stop: asked before every step and after every evaluated case.
 
@@ -179,7 +199,7 @@ class LocalTrainer:
 
         # 2. Evaluate the model as it came; the figures belong to the coordinator's previous round. Personalised: then the site's own.
         with watch.stage("evaluate") if request.evaluate is not None else nullcontext():
-            evaluation, personalised = self._judge(network, request, plan, should_stop)
+            evaluation, personalised = self._judge(network, request, plan, fewest, should_stop)
 
         # 3. Let the model label what nobody labelled, for the targets that the coordinator says are ready.
         pseudo: list[Sample] = []
@@ -235,27 +255,31 @@ class LocalTrainer:
         return sent
 
     def _judge(
-        self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, should_stop: ShouldStop | None
+        self, network: GmmasNetwork, request: TaskRequest, plan: TrainingPlan, fewest: FewestPatients, should_stop: ShouldStop | None
     ) -> tuple[Evaluation | None, Evaluation | None]:
         """Evaluate the model as it came; in the personalised mode make it the site's own, which stays, and evaluate that too."""
 
         def check(done: int, _: int) -> None:
             check_stop(should_stop, f"round {request.round}, case {done}")
 
-        evaluation = None if request.evaluate is None else self._evaluate(network, request, check)
+        scores = None if request.evaluate is None else self._score(network, request, check)
+        evaluation = None if scores is None else self._summarise(scores, request, fewest)
         if plan.personalised == "none":
             return evaluation, None
         own = self._norms.put_in(network, run=request.run, round=request.round)
-        personalised = self._evaluate(network, request, check) if own and evaluation is not None else evaluation
-        if personalised is not None:
-            self._norms.consider(network, personalised, run=request.run, model_round=request.round - 1)
-        return evaluation, personalised
+        if scores is None:
+            return None, None
+        if own:
+            scores = self._score(network, request, check)
+        # What stays at the site is chosen by all that the site knows.
+        self._norms.consider(network, self._summarise(scores, request), run=request.run, model_round=request.round - 1)
+        return evaluation, self._summarise(scores, request, fewest)
 
     def _consider_last(self, network: GmmasNetwork, request: TaskRequest) -> None:
         """Judge the site's own form of the last model too, where the run is personalised; its figures stay at the site."""
         last = request.evaluate is Split.VALIDATION and request.round == request.rounds
         if last and self._norms.put_in(network, run=request.run, round=request.round + 1):
-            evaluation = self._evaluate(network, request, None)
+            evaluation = self._summarise(self._score(network, request, None), request)
             self._norms.consider(network, evaluation, run=request.run, model_round=request.round)
 
     def _train(
@@ -314,15 +338,15 @@ class LocalTrainer:
         """Return the split whose cases stand for `split`: those of validation where no calibration patients are set aside."""
         return Split.VALIDATION if split is Split.CALIBRATION and not self._samples[split] else split
 
-    def _evaluate(
+    def _score(
         self, network: GmmasNetwork, request: TaskRequest, on_progress: Progress | None, *, observe: Observe | None = None
-    ) -> Evaluation:
+    ) -> list[CaseScore]:
         if request.evaluate is None:
             raise ProtocolError(
                 "an evaluation request names no split", got="none", expected=", ".join(Split), remedy="update the coordinator"
             )
         precision = request.plan.precision if request.plan is not None else "auto"
-        scores = score_samples(
+        return score_samples(
             network,
             self._samples[self.source_of(request.evaluate)],
             patch=self.definition.grid.patch,
@@ -330,8 +354,11 @@ class LocalTrainer:
             on_progress=on_progress,
             observe=observe,
         )
-        evaluation = summarise(scores, split=request.evaluate, seed=request.seed)
-        return self._measured.compare(evaluation, scores, request)
+
+    def _summarise(self, scores: Sequence[CaseScore], request: TaskRequest, fewest: FewestPatients = ALL_TOLD) -> Evaluation:
+        assert request.evaluate is not None, "cases were scored"
+        evaluation = summarise(scores, split=request.evaluate, seed=request.seed, fewest=fewest.evaluate)
+        return self._measured.compare(evaluation, scores, request, fewest=fewest.evaluate)
 
     def _check(self, request: TaskRequest) -> TaskRequest:
         """Refuse a request for another model definition."""

@@ -16,12 +16,13 @@ from client.trainer_channel import TrainerChannel
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.size import count_parameters
 from gmmas_runtime.keys import load_node_key
+from gmmas_schema.calibration import CalibrationQuery
 from gmmas_schema.errors import FederationError, ReasonCode, TrustError
 from gmmas_schema.messages import Action
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.policy import SitePolicy
-from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.site import SiteConfig, SplitConfig
+from gmmas_schema.vocabulary import Region, Task
 from tests.client.serving import TIMEOUT_S, make_tensors, serving
 from tests.client.sites import PATIENT, TINY, make_request, read_site
 
@@ -160,6 +161,24 @@ def test_labels_of_other_heads_are_not_used_and_small_figures_are_left_out(tmp_p
     assert report.evaluation is None
     assert not any(name.startswith("heads.idh") for name in tensors)
     assert lines_of(config)[-1].withheld == ("evaluation",)
+
+
+def test_figures_over_few_of_a_large_split_are_left_out(tmp_path: Path) -> None:
+    """Of four validation patients all have a segmentation; the table has a row of two patients at most."""
+    config = with_policy(tmp_path, patients={"evaluate": 4, "calibrate": 4})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"split": SplitConfig(validation=0.7, test=0.0)})})
+    few = config.data.labels
+    few.write_text("".join(few.read_text().splitlines(keepends=True)[:3]))
+    with serving(config) as trainer:
+        report, _ = trainer.train(make_request(), make_tensors(), timeout_s=TIMEOUT_S)
+        request = make_request(Action.EVALUATE).model_copy(update={"calibrate": CalibrationQuery(temperatures={})})
+        evaluated = trainer.evaluate(request, make_tensors(), timeout_s=TIMEOUT_S)
+    for evaluation in (report.evaluation, evaluated.evaluation):
+        assert evaluation.cases == 4
+        assert set(evaluation.dice) == set(Region)
+        assert evaluation.auc == {}
+        assert set(evaluation.loss) == {Task.SEGMENTATION}
+    assert set(evaluated.calibration.heads) == set(Region)
 
 
 def test_a_model_is_measured_before_it_is_made(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_what_is_refused_is_told_by_code_and_key(
     assert error.expected
     admission = judge(request_, policy, overrides=frozenset({code}), **changes)
     assert admission.overridden == (code,)
+    assert admission.fewest.evaluate == 1, "figures that were let through are not left out again"
 
 
 def test_bounds_are_reached_and_not_passed() -> None:
@@ -99,6 +100,7 @@ def test_figures_over_too_few_are_left_out_of_training(policy: dict[str, Any], p
     assert admission.withheld == withheld
     assert (admission.request.evaluate is None) is bool(withheld)
     assert admission.request.plan == TRAIN.plan
+    assert admission.fewest == SitePolicy.model_validate(policy).patients
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,18 @@ def test_summary_is_the_mean_with_an_interval_over_patients() -> None:
     assert summarise(same_patient, split=Split.TEST, seed=0).dice[Region.WT].n == 1
 
 
+def test_a_figure_of_too_few_patients_is_left_out_whatever_the_others_rest_on() -> None:
+    """Labels are partial: of three patients two have a segmentation, and one of them two scans; one has a marker."""
+    dice, loss = {Region.WT: 0.5}, {Task.SEGMENTATION: 1.0}
+    scores = [case_score(n, dice=dice if n < 2 else {}, loss=loss if n < 2 else {}) for n in range(3)]
+    scores[2] = replace(scores[2], truth={Task.IDH: True}, probability={Task.IDH: 0.9}, loss={Task.IDH: 0.1})
+    scores.append(replace(scores[0], case_id="again"))
+    told = {fewest: summarise(scores, split=Split.TEST, seed=0, fewest=fewest) for fewest in (1, 2, 3)}
+    assert [len(one.dice) for one in told.values()] == [1, 1, 0]
+    assert [set(one.auc) for one in told.values()] == [{Task.IDH}, set(), set()]
+    assert [set(one.loss) for one in told.values()] == [{Task.SEGMENTATION, Task.IDH}, {Task.SEGMENTATION}, set()]
+
+
 def test_auc_ranks_patients() -> None:
     scores = [
         case_score(n, truth={Task.IDH: mutant}, probability=p)

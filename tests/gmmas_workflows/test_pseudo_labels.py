@@ -54,6 +54,17 @@ def label(samples, ready=READY, plan=PLAN):
     return make_pseudo_labels(None, samples, plan, ready=ready, generator=torch.Generator().manual_seed(0))
 
 
+def test_a_partial_outline_of_ones_own_is_no_pseudo_label(says, make_sample) -> None:
+    """An outline of the whole tumour alone weighs the other regions 0; the case stays among those with labels of their own."""
+    says(*volumes(), idh=(0.6, 0.0))
+    outline = make_sample(1, idh=math.nan)
+    weight_RXYZ = np.zeros(outline.regions_RXYZ.shape, np.float32)
+    weight_RXYZ[0] = 1
+    changed, ledger = label([replace(outline, weight_RXYZ=weight_RXYZ)], ready={Task.IDH: 1.0})
+    assert changed == []
+    assert (ledger[Task.IDH].offered, ledger[Task.IDH].accepted) == (1, 0)
+
+
 def test_sure_voxels_are_labelled_and_count_their_ramp(says, make_sample) -> None:
     mean, std = volumes()
     std[0, 0] = 0.3
