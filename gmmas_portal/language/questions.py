@@ -9,11 +9,12 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Final
 
 from gmmas_portal.evidence.library import EvidenceLibrary, read_library
+from gmmas_portal.evidence.rules import BY_MGMT, EVERYDAY_CARE, TRIALS
 from gmmas_portal.language.endpoint import ChatEndpoint, OnCall, sha256_of
 from gmmas_portal.language.referral import ANSWERED_TO_CLINICIANS, TEXTS, Topic, find_topic, normalise
 from gmmas_portal.language.rewriting import apply_wording, reword
@@ -23,12 +24,14 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.case_record import NOTICE
 
 LONGEST_QUESTION: Final = 500
+LONGEST_LETTER: Final = 10 * LONGEST_QUESTION
+"""Characters that are looked at for what has to be referred: an emergency may stand at the end of a long message."""
 MOST_SENTENCES: Final = 3
 LEAST_SCORE: Final = 1.0
 POINTED: Final = 3.0
 """What it adds to a sentence's score that the question points to its part of the report."""
 NOTHING_FOUND: Final = {
-    Audience.PATIENT: "The report says nothing about this. Please ask your care team.",
+    Audience.PATIENT: "The report says nothing about this. Please ask your care team; if it is urgent, call your emergency number.",
     Audience.CLINICIAN: "The report and its evidence say nothing about this.",
 }
 
@@ -38,7 +41,7 @@ POINTERS: Final = {
     Section.PREDICTED: "kind type cancer benign malignant glioma idh codeletion marker gene predict subtype pattern",
     Section.TISSUE: "tissue biopsy kind type cancer benign malignant glioma laboratory grade gene idh mgmt diagnosis called",
     Section.OPEN: "open unknown unsure missing why unclear uncertain mgmt abstain",
-    Section.EVIDENCE: "guideline treatment therapy study evidence source survival trial published general literature",
+    Section.EVIDENCE: "guideline treatment therapy study evidence source survival trial published general literature prognosis outcome",
     Section.IMAGES: "picture image scan mri sequence accuracy accurate reliable trust good contrast flair test",
     Section.ORIGIN: "program software model computer ai version hospital made who device signed",
 }
@@ -95,7 +98,7 @@ def answer_question(
     """Answer a question from a report; its audience is who asks.
 
     Args:
-        question: as it was asked; only its first LONGEST_QUESTION characters count.
+        question: as it was asked; its first LONGEST_QUESTION characters are answered.
         report: the version that the asker may read.
         endpoint: of a language model; None answers with the report's own sentences.
         on_call: is handed the record of each call.
@@ -103,7 +106,7 @@ def answer_question(
         vocabulary: by default the one that comes with the package.
     """
     asked, digest = question[:LONGEST_QUESTION], sha256_of(question)
-    topic = find_topic(asked)
+    topic = find_topic(question[:LONGEST_LETTER])
     lead = "" if topic is None else TEXTS[report.audience][topic]
     if topic is not None and not (report.audience is Audience.CLINICIAN and topic in ANSWERED_TO_CLINICIANS):
         return Answer(kind=AnswerKind.REFERRED, lead=lead, topic=topic, question_sha256=digest)
@@ -143,9 +146,24 @@ def find_sentences(question: str, report: Report) -> tuple[Sentence, ...]:
         return ()
     likely = sorted((name for name, score in scores.items() if score >= max(LEAST_SCORE, best / 2)), key=lambda name: -scores[name])
     chosen = set(likely[:MOST_SENTENCES])
-    if any(sentence.id in chosen and sentence.section is Section.EVIDENCE for sentence in report.sentences):
-        chosen.add("evidence.groups")
-    return tuple(sentence for sentence in report.sentences if sentence.id in chosen)
+    return tuple(sentence for sentence in report.sentences if sentence.id in chosen | companions_of(chosen, report))
+
+
+def companions_of(names: Collection[str], report: Report) -> set[str]:
+    """Return the sentences that these are never told without, as far as the report has them.
+
+    Evidence goes with the sentences that it is no forecast and that the care team decides, figures of trials with those of everyday care
+    (gmmas_portal.evidence.rules), a prediction with what tissue says instead, and lengths with the sentence that they are those of the
+    largest part.
+    """
+    quoted = any(sentence.id in names and sentence.section is Section.EVIDENCE for sentence in report.sentences)
+    companions = {"evidence.groups", "evidence.team"} if quoted else set[str]()
+    if {*TRIALS, *BY_MGMT} & set(names):
+        companions |= {*EVERYDAY_CARE}
+    companions |= {f"{name}_differs" for name in names if name.startswith("markers.")}
+    if "measures.diameters" in names:
+        companions |= {"measures.largest", "measures.foci"}
+    return companions
 
 
 def _reword(
@@ -162,7 +180,7 @@ def _reword(
     reworded = reword(report, found, endpoint, on_call=on_call, vocabulary=vocabulary, question=words or ("question",))
     if not reworded.templates or reworded.faults:
         return tuple(found), Wording.TEMPLATE_AFTER_REFUSAL
-    keeps = {"evidence.groups", *reworded.templates}
+    keeps = {*reworded.templates, *companions_of(reworded.templates, report)}
     chosen = tuple(apply_wording(sentence, reworded, report, library=library) for sentence in found if sentence.id in keeps)
     return chosen, Wording.LANGUAGE_MODEL
 

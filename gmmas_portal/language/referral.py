@@ -23,60 +23,97 @@ class Topic(StrEnum):
     DECISION = "decision"
     SYMPTOM = "symptom"
     CHANGE = "change"
+    OTHER_PERSON = "other-person"
 
 
 _MEDICINE: Final = (
-    r"(medic\w+|tablets?|pills?|drugs?|steroids?|cortisone|dexa\w*|temo\w*|tmz|pcv|keppra|levetiracetam|chemo\w*|radio\w*|radiation|treatments?|therap\w+"
-    r"|vorasidenib|lomustine|procarbazine|vincristine|anticonvulsants?|infusions?)"
+    r"(medic\w+|tablets?|pills?|capsules?|drugs?|steroids?|cortisone|dexa\w*|temo\w*|tmz|pcv|keppra|levetiracetam|chemo\w*|radio(?!log)\w*|radiation"
+    r"|treatments?|therap\w+|vorasidenib|lomustine|procarbazine|vincristine|anticonvulsants?|infusions?)"
 )
+_DISABLED: Final = r"(cant|cannot|can not|could not|couldnt|unable to|trouble|difficult\w*)"
+_NOT: Final = r"(not|wont|isnt|doesnt|wasnt|stopped|stops|hardly|barely)"
 _PATTERNS: Final = {
     Topic.DISTRESS: (
-        r"\b(suicid\w*|kill myself|end my life|end it all|want to die|(don't|do not|no longer) want to live|hurt myself|harm myself)\b",
+        r"\bsuicid\w*|\b(kill|hurt|harm|cut|poison)(ing)? (my ?self|him ?self|her ?self|themselves)\b|\blethal\b",
+        r"\b(end|ending|take|taking) (my|his|her|their) (own )?(life|lives)\b|\b(end|ending) (it all|it|everything|all this)\b",
+        r"\b(want|wants|wanted|wish\w*|rather|ready|better|hope) (to |i |he |she |was |were |be |just |could )*(die|dead|death)\b",
+        r"\b(dont|do not|no longer|doesnt|does not) (want|wish|like) (to )?(live|living|be alive|be here|wake up|go on|exist)\b",
+        r"\b(cant|cannot|can not) (go on|cope|take (it|this) any ?more)\b|\bbetter off without me\b|\bhopeless\b",
+        r"\bno (reason|point|use|sense) (in |to )?(live|living|going on|go on)\b|\bnot worth living\b",
+        r"\bhow (much|many)\b.*\b(kill (me|my ?self)|to die)\b|\btake all (my|the|of my|of the) (pills|tablets|medic\w+)\b",
+        r"\bwant to (hurt|kill|harm) (my|him|her|them|some\w+)\b",
     ),
     Topic.EMERGENCY: (
-        r"\b(emergenc\w+|ambulance|seizures?|convuls\w+|fits?\b.*\b(having|now)|unconscious|passed out|fainted|collapsed|coma)\b",
+        r"\b(emergenc\w+|ambulance|seizures?|seizing|convuls\w+|unconscious\w*|pass(ed|ing|es)? out|faint(ed|ing|s)?|collaps\w+|coma)\b",
+        r"\bfits?\b.*\b(having|now)\b|\b(had|having|has|have|another|getting) (a |\w+ )?fits?\b(?! for)",
+        r"\b(lost|loses|losing) consciousness\b",
         r"\b(sudden(ly)?|worst|terrible|unbearable|severe)\b.*\b(headaches?|weak\w*|numb\w*|vision|blind|speech|speak|confus\w+|vomit\w*|paraly\w+)\b",
-        r"\b(can't|cannot|can not|unable to)\b.*\b(breathe|speak|move|see|wake|swallow|feel my)\b",
-        r"\b(vomiting|throwing up)\b.*\b(blood|constant\w*|again and again|won't stop)\b",
+        rf"\b{_DISABLED}\b.*\b(breath\w*|speak\w*|talk\w*|mov(e|ing)|see|seeing|wak\w+|swallow\w*|feel(ing)? my)\b",
+        rf"\b{_NOT}\b.{{0,20}}\b(breath\w*|wak(e|ing)|respond\w*)\b|\bshort(ness)? of breath\b",
+        r"\bface\b.{0,30}\b(droop\w*|hang\w*|lopsided|crooked|paraly\w+|numb)\b|\bslurr\w+|\bdouble vision\b|\bpupils?\b",
+        r"\b(went|gone|goes|going|turned|became) (\w+ )?(numb|limp|blind|black|dark|paraly\w+)\b|\bthunderclap\b|\bstiff neck\b",
+        r"\b(hit|bang\w*|injur\w+) (my|his|her) head\b",
+        r"\b(wound|scar|incision|stitches)\b.*\b(leak\w*|ooz\w*|open(ed|s|ing)?|pus|swell\w*|swollen|burst)\b",
+        r"\b(took|taken|swallowed)\b.*\btoo (much|many)\b",
+        rf"\b(took|taken|swallowed)\b.*\b(twice|all|whole|double)\b.*\b({_MEDICINE}|box|pack|bottle)\b",
+        r"\boverdosed\b|\btook an overdose\b",
+        r"\b(vomiting|throwing up)\b.*\b(blood|constant\w*|again and again|wont stop)\b",
         r"\b(head(ache)?s?)\b.*\b(vomit\w*|throw\w* up|terribl\w+|unbearabl\w+|sudden\w*)\b",
         r"\b(vomit\w*|terribl\w+|sudden\w*)\b.*\bhead(ache)?s?\b",
-        r"\b(high )?fever\b.*\bchemo\w*|\bchest pain\b|\bbleeding\b|\bheadaches?\b.*\b(getting worse|unbearable)\b",
+        r"\bfever\b.*\b(chemo\w*|operation|surgery|wound)\b|\b(chemo\w*|operation|surgery|wound)\b.*\bfever\b",
+        r"\bchest pain\b|\bbleeding\b|\bheadaches?\b.*\b(getting worse|unbearable)\b",
     ),
     Topic.STOPPING: (
         rf"\b(stop\w*|quit\w*|skip\w*|paus\w+|interrupt\w*|discontinu\w+|leave out|come off|wean\w*|taper\w*|refus\w+)\b.*\b{_MEDICINE}\b",
         rf"\b{_MEDICINE}\b.*\b(stop\w*|quit\w*|skip\w*|paus\w+|interrupt\w*|discontinu\w+|leave out|come off|wean\w*|taper\w*)\b",
+        rf"\b(forgot\w*|missed|still need|dont want|do not want)\b.*\b{_MEDICINE}\b",
     ),
     Topic.DOSE: (
-        r"\b(dos(e|es|age|ing)|milligrams?|mg|mcg|overdos\w+|side[ -]effects?|interactions?)\b",
-        rf"\bhow (much|many|often)\b.*\b(take|taking|{_MEDICINE})",
+        r"\b(dos(e|es|age|ing)|milligrams?|mg|mcg|overdos\w+|side[ -]effects?|interactions?)\b|\d ?(mg|mcg)\b",
+        rf"\bhow (much|many|often)\b.*\b(take|taking|{_MEDICINE})\b",
         rf"\b(double|halve|increase|reduce|lower|raise|more|less)\b.*\b{_MEDICINE}\b",
+        rf"\btoo (much|many|little|few)\b.*\b{_MEDICINE}\b|\b{_MEDICINE}\b.*\btoo (much|many|little|few)\b",
     ),
     Topic.LIFETIME: (
         r"\bhow (long|much time|many (years|months|weeks|days|birthdays))\b(?! (is|are) (it\b|the (tumou?r|area|outline|diameter|part)))",
         r"\b(life expectancy|expectancy|prognos\w+|surviv\w+|terminal|time (left|remaining)|left to live|outlook)\b",
-        r"\b(die|dying|death|dead|deadly|fatal|kill(s|ed)? (me|you|him|her)|lifespan|cur(e|ed|able)|incurable)\b",
+        r"\b(die|dying|death|dead|deadly|fatal|kill(s|ed)? (me|you|him|her)|lifespan|cur(e|ed|able)|incurable|heal(ed|ing)?)\b",
         r"\bhow soon\b|\b(gonna|going to|ever) (make it|live|recover|be (ok|okay|fine|well|healthy))\b",
         r"\bwill i\b.*\b(live|see|be alive|make it|be (here|around|there|ok|okay|fine|well|healthy)|recover|get (better|well))\b",
-        r"\b(chances?|odds|likelihood)\b",
+        r"\b(chances?|odds|likelihood)\b|\b(any|no|still) hope\b|\bwhat (happens|will happen) (next|to me|now)\b",
+        r"\bhow (bad|serious|severe|dangerous|advanced|aggressive)\b",
+        r"\b(is|are) (it|this|that|they|the tumou?r) (\w+ )?(bad|serious|dangerous|aggressive)\b",
     ),
     Topic.DECISION: (
         r"\b(should|shall|ought|must|may|can|could) (i|we|my \w+|he|she|they)\b",
-        r"\b(do|does) (i|he|she|we) (need|have to)\b",
-        r"\bwhat (would|should|do) you (do|recommend|suggest|advise|think)\b|\b(recommend|advise|advice)\b",
-        r"\b(best|better|right) (treatment|therapy|option|choice|hospital|doctor|thing)\b",
+        r"\b(do|does) (i|he|she|we) (need|have to)\b|\b(am|are|is) (i|we|he|she) allowed\b",
+        r"\bwhat (would|should|do) you (do|recommend|suggest|advise|think)\b|\b(recommend|advise|advice)\b|\bnext steps?\b",
+        r"\b(best|better|right) (treatment|therapy|option|choice|hospital|doctor|thing)\b|\b(second opinion|another doctor)\b",
+        r"\b(doctors?|surgeon|oncologist|radiologist|hospital)\b.*\b(wrong|mistaken?|mistakes?)\b|\byou agree\b",
         rf"\b(which|what)\b.*\b{_MEDICINE}\b.*\b(best|better|right|take|get|need|start|have)\b",
-        r"\bis it (safe|ok|okay|fine|allowed)\b|\b(alternative|homeopath\w+|herbal|cannabis|diet)\b",
+        r"\b(in)?operable\b|\b(can|could|will) (it|this|the tumou?r) be (removed|operated|taken out|cut out)\b",
+        r"\b(surgery|operation)\b.*\b(possible|necessary|needed|dangerous|safe|risk\w*)\b",
+        r"\btrials?\b.*\b(for me|join|enrol\w*|eligible|take part)\b|\b(join|enrol\w*|eligible|take part)\b.*\btrials?\b",
+        r"\bis it (safe|ok|okay|fine|allowed)\b",
+        r"\b(alternative|homeopath\w+|herbal|cannabis|diet|sugar|food|eat(ing)?|alcohol|smok(e|ing)|pregnan\w+)\b",
     ),
     Topic.SYMPTOM: (
         r"\b(i|he|she|my \w+) (feels?|am|is|was|has|have|had|gets?|got|keeps?) .*\b(sick|pains?|tired|weak\w*|ache\w*|worse|confused)\b",
-        r"\b(hurts?|headaches?|dizz\w+|nause\w+|vomit\w*|numb\w*|tingl\w+|symptoms?)\b",
+        r"\b(hurts?|headaches?|dizz\w+|nause\w+|vomit\w*|numb\w*|tingl\w+|symptoms?|fever|forget\w*)\b",
+        r"\b(i|he|she) (am|is|gets?|became|feels?) (\w+ )?(aggressive|angry|scared|afraid|anxious|worried|depressed|exhausted|sad)\b",
+        r"\bso (tired|weak)\b",
     ),
     Topic.CHANGE: (
-        r"\b(bigger|smaller|larger|grown|grew|growing|grow|shrunk|shrinking|changed?|worse|better)\b",
+        r"\b(bigger|smaller|larger|grown|grew|growing|grow|shr[aiu]nk(s|ing)?|changed?|worse|better|stable)\b",
         r"\b(progress\w*|recur\w*|c[ao]me back|spread\w*)\b",
+        r"\bcompar\w+ (with|to) (my|the|his|her|an?) (\w+ )?(scans?|mri|report) (from|of|in)\b",
         r"\b(last|previous|earlier|next|old) (time|scan|mri|picture|examination|report)s?\b",
+        rf"\b{_MEDICINE}\b.*\b(work|works|working|worked)\b",
     ),
+    Topic.OTHER_PERSON: (r"\b(other|another|different) (patients?|persons?|cases?)\b|\b(bed|room|ward) (number )?\d+\b",),
 }
+
+_APOSTROPHES: Final = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 
 TEXTS: Final = {
     Audience.PATIENT: {
@@ -88,6 +125,7 @@ TEXTS: Final = {
         Topic.DECISION: "What is right for you is for you and your care team to decide; this program gives no advice.",
         Topic.SYMPTOM: "This program cannot judge how you feel. Please tell your care team; if it is severe, call your emergency number.",
         Topic.CHANGE: "This report is about one examination. Whether something has changed, your doctors can tell you.",
+        Topic.OTHER_PERSON: "This program speaks only of the report that is open, and of no other person.",
     },
     Audience.CLINICIAN: {
         Topic.EMERGENCY: "This program cannot help in an emergency. Follow the emergency procedures of your hospital.",
@@ -98,6 +136,7 @@ TEXTS: Final = {
         Topic.DECISION: "This program gives no advice on treatment; the report names what guidelines discuss.",
         Topic.SYMPTOM: "This program does not judge symptoms.",
         Topic.CHANGE: "This report is about one examination; volumes over time stand in the timeline, without a judgement.",
+        Topic.OTHER_PERSON: "This program speaks only of the report that is open, and of no other case.",
     },
 }
 
@@ -107,11 +146,11 @@ ANSWERED_TO_CLINICIANS: Final = frozenset({Topic.LIFETIME, Topic.DECISION})
 
 def normalise(question: str) -> str:
     """Return a question in lower case and plain letters: compatibility forms resolved, invisible characters and line ends gone."""
-    plain = unicodedata.normalize("NFKC", question.replace("\u2019", "'"))
+    plain = unicodedata.normalize("NFKC", question.translate(_APOSTROPHES))
     return " ".join("".join(c for c in plain if c.isspace() or unicodedata.category(c) not in ("Cf", "Cc")).lower().split())
 
 
 def find_topic(question: str) -> Topic | None:
     """Return the topic for which a question is referred; None where it may be answered."""
-    text = normalise(question)
+    text = normalise(question).replace("'", "")  # who is in need writes `dont` as often as `don't`
     return next((topic for topic, patterns in _PATTERNS.items() if any(re.search(pattern, text) for pattern in patterns)), None)

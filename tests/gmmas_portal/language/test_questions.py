@@ -1,12 +1,14 @@
 """Questions are answered from the report's sentences, or referred; names and instructions in a question go nowhere."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmmas_portal.language.questions import AnswerKind, answer_question, known_words
+from gmmas_portal.evidence.rules import BY_MGMT, EVERYDAY_CARE, TRIALS
+from gmmas_portal.language.questions import LONGEST_QUESTION, AnswerKind, answer_question, companions_of, known_words
 from gmmas_portal.language.referral import Topic, find_topic
 from gmmas_portal.language.vocabulary import read_vocabulary
 from gmmas_portal.reports.report import Audience, Wording
@@ -14,6 +16,47 @@ from tests.gmmas_portal.language.fake_model import FakeModel, as_given
 from tests.gmmas_portal.sample_case import sample_report
 
 CLINICIAN, PATIENT = sample_report(), sample_report(Audience.PATIENT)
+
+DESPAIR = [
+    "I cant go on anymore",
+    "I dont want to live anymore",
+    "I am thinking about ending my life",
+    "I want to end everything",
+    "I wish I was dead",
+    "I'd rather be dead",
+    "they are better off without me",
+    "I want to kill my self",
+    "life is not worth living",
+    "there is no reason to live",
+    "I am going to take all my pills",
+    "How many pills would kill me?",
+    "what is the lethal dose of keppra",
+    "I want to take my own life",
+    "My husband wants to kill himself",
+    "I want to hurt my wife",
+]
+EMERGENCIES = [
+    "My face is drooping",
+    "My left side went numb an hour ago",
+    "he is not waking up",
+    "She wont wake up",
+    "He stopped breathing",
+    "I am seizing",
+    "my husband had a fit",
+    "he is shaking all over and not responding",
+    "I cant breathe",
+    "slurred speech since this morning",
+    "I fell and hit my head",
+    "thunderclap headache",
+    "I lost consciousness",
+    "I have a fever of 39 since the operation",
+    "my wound is leaking",
+    "I swallowed too many tablets",
+    "I took too many keppra",
+    "he took the whole box of tablets",
+    "double vision since today",
+    "my vision went black",
+]
 
 REFERRED = [
     (Topic.LIFETIME, "How long do I have?"),
@@ -56,6 +99,31 @@ REFERRED = [
     (Topic.SYMPTOM, "My arm is numb since Monday"),
     (Topic.CHANGE, "Is the tumour bigger than last time?"),
     (Topic.CHANGE, "Did it spread?"),
+    *((Topic.DISTRESS, question) for question in DESPAIR),
+    *((Topic.EMERGENCY, question) for question in EMERGENCIES),
+    (Topic.STOPPING, "I forgot to take my keppra"),
+    (Topic.STOPPING, "do i still need my steroids"),
+    (Topic.STOPPING, "i dont want chemo any more"),
+    (Topic.DOSE, "is 4mg dexamethasone too much"),
+    (Topic.LIFETIME, "How bad is it"),
+    (Topic.LIFETIME, "Is the tumour aggressive?"),
+    (Topic.LIFETIME, "is there any hope"),
+    (Topic.LIFETIME, "can this be healed"),
+    (Topic.DECISION, "Where can I get a second opinion?"),
+    (Topic.DECISION, "second opinion"),
+    (Topic.DECISION, "Is the tumour operable?"),
+    (Topic.DECISION, "can it be removed"),
+    (Topic.DECISION, "am i allowed to drive"),
+    (Topic.DECISION, "Are there clinical trials for me"),
+    (Topic.DECISION, "Does sugar feed the tumour"),
+    (Topic.DECISION, "Is my doctor wrong?"),
+    (Topic.SYMPTOM, "why am i so tired"),
+    (Topic.SYMPTOM, "i am scared"),
+    (Topic.CHANGE, "did the tumour shrink"),
+    (Topic.CHANGE, "Is the treatment working?"),
+    (Topic.CHANGE, "compare with my scan from 2024"),
+    (Topic.OTHER_PERSON, "What is the diagnosis of the patient in bed 4?"),
+    (Topic.OTHER_PERSON, "Which other patients have glioblastoma?"),
 ]
 
 
@@ -83,11 +151,60 @@ def test_question_for_the_care_team_is_referred(topic: Topic, question: str, fak
         "What did the biopsy show?",
         "Which pictures were missing?",
         "Does it reach over the middle of the brain?",
+        "How many millilitres is the part that takes up contrast agent?",
+        "Did the radiologist see the whole picture?",
+        "What was taken from the tissue?",
+        "What are the different sequences?",
     ],
 )
 def test_plain_question_is_not_referred(question: str) -> None:
     assert find_topic(question) is None
     assert answer_question(question, PATIENT).kind is AnswerKind.FOUND
+
+
+@pytest.mark.parametrize("apostrophe", ["'", "\u2019", "\u2018", "\u00b4", "`", ""])
+def test_despair_is_recognised_however_an_apostrophe_is_written(apostrophe: str) -> None:
+    assert find_topic(f"I don{apostrophe}t want to live any more") is Topic.DISTRESS
+    assert find_topic(f"I can{apostrophe}t speak") is Topic.EMERGENCY
+
+
+def test_emergency_at_the_end_of_a_long_message_is_recognised() -> None:
+    letter = f"{'How big is the area, and where is it? ' * 40} And I want to die."
+    assert len(letter) > 3 * LONGEST_QUESTION
+    answer = answer_question(letter, PATIENT)
+    assert (answer.kind, answer.topic) == (AnswerKind.REFERRED, Topic.DISTRESS)
+
+
+def test_long_message_made_to_be_slow_is_judged_in_time() -> None:
+    begun = time.perf_counter()
+    for word in ("can ", "took ", "what ", "sudden ", "stop "):
+        answer_question(word * 20_000, PATIENT)
+    assert time.perf_counter() - begun < 10
+
+
+def test_figures_of_trials_are_never_told_without_those_of_everyday_care() -> None:
+    for report in (CLINICIAN, sample_report(Audience.PATIENT, survival="shown")):
+        for sentence in report.sentences:
+            if sentence.id in (*TRIALS, *BY_MGMT):
+                assert companions_of([sentence.id], report) >= {*EVERYDAY_CARE, "evidence.groups"}
+    for question in ("What is the survival with radiotherapy and temozolomide?", "What did Stupp report on alternating electric fields?"):
+        told = {sentence.id for sentence in answer_question(question, CLINICIAN).sentences}
+        assert told & {*TRIALS}
+        assert told >= {*EVERYDAY_CARE, "evidence.groups"}
+
+
+def test_model_cannot_leave_out_what_a_sentence_is_never_told_without(fake_model: FakeModel) -> None:
+    question = "What did Stupp report on alternating electric fields?"
+    plain = answer_question(question, CLINICIAN)
+    trial = next(sentence for sentence in plain.sentences if sentence.id == "evidence.stupp_2017")
+    fake_model.answer(as_given((trial,), among=plain.sentences))
+    answer = answer_question(question, CLINICIAN, endpoint=fake_model.endpoint(), on_call=fake_model.calls.append)
+    assert {sentence.id for sentence in answer.sentences} == {trial.id, *EVERYDAY_CARE, "evidence.groups"}
+
+
+def test_guideline_is_told_to_a_patient_with_who_decides() -> None:
+    answer = answer_question("Which treatment do guidelines discuss?", PATIENT)
+    assert [sentence.id for sentence in answer.sentences] == ["evidence.mohile_2022_glioblastoma", "evidence.team"]
 
 
 @pytest.mark.parametrize("question", ["Wie lange habe ich noch zu leben?", "Combien de temps me reste-t-il ?", "¿Voy a morir?"])
@@ -129,7 +246,7 @@ def test_patient_gets_the_sentences_that_answer(question: str, sentence: str, wo
 def test_what_the_report_does_not_say_is_not_answered(question: str) -> None:
     answer = answer_question(question, PATIENT)
     assert (answer.kind, answer.sentences) == (AnswerKind.NOTHING, ())
-    assert answer.text() == "The report says nothing about this. Please ask your care team."
+    assert answer.text() == "The report says nothing about this. Please ask your care team; if it is urgent, call your emergency number."
 
 
 def test_physician_who_asks_about_outcome_gets_figures_of_groups_and_that_they_are_no_forecast() -> None:
