@@ -173,6 +173,30 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_had_written(tmp_path):
     assert shell(path, "SELECT max(id) - min(id) + 1 = count(*) FROM events") == [(1,)]
 
 
+def test_readers_that_come_while_a_record_is_made_find_none_or_all_of_it(tmp_path):
+    for number in range(20):
+        path, start, faults = tmp_path / f"{number}.db", threading.Barrier(4), []
+
+        def read(path=path, start=start, faults=faults):
+            start.wait()
+            try:
+                while not read_events(path):
+                    pass
+            except ConfigError as fault:
+                faults.append(fault)
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        log = EventLog(path)
+        log.emit(EventKind.RUN_STARTED)
+        for thread in threads:
+            thread.join()
+        log.close()
+        assert not faults
+
+
 def test_an_older_record_is_read_and_taken_over(tmp_path):
     lines = tmp_path / "events.jsonl"
     old = [Event(time=1.0, kind=EventKind.RUN_STARTED), Event(time=2.0, kind=EventKind.ROUND_FINISHED, round=1, detail={"seconds": 2})]
