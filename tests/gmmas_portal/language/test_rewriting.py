@@ -90,6 +90,7 @@ PATIENT_ATTACKS = [
     ("sequences.accuracy", "The program measured exactly, tested with these kinds of pictures."),
     ("sequences.accuracy", "The program is used with exactly these kinds of pictures."),
     ("sequences.missing", "Some kinds of pictures were found: {{sequences.missing}}."),
+    ("sequences.missing", "Missing kinds of pictures were used: {{sequences.missing}}."),
     ("measures.volumes", "On your pictures there is an area: {{volume.wt}}."),
     ("measures.diameters", "We also measured how far the area reaches: {{diameter.wt.longest}}."),
     ("tissue.results", "Also found: {{tissue.idh}}, {{tissue.codeletion}} and {{tissue.mgmt}}."),
@@ -118,6 +119,7 @@ OTHER_ATTACKS = [
     ),
     (Audience.PATIENT, "sequences.accuracy", "The program has not been here but tested with exactly these kinds of pictures."),
     (Audience.PATIENT, "outline.origin", "A member of your care team has the outline: {{outline.version}}."),
+    (Audience.PATIENT, "outline.origin", "Your care team has a corrected member of the outline: {{outline.version}}."),
     (
         Audience.PATIENT,
         "tissue.contradiction",
