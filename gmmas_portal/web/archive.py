@@ -6,6 +6,8 @@ the archive says as well as by what comes out of it (a bomb says less). Archives
 and are not written to any log.
 """
 
+import errno
+import lzma
 import re
 import shutil
 import stat
@@ -19,6 +21,9 @@ from gmmas_schema.errors import DataError, ReasonCode
 MOST_MEMBERS: Final = 20_000
 _CHUNK: Final = 1 << 20
 _DEEPEST: Final = 12
+_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+_DAMAGE_NUMBERS: Final = (None, errno.EINVAL, errno.EEXIST, errno.ENOTDIR)
+"""Of an OSError: bz2's own, a place before the archive's beginning, a name twice or below a file; a full disk is none of the archive's."""
 
 
 def is_archive(path: Path) -> bool:
@@ -41,11 +46,10 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int) -> int:
     folder.mkdir(parents=True)
     try:
         return _unpack(archive, folder, most_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise _refuse(f"an archive that cannot be read ({type(error).__name__})") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, _DAMAGE) or (isinstance(error, OSError) and error.errno in _DAMAGE_NUMBERS):
+            raise _refuse(f"an archive that cannot be read ({type(error).__name__})") from error
         raise
 
 

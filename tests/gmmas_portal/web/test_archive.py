@@ -1,6 +1,7 @@
 """Hostile archives: nothing leaves the folder, nothing is larger than allowed, nothing is left of a refused one."""
 
 import io
+import shutil
 import stat
 import struct
 import zipfile
@@ -135,3 +136,29 @@ def test_an_archive_is_known_by_its_content(tmp_path: Path) -> None:
     zipfile.ZipFile(stream, "w").close()
     (tmp_path / "c.zip").write_bytes(stream.getvalue())
     assert is_archive(tmp_path / "c.zip")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_whatever_byte_is_damaged_the_archive_is_refused_or_unpacked(tmp_path: Path, kind: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as made:
+        made.writestr("a/b.nii", b"hello" * 40)
+    content, outcomes = (tmp_path / "a.zip").read_bytes(), set()
+    for place in range(len(content)):
+        (tmp_path / "b.zip").write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            unpack(tmp_path / "b.zip", tmp_path / "out", most_bytes=ROOM)
+            shutil.rmtree(tmp_path / "out")
+            outcomes.add("unpacked")
+        except DataError:
+            outcomes.add("refused")
+        assert not (tmp_path / "out").exists()
+    assert outcomes == {"unpacked", "refused"}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("names", [("a", "a/b"), ("2-x", "x", "x")])
+def test_names_that_cannot_stand_beside_each_other_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        for name in names:
+            made.writestr(name, b"1")
+    assert "cannot be read" in refused(tmp_path / "a.zip", tmp_path / "out")
