@@ -26,6 +26,8 @@ from gmmas_portal.web.tables import Database
 from gmmas_schema.errors import ConfigError, TrustError
 
 ACCOUNT_NAME: Final = r"[a-z0-9][a-z0-9.-]{0,30}"
+MODEL_AUTHOR: Final = "model"
+"""Author of outlines that no person drew, and so no account's name."""
 PATIENT_CODE: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{1,39}"
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 128
 TICKET_HOURS: Final = 72.0
@@ -85,7 +87,7 @@ class AccountStore:
             ConfigError: the name or the pseudonym is none, or a pseudonym is missing or too much.
             TrustError: the name is in use.
         """
-        if not re.fullmatch(ACCOUNT_NAME, name):
+        if not re.fullmatch(ACCOUNT_NAME, name) or name == MODEL_AUTHOR:
             raise _wrong("this is not an account's name", name, "up to 31 small letters, digits, dots and hyphens", "for example: a.meier")
         if (role is Role.PATIENT) != bool(patient) or (patient and not re.fullmatch(PATIENT_CODE, patient)):
             raise _wrong(
@@ -137,7 +139,7 @@ class AccountStore:
         return _account(row)
 
     def set_password(self, name: str, password: str, *, keep: str = "") -> None:
-        """Set a password; other sessions of the account end.
+        """Set a password; other sessions of the account end, and a link that is still out.
 
         Args:
             name: of the account.
@@ -161,6 +163,7 @@ class AccountStore:
             if database.execute("UPDATE accounts SET password = ? WHERE name = ?", (hashed, name)).rowcount == 0:
                 raise _unknown(name)
             database.execute("DELETE FROM sessions WHERE account = ? AND digest <> ?", (name, _digest(keep)))
+            database.execute("DELETE FROM tickets WHERE account = ?", (name,))
 
     def verify(self, name: str, password: str) -> Account | None:
         """Return the account whose password this is, or None; takes as long for a name that is not there."""

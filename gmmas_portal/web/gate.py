@@ -6,6 +6,7 @@ session's cookie (HttpOnly, SameSite=Strict), an origin of this site and the sec
 Refused and changing requests are always audited; of reading ones the first in a minute, and not the parts that a page fetches by itself.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -36,6 +37,9 @@ from gmmas_schema.errors import GmmasError
 
 _MOST_LOOKS: Final = 2000
 MOST_UPLOAD_FILES: Final = 5000
+MOST_FIELDS: Final = 500
+"""Of a form with files, and of the one that confirms an upload: it has a field for each series, of which a study may have more than the 50
+fields of other forms."""
 LARGEST_MASK_BYTES: Final = 64 * 2**20
 
 Refuse = Callable[[Request, int, str], Response]
@@ -81,7 +85,7 @@ class Gate:
     def __init__(self, accounts: AccountStore, audit: AuditTrail, config: PortalConfig, *, refuse: Refuse, explain: Explain) -> None:
         self.accounts, self.audit, self.config = accounts, audit, config
         self._refuse, self._explain = refuse, explain
-        self.failures = Failures()
+        self.failures, self.one_proof = Failures(), asyncio.Lock()
         self._looks = Looks(most=_MOST_LOOKS)
 
     @property
@@ -98,20 +102,24 @@ class Gate:
             await request.close()  # an upload's temporary files, read or not
 
     async def _answer(self, request: Request, rule: Rule, visitor: Visitor, handle: Handle) -> Response:
-        refusal = await self._refusal(request, rule, visitor)
-        if refusal is not None:
-            await self.record(request, f"refused: {refusal.status_code}")
-            return refusal
         try:
+            refusal = await self._refusal(request, rule, visitor)
+            if refusal is not None:
+                await self.record(request, f"refused: {refusal.status_code}")
+                return refusal
             response = await handle(request)
             outcome = str(response.status_code)
         except GmmasError as error:
             outcome = f"failed: {error.code} {error.what}"
             response = self._explain(request, error, 404 if isinstance(error, NotThereError) else 409)
+        except Exception as error:
+            if rule.roles:
+                await self.record(request, f"failed: {type(error).__name__}")
+            raise
         # Signing in is recorded by the routes themselves, which know whose name was tried.
         if rule.roles and (
             request.method in UNSAFE_METHODS
-            or self._looks.is_news(visitor.account.name if visitor.account else "", request.url.path, outcome)
+            or self._looks.is_news((visitor.account.name if visitor.account else "", request.url.path), _page_of(request), outcome)
         ):
             await self.record(request, outcome)
         return response
@@ -137,7 +145,7 @@ class Gate:
         return self.accounts.session(value, longest_s=longest_s, idle_s=idle_s, used=used) if value else None
 
     def _recognise(self, request: Request) -> Visitor:
-        found = self.session_of(request, used="/part" not in request.url.path)
+        found = self.session_of(request, used="/part" not in _page_of(request))
         return Visitor() if found is None else Visitor(found.account, found.csrf)
 
     async def _refusal(self, request: Request, rule: Rule, visitor: Visitor) -> Response | None:
@@ -158,9 +166,15 @@ class Gate:
     def _ask_who(self, request: Request) -> Response:
         if request.method != "GET":
             return self._refuse(request, 401, "sign in first")
-        if "hx-request" in request.headers or "/part" in request.url.path:
+        if "hx-request" in request.headers or "/part" in _page_of(request):
             return Response(status_code=401, headers={"HX-Redirect": "/login"})
         return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+
+
+def _page_of(request: Request) -> str:
+    """Return a route's path as it was written: a pseudonym in it may begin with `part` as the parts do that a page fetches by itself."""
+    path: str = request.scope["route"].path
+    return path
 
 
 async def _secret_of(request: Request) -> str:
@@ -168,7 +182,7 @@ async def _secret_of(request: Request) -> str:
     if given := request.headers.get(CSRF_HEADER):
         return given
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        form = await request.form(max_files=MOST_UPLOAD_FILES, max_fields=50)
+        form = await request.form(max_files=MOST_UPLOAD_FILES, max_fields=MOST_FIELDS)
         value = form.get(CSRF_FIELD, "")
         return value if isinstance(value, str) else ""
     return (await form_of(request)).get(CSRF_FIELD, "")

@@ -42,12 +42,11 @@ async def log_in(request: Request) -> Response:
 
     if not _is_own_form(request, gate, form):
         return again(403, "The form was out of date. Please try again.")
-    if (wait_s := gate.failures.wait_s(name)) > 0:
+    account, wait_s = await _prove(gate, name, form.get("password", ""))
+    if wait_s > 0:
         await gate.record(request, "refused: too many failures", subject=name)
-        return again(429, f"Too many failures. Please wait {max(1, round(wait_s / 60))} minutes.")
-    account = await run_in_threadpool(gate.accounts.verify, name, form.get("password", ""))
+        return again(429, _wait(wait_s))
     if account is None:
-        gate.failures.note(name)
         await gate.record(request, "refused: password", subject=name)
         return again(401, "Name or password is wrong.")
     return await _open_session(request, account, following)
@@ -109,12 +108,8 @@ def show_account(request: Request) -> Response:
 async def set_password(request: Request) -> Response:
     """Set the own password; whoever has one proves it first."""
     gate, form, account = gate_of(request), await form_of(request), request.state.visitor.account
-    fault = ""
-    if form.get("password", "") != form.get("again", ""):
-        fault = "The two entries differ."
-    elif account.has_password and await run_in_threadpool(gate.accounts.verify, account.name, form.get("current", "")) is None:
-        fault = "The current password is wrong."
-    else:
+    fault = await _doubt(gate, form, account)
+    if not fault:
         try:
             kept = request.cookies.get(gate.cookie, "")
             await run_in_threadpool(lambda: gate.accounts.set_password(account.name, form.get("password", ""), keep=kept))
@@ -123,6 +118,34 @@ async def set_password(request: Request) -> Response:
     if not fault:
         request.state.visitor = Visitor(await run_in_threadpool(gate.accounts.account, account.name), request.state.visitor.csrf)
     return render(request, "account.html", status_code=409 if fault else 200, fault=fault, done=not fault, shortest=SHORTEST_PASSWORD)
+
+
+async def _doubt(gate: Gate, form: dict[str, str], account: Account) -> str:
+    """Return why a new password is not taken from this form; empty where it is."""
+    if form.get("password", "") != form.get("again", ""):
+        return "The two entries differ."
+    if not account.has_password:
+        return ""
+    proven, wait_s = await _prove(gate, account.name, form.get("current", ""))
+    return _wait(wait_s) if wait_s > 0 else "" if proven is not None else "The current password is wrong."
+
+
+async def _prove(gate: Gate, name: str, password: str) -> tuple[Account | None, float]:
+    """Return the account whose password this is, or None, and the seconds to wait where it was not looked at.
+
+    One at a time: of many that are sent at once, each would be looked at before the failures of the others count.
+    """
+    async with gate.one_proof:
+        if (wait_s := gate.failures.wait_s(name)) > 0:
+            return None, wait_s
+        account = await run_in_threadpool(gate.accounts.verify, name, password)
+        if account is None:
+            gate.failures.note(name)
+    return account, 0.0
+
+
+def _wait(seconds: float) -> str:
+    return f"Too many failures. Please wait {max(1, round(seconds / 60))} minutes."
 
 
 async def _open_session(request: Request, account: Account, following: str) -> Response:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gmmas_portal.web.accounts import AccountStore, Role
+from gmmas_portal.web.accounts import MODEL_AUTHOR, AccountStore, Role
 from gmmas_portal.web.tables import Database
 from gmmas_schema.errors import ConfigError, TrustError
 from tests.gmmas_portal.web.conftest import HASHER, PASSWORD
@@ -101,3 +101,15 @@ def test_a_link_works_once_and_not_for_ever(store: AccountStore, monkeypatch: py
     assert store.take_ticket("") is None
     with pytest.raises(TrustError):
         store.make_ticket("nobody")
+
+
+def test_a_new_password_ends_a_link_that_is_still_out(store: AccountStore) -> None:
+    store.add("anna", Role.CLINICIAN)
+    ticket = store.make_ticket("anna")
+    store.set_password("anna", PASSWORD)
+    assert store.take_ticket(ticket) is None
+
+
+def test_nobody_is_called_as_the_author_of_the_models_outlines(store: AccountStore) -> None:
+    with pytest.raises(ConfigError):
+        store.add(MODEL_AUTHOR, Role.CLINICIAN)

@@ -1,8 +1,10 @@
 """Who may use what: every route with every role, sessions, forms, limits, hostile names, and the audit of it all."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
@@ -320,3 +322,58 @@ def test_hostile_texts_are_shown_as_text(site: PortalUnderTest) -> None:
         assert "<script>alert" not in page.text
         assert "<img src=x" not in page.text
     assert sum("&lt;script&gt;" in page.text for page in pages) >= 6, "it was shown at all"
+
+
+def test_of_guesses_that_are_sent_at_once_no_more_are_looked_at_than_one_after_another(site: PortalUnderTest) -> None:
+    site.desk.accounts.set_password(NAMES[Role.CLINICIAN], PASSWORD)
+    site.app.state.gate.failures.most = 3
+    client = site.client()
+    client.get("/login")
+    form = {"csrf": client.cookies[f"{COOKIE}_form"], "name": NAMES[Role.CLINICIAN], "password": "guessed-1234"}
+    cookies = {f"{COOKIE}_form": form["csrf"]}
+
+    async def all_at_once() -> list[int]:
+        transport = httpx.ASGITransport(app=site.app)
+        async with httpx.AsyncClient(transport=transport, base_url=ADDRESS, cookies=cookies) as many:
+            answers = await asyncio.gather(*(many.post("/login", data=form) for _ in range(20)))
+        return [answer.status_code for answer in answers]
+
+    statuses = site.portal.call(all_at_once)
+    assert (statuses.count(401), statuses.count(429)) == (3, 17)
+
+
+def test_the_current_password_is_not_guessed_from_an_open_session(site: PortalUnderTest) -> None:
+    site.desk.accounts.set_password(NAMES[Role.CLINICIAN], PASSWORD)
+    site.app.state.gate.failures.most = 3
+    client, wish = site.client(Role.CLINICIAN), {"password": "another horse", "again": "another horse"}
+    for words in ("is wrong", "is wrong", "is wrong", "Please wait"):
+        assert words in site.post(client, "/account", current="guessed-1234", **wish).text
+    assert "Please wait" in site.post(client, "/account", current=PASSWORD, **wish).text
+    assert site.desk.accounts.verify(NAMES[Role.CLINICIAN], PASSWORD) is not None
+
+
+def test_a_pseudonym_may_begin_as_the_parts_of_a_page_do(site: PortalUnderTest) -> None:
+    add_case(site.desk, patient="participant-07")
+    site.client().get("/patients/participant-07")
+    assert site.client(Role.CLINICIAN).get("/patients/participant-07").status_code == 200
+    lines = [(line.who, line.action, line.outcome) for line in reversed(site.desk.audit.lines())]
+    assert lines == [
+        ("", "GET /patients/participant-07", "refused: 303"),
+        (NAMES[Role.CLINICIAN], "GET /patients/participant-07", "200"),
+    ]
+
+
+def test_a_request_that_fails_is_audited_too(site: PortalUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    assert doctor.get(f"/cases/{site.key}?version=first").status_code == 404
+    header = {"x-csrf-token": site.csrf(doctor), "content-type": "multipart/form-data"}
+    assert doctor.post(f"/cases/{site.key}/correct", content=b"x", headers=header).status_code == 400
+
+    def broken(*_given: object, **_named: object) -> None:
+        raise RuntimeError("Jane Doe")
+
+    monkeypatch.setattr(site.desk.jobs, "add", broken)
+    with pytest.raises(RuntimeError):
+        site.post(doctor, f"/cases/{site.key}/export")
+    outcomes = [line.outcome for line in reversed(site.desk.audit.lines())]
+    assert outcomes == ["failed: RequestValidationError", "failed: HTTPException", "failed: RuntimeError"]
