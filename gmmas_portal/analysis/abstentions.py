@@ -82,7 +82,7 @@ def doubts_of(
         *_of_sequences(findings),
         *(Doubt(AbstainCode.QUALITY, text, lambda fact: by_model(fact) or fact.id == ids.VOLUME_BRAIN) for text in quality),
         *([Doubt(AbstainCode.OUT_OF_DISTRIBUTION, novelty, by_model)] if novelty else []),
-        *([] if outlined else [Doubt(AbstainCode.NO_TUMOUR, "no tumour is outlined, so there is nothing to tell of it", predicted)]),
+        *([] if outlined else [Doubt(AbstainCode.NO_TUMOUR, "the network outlined no tumour, so nothing is told of one", predicted)]),
         *_of_confidence(findings, calibration),
         *_of_discord(context.tissue, {fact.id: fact for fact in facts}),
     )

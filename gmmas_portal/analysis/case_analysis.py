@@ -7,7 +7,7 @@
 5. Leave open what must be left open (abstentions), and write the record.
 
 A correction repeats step 4 for the mask alone. What a person outlined is no longer the model's, so doubts about the model do not touch it;
-what the network predicted stays as it was, for it never saw the correction.
+what the network predicted stays as it was, for it never saw the correction, and is left open where the person left no tumour.
 
 Shapes: R region (WT, TC, ET), I J K voxels of the case's files.
 """
@@ -29,7 +29,7 @@ from gmmas_data.cases import Case
 from gmmas_data.quality import LoadedCase
 from gmmas_model.weights import Weights
 from gmmas_portal.analysis import fact_ids as ids
-from gmmas_portal.analysis.abstentions import Doubt, apply_doubts, doubts_of
+from gmmas_portal.analysis.abstentions import Doubt, apply_doubts, doubts_of, predicted
 from gmmas_portal.analysis.atlas_registration import register_to_mni
 from gmmas_portal.analysis.context import CaseContext, KnownModel
 from gmmas_portal.analysis.frame import MeasurementFrame
@@ -145,7 +145,7 @@ def remeasure(record: CaseRecord, labels_IJK: NDArray[np.uint8], *, author: str,
     """Return the record of a mask that a person corrected: the mask's facts measured again, the network's as they were.
 
     Args:
-        record: of the version that was corrected.
+        record: of the version that was corrected, or of the network's last analysis.
         labels_IJK: the corrected label map in our own values, of the frame's shape.
         author: who corrected, as the platform names people.
         frame: of the case, as analyse returned it.
@@ -160,6 +160,7 @@ def remeasure(record: CaseRecord, labels_IJK: NDArray[np.uint8], *, author: str,
     fault = brain_fault(frame.brain_ml)
     doubts = [Doubt(AbstainCode.QUALITY, fault, lambda fact: fact.id == ids.SHARE_WT)] if fault else []
     measured, fresh = apply_doubts(measure(labels_IJK, frame), doubts)
+    kept, silence = (kept, ()) if has_tumour(measured) else _silenced(kept)
     names = {fact.id for fact in kept}
     standing = [a.model_copy(update={"facts": tuple(name for name in a.facts if name in names)}) for a in record.abstentions]
     version = record.segmentation.version
@@ -168,10 +169,18 @@ def remeasure(record: CaseRecord, labels_IJK: NDArray[np.uint8], *, author: str,
         | {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "facts": (*kept[:first], *measured, *kept[first:]),
-            "abstentions": (*(a for a in standing if a.facts), *fresh),
+            "abstentions": (*(a for a in standing if a.facts), *silence, *fresh),
             "segmentation": RecordSegmentation(version=version + 1, author=author, sha256=mask_digest(labels_IJK), based_on=version),
         }
     )
+
+
+def _silenced(facts: list[Fact]) -> tuple[list[Fact], tuple[Abstention, ...]]:
+    """Return facts whose predictions are left open, because a person left no tumour that they could be of; and why."""
+    doubt = Doubt(AbstainCode.NO_TUMOUR, "the corrected outline has no tumour, so nothing is told of one", predicted)
+    judged, reasons = apply_doubts([fact for fact in facts if predicted(fact) and fact.status is FactStatus.FOUND], [doubt])
+    by_id = {fact.id: fact for fact in judged}
+    return [by_id.get(fact.id, fact) for fact in facts], reasons
 
 
 def mask_digest(labels_IJK: NDArray[np.uint8]) -> str:

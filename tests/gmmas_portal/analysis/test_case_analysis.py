@@ -123,6 +123,18 @@ def test_an_emptied_mask_has_nothing_to_measure(analysis: Analysis) -> None:
     assert after.fact(ids.DIAMETER_WT).status is FactStatus.ABSENT
 
 
+def test_of_a_tumour_that_a_person_erased_nothing_is_told(analysis: Analysis, outlined: np.ndarray) -> None:
+    told = analysis.record.fact("marker.idh").model_copy(update={"status": FactStatus.FOUND, "codes": (), "reason": ""})
+    facts = tuple(told if fact.id == told.id else fact for fact in analysis.record.facts)
+    record = analysis.record.model_copy(update={"facts": facts})
+    empty = np.zeros(analysis.frame.shape, dtype=np.uint8)
+    after = remeasure(record, empty, author="dr.weber", frame=analysis.frame)
+    assert after.fact("marker.idh").codes == (AbstainCode.NO_TUMOUR,)
+    assert any("marker.idh" in a.facts for a in after.abstentions if a.code is AbstainCode.NO_TUMOUR)
+    assert after.fact("subtype.told") == record.fact("subtype.told"), "left open already, for its own reasons"
+    assert remeasure(record, outlined, author="dr.weber", frame=analysis.frame).fact("marker.idh") == told
+
+
 @pytest.mark.parametrize(("shape", "value", "what"), [((4, 4, 4), 1, "grid"), (None, 4, "label")])
 def test_a_correction_on_another_grid_or_with_unknown_labels_is_refused(analysis: Analysis, shape, value: int, what: str) -> None:
     wrong = np.full(shape or analysis.frame.shape, value, dtype=np.uint8)
