@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from gmmas_portal.web.cases import CaseRow, VersionRow, not_there
 from gmmas_portal.web.desk import case_of, desk_of, render
 from gmmas_portal.web.findings import SEQUENCE_NAMES, accuracy_rows, group_findings, headline, sequence_names
 from gmmas_portal.web.gate import ClinicianRoute, MaskRoute, StaffRoute
+from gmmas_portal.web.intake import discard
 from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.settings import DICOM_ARCHIVE
 from gmmas_portal.web.stream import tell_job
@@ -23,7 +25,7 @@ from gmmas_portal.web.timeline import HEIGHT, LEFT, WIDTH, TimePoint, draw_timel
 from gmmas_portal.web.upload_pages import YES_OR_NO, context_of
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_runtime.web_requests import form_of
-from gmmas_schema.errors import DataError, GmmasError
+from gmmas_schema.errors import ConfigError, DataError, GmmasError
 from gmmas_schema.vocabulary import HEAD_NAMES, Modality, Subtype
 
 router = APIRouter(route_class=ClinicianRoute)
@@ -87,7 +89,6 @@ def show_case(request: Request, key: str, version: int = 0) -> Response:
         chosen=chosen,
         subtypes=tuple(Subtype),
         entered=_entered(case),
-        reports=desk.cases.reports(key),
         **({} if chosen is None else _shown(request, case, chosen)),
     )
 
@@ -144,14 +145,10 @@ def export(request: Request, key: str) -> Response:
 @router.post("/cases/{key}/delete")
 async def delete(request: Request, key: str) -> Response:
     """Delete a case with its images, outlines and reports, for a reason."""
-    desk, form = desk_of(request), await form_of(request)
-    case = await run_in_threadpool(case_of, request, key)
+    form, case = await form_of(request), await run_in_threadpool(case_of, request, key)
     reason = form.get("reason", "").strip()[:LONGEST_REASON]
-    job = await run_in_threadpool(desk.jobs.latest, key)
-    if len(reason) < SHORTEST_REASON or (job is not None and not job.is_over):
-        raise DataError(
-            "this case is not deleted", got="no reason, or a case at work", expected="a reason in a few words, and a case at rest"
-        )
+    if len(reason) < SHORTEST_REASON:
+        raise DataError("this case is not deleted", got="no reason", expected="a reason in a few words")
     await run_in_threadpool(_delete, request, case, reason)
     return RedirectResponse("/cases", status_code=303)
 
@@ -237,7 +234,11 @@ def _shown(request: Request, case: CaseRow, chosen: VersionRow) -> dict[str, Any
 
 def _delete(request: Request, case: CaseRow, reason: str) -> None:
     desk, by = desk_of(request), request.state.visitor.account.name
+    job = desk.jobs.latest(case.key)
     desk.cases.delete(case.key)
+    if job is not None and job.detail.get("draft"):
+        with suppress(ConfigError):  # of a case that has its images it is gone
+            discard(desk.folder.incoming, job.detail["draft"])
     shutil.rmtree(desk.folder.cases / case.key, ignore_errors=True)
     # A study that was uploaded twice was imported once: its folder goes with the last case of it.
     used = {path for other in desk.cases.cases() for path in other.images.values()}

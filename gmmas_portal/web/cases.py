@@ -138,24 +138,26 @@ class CaseStore:
         """Forget a case with its versions and reports; what was done with it stays in the audit.
 
         Raises:
-            ConfigError: a patient is reading a report of it.
+            ConfigError: a patient is reading a report of it, or the worker is at it and would write its files again.
         """
-        if any(report.is_released for report in self.reports(key)):
-            raise ConfigError(
-                "this case cannot be deleted",
-                got="a report that is released to the patient",
-                expected="a case without one",
-                remedy="withdraw the report first",
-            )
         with self._database.writing() as database:
+            released = any(report.is_released for report in _reports(database, key))
+            jobs = "SELECT count(*) FROM jobs WHERE subject = ? AND state IN ('queued', 'running')"
+            (at_work,) = database.execute(jobs, (key,)).fetchone()
+            if released or at_work:
+                raise ConfigError(
+                    "this case cannot be deleted",
+                    got="a report that is released to the patient" if released else "a case at work",
+                    expected="a case without one" if released else "a case at rest",
+                    remedy="withdraw the report first" if released else "wait until it is done",
+                )
             for table, column in (("reports", "case_key"), ("versions", "case_key"), ("jobs", "subject"), ("cases", "key")):
                 database.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - no foreign text
 
     def next_name(self, patient: str) -> str:
-        """Return the name of a patient's next time point."""
-        with self._database.reading() as database:
-            (count,) = database.execute("SELECT count(*) FROM cases WHERE patient = ?", (patient,)).fetchone()
-        return f"{patient}-{count:03d}"
+        """Return the name of a patient's next time point: one more than the last, for earlier ones may have been deleted."""
+        numbers = [case.name.rpartition("-")[2] for case in self.cases(patient=patient)]
+        return f"{patient}-{1 + max((int(number) for number in numbers if number.isdecimal()), default=-1):03d}"
 
     def add_version(self, key: str, record: CaseRecord, *, author: str, reason: str) -> None:
         """Keep a record as the version that its segmentation names; one that is there already is left as it is."""
@@ -181,11 +183,19 @@ class CaseStore:
         return found[0]
 
     def sign(self, key: str, version: int, *, by: str, comment: str, clinician: str, patient: str) -> ReportRow:
-        """Keep both texts of a report as signed."""
+        """Keep both texts of a report as signed.
+
+        Raises:
+            ConfigError: somebody has signed this version.
+        """
         name = secrets.token_hex(8)
         entry = (name, key, version, by, time.time(), comment, digest_of(f"{clinician}\n{patient}"), clinician, patient)
         columns = "id, case_key, version, signed_by, signed, comment, digest, clinician, patient"
         with self._database.writing() as database:
+            if any(report.version == version and report.withdrawn is None for report in _reports(database, key)):
+                raise ConfigError(
+                    "this version is signed already", expected="one signature a version", remedy="take the signed report back first"
+                )
             database.execute(f"INSERT INTO reports ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", entry)  # noqa: S608 - no foreign text
         return self.report(name)
 
@@ -195,17 +205,16 @@ class CaseStore:
         Raises:
             ConfigError: it was released or withdrawn before, or the case was corrected or analysed again since.
         """
-        report = self.report(name)
-        newest = self.version(report.case_key).version
-        if report.state != "signed" or newest != report.version:
-            raise ConfigError(
-                "this report cannot be released",
-                got=f"a report that is {report.state}" if report.state != "signed" else f"a report of version {report.version}",
-                expected="a signed report" if report.state != "signed" else f"one of the newest version, {newest}",
-                remedy="review and sign the report again",
-            )
         with self._database.writing() as database:
-            now = time.time()
+            report, now = _report(database, name), time.time()
+            (newest,) = database.execute("SELECT max(version) FROM versions WHERE case_key = ?", (report.case_key,)).fetchone()
+            if report.state != "signed" or newest != report.version:
+                raise ConfigError(
+                    "this report cannot be released",
+                    got=f"a report that is {report.state}" if report.state != "signed" else f"a report of version {report.version}",
+                    expected="a signed report" if report.state != "signed" else f"one of the newest version, {newest}",
+                    remedy="review and sign the report again",
+                )
             database.execute(
                 "UPDATE reports SET withdrawn = ?, withdrawn_by = ?, withdrawal = 'a newer report was released'"
                 " WHERE case_key = ? AND released IS NOT NULL AND withdrawn IS NULL",
@@ -214,10 +223,15 @@ class CaseStore:
             database.execute("UPDATE reports SET released = ?, released_by = ? WHERE id = ?", (now, by, name))
 
     def withdraw(self, name: str, *, by: str, reason: str) -> None:
-        """Take a report back; the patient no longer reads it."""
+        """Take a report back; the patient no longer reads it.
+
+        Raises:
+            ConfigError: it was taken back before.
+        """
         with self._database.writing() as database:
             update = "UPDATE reports SET withdrawn = ?, withdrawn_by = ?, withdrawal = ? WHERE id = ? AND withdrawn IS NULL"
-            database.execute(update, (time.time(), by, reason, name))
+            if database.execute(update, (time.time(), by, reason, name)).rowcount == 0:
+                raise ConfigError("this report was taken back before", expected="one that stands", remedy="load the page again")
 
     def report(self, name: str) -> ReportRow:
         """Return a report.
@@ -226,16 +240,12 @@ class CaseStore:
             NotThereError: there is none of this name.
         """
         with self._database.reading() as database:
-            row = database.execute("SELECT * FROM reports WHERE id = ?", (name,)).fetchone()
-        if row is None:
-            raise not_there("report")
-        return ReportRow(**_told(row))
+            return _report(database, name)
 
     def reports(self, key: str) -> tuple[ReportRow, ...]:
         """Return the reports of a case, the newest first."""
         with self._database.reading() as database:
-            rows = database.execute("SELECT * FROM reports WHERE case_key = ? ORDER BY signed DESC", (key,)).fetchall()
-        return tuple(ReportRow(**_told(row)) for row in rows)
+            return _reports(database, key)
 
     def released_to(self, patient: str) -> tuple[tuple[ReportRow, CaseRow], ...]:
         """Return the reports that a patient may read, the newest first."""
@@ -249,6 +259,18 @@ _CASES: Final = "SELECT cases.*, (SELECT count(*) FROM versions WHERE case_key =
 def not_there(what: str) -> NotThereError:
     """Return the error of something that is not there, or not for whoever asks: the two are not told apart."""
     return NotThereError(f"there is no such {what}", expected=f"a {what} that you may see", remedy="go back to the list")
+
+
+def _report(database: sqlite3.Connection, name: str) -> ReportRow:
+    row = database.execute("SELECT * FROM reports WHERE id = ?", (name,)).fetchone()
+    if row is None:
+        raise not_there("report")
+    return ReportRow(**_told(row))
+
+
+def _reports(database: sqlite3.Connection, key: str) -> tuple[ReportRow, ...]:
+    rows = database.execute("SELECT * FROM reports WHERE case_key = ? ORDER BY signed DESC", (key,)).fetchall()
+    return tuple(ReportRow(**_told(row)) for row in rows)
 
 
 def _told(row: sqlite3.Row) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -31,6 +31,7 @@ MOST_IMAGES: Final = 40
 """Of more NIfTI files the first are looked at."""
 DRAFT_FILE: Final = "draft.json"
 _FILES: Final = "files"
+_CONFIRMED: Final = "confirmed"
 _NIFTI: Final = (".nii", ".nii.gz")
 
 Step = Callable[[str, int, int], None]
@@ -173,14 +174,35 @@ def study_files(folder: Path) -> Path:
     return folder / _FILES
 
 
+def confirm_once(incoming: Path, name: str) -> bool:
+    """Note that a draft was confirmed, and return whether it was not before: whoever presses twice makes one case.
+
+    Raises:
+        ConfigError: there is no such draft.
+    """
+    try:
+        (draft_folder(incoming, name) / _CONFIRMED).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def discard(incoming: Path, name: str) -> None:
     """Delete a draft with all that was uploaded."""
     shutil.rmtree(draft_folder(incoming, name))
 
 
-def discard_old(incoming: Path, *, hours: float, now: Callable[[], float] = time.time) -> int:
-    """Delete drafts that nobody has confirmed, and return how many."""
-    old = [path for path in incoming.iterdir() if path.is_dir() and path.stat().st_mtime < now() - hours * 3600]
+def discard_old(incoming: Path, *, hours: float, confirmed: Collection[str] = (), now: Callable[[], float] = time.time) -> int:
+    """Delete drafts that nobody has confirmed, and return how many.
+
+    Args:
+        incoming: folder of all drafts.
+        hours: from the upload.
+        confirmed: drafts that wait for their analysis; they are kept, for the platform may have stood still for days.
+        now: seconds since 1970.
+    """
+    folders = [path for path in incoming.iterdir() if path.is_dir() and path.name not in confirmed]
+    old = [path for path in folders if path.stat().st_mtime < now() - hours * 3600]
     for path in old:
         shutil.rmtree(path, ignore_errors=True)
     return len(old)

@@ -117,6 +117,12 @@ class JobQueue:
         with self._database.reading() as database:
             return {row["subject"]: JobState(row["state"]) for row in database.execute(query)}
 
+    def drafts(self) -> set[str]:
+        """Return the uploads that were confirmed and wait for their analysis."""
+        query = "SELECT json_extract(detail, '$.draft') AS draft FROM jobs WHERE state IN (?, ?) AND draft IS NOT NULL"
+        with self._database.reading() as database:
+            return {row["draft"] for row in database.execute(query, (JobState.QUEUED, JobState.RUNNING))}
+
     def take_up(self) -> None:
         """Queue again what an earlier worker had begun, for a worker that starts. Only one worker may run."""
         fault = {

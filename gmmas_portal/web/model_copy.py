@@ -11,7 +11,7 @@ from pathlib import Path
 from gmmas_model.weights import RECORD_FILE, WeightsRecord, load_weights
 from gmmas_portal.web.audit import digest_of
 from gmmas_portal.web.settings import PortalFolder
-from gmmas_runtime.files import sha256_file, whole_folder, write_atomic
+from gmmas_runtime.files import clear_unfinished, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Origin, check_manifest
 from gmmas_schema.calibration import CALIBRATION_FILE
 from gmmas_schema.manifest import CARD_FILE, MANIFEST_FILE, MODEL_FILES
@@ -57,6 +57,7 @@ def adopt_model(folder: PortalFolder) -> str:
         files = [name for name in (*MODEL_FILES, MANIFEST_FILE) if (found / name).is_file()]
         # The same weights with another calibration or card are another copy.
         name = digest_of("\n".join(sha256_file(found / file) for file in files))[:32]
+        clear_unfinished(folder.models)
         if not (folder.models / name).exists():
             with whole_folder(folder.models / name) as made:
                 for file in files:

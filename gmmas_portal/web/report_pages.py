@@ -13,11 +13,12 @@ from gmmas_portal.reports.pdf import HEADINGS, TITLES, WORDINGS
 from gmmas_portal.reports.report import Audience, Report
 from gmmas_portal.web.cases import ReportRow, VersionRow, not_there
 from gmmas_portal.web.craft import answer, draw_pdf, read_report, write_reports
-from gmmas_portal.web.desk import case_of, desk_of, render
+from gmmas_portal.web.desk import Desk, case_of, desk_of, render
 from gmmas_portal.web.gate import ClinicianRoute
 from gmmas_portal.web.jobs import JobKind
+from gmmas_portal.web.settings import DICOM_ARCHIVE
 from gmmas_runtime.web_requests import form_of
-from gmmas_schema.errors import DataError
+from gmmas_schema.errors import DataError, GmmasError
 
 router = APIRouter(route_class=ClinicianRoute)
 
@@ -58,6 +59,7 @@ async def withdraw(request: Request, key: str, report: str) -> Response:
         error = DataError("a reason is missing", expected="why the report is taken back, in a few words", remedy="enter it below")
         return await run_in_threadpool(lambda: _report_page(request, key, Audience.CLINICIAN, error=error))
     await run_in_threadpool(lambda: desk.cases.withdraw(row.id, by=by, reason=reason))
+    await run_in_threadpool(_forget_export, desk, row)
     await run_in_threadpool(
         lambda: desk.audit.note("report withdrawn", who=by, subject=key, outcome=row.id, output=row.digest, reason=reason)
     )
@@ -90,13 +92,14 @@ async def ask(request: Request, key: str) -> Response:
 @router.get("/cases/{key}/report.pdf")
 def send_pdf(request: Request, key: str, audience: Audience = Audience.CLINICIAN) -> Response:
     """Send the report as PDF."""
-    return pdf_answer(request, key, *_current(request, key, audience))
+    row, reports = _current(request, key)
+    return pdf_answer(request, key, row, reports[audience])
 
 
 @router.get("/cases/{key}/report.json")
 def send_json(request: Request, key: str, audience: Audience = Audience.CLINICIAN) -> Response:
     """Send the report as JSON: each sentence with the facts and the evidence it rests on."""
-    _, report = _current(request, key, audience)
+    report = _current(request, key)[1][audience]
     return download(report.model_dump_json(indent=1).encode(), "application/json", f"report-{report.case}.json")
 
 
@@ -128,29 +131,32 @@ def download(content: bytes, media_type: str, name: str) -> Response:
 def _sign(request: Request, key: str, form: dict[str, str]) -> Response:
     desk = desk_of(request)
     newest = desk.cases.version(case_of(request, key).key)
-    reports = _fresh(request, newest)
-    error = None
-    if _signed(request, newest) is not None:
-        error = DataError("this version is signed already", expected="one signature a version", remedy="take the signed report back first")
-    elif form.get("digest") != reports[Audience.CLINICIAN].digest() + reports[Audience.PATIENT].digest():
-        what, got = "the report changed while you read it", "another version or another wording"
-        error = DataError(what, got=got, expected="the one you read", remedy="read it again, then sign")
-    elif form.get("reviewed") != "yes":
-        error = DataError(
-            "the review is not confirmed", expected="a tick at `I have reviewed`", remedy="review images and texts, then tick it"
-        )
-    if error is not None:
-        return _report_page(request, key, Audience.CLINICIAN, error=error)
-    by, comment = request.state.visitor.account.name, form.get("comment", "").strip()[:LONGEST_COMMENT]
+    reports, by = _fresh(request, newest), request.state.visitor.account.name
     clinician, patient = (reports[audience].model_dump_json() for audience in (Audience.CLINICIAN, Audience.PATIENT))
-    row = desk.cases.sign(key, newest.version, by=by, comment=comment, clinician=clinician, patient=patient)
+    comment = form.get("comment", "").strip()[:LONGEST_COMMENT]
+    try:
+        _check_signature(form, reports)
+        row = desk.cases.sign(key, newest.version, by=by, comment=comment, clinician=clinician, patient=patient)
+    except GmmasError as error:
+        return _report_page(request, key, Audience.CLINICIAN, error=error)
+    _forget_export(desk, row)
     model = newest.record.model.weights_sha256
     desk.audit.note("report signed", who=by, subject=key, outcome=row.id, model=model, input=newest.record.digest(), output=row.digest)
     return RedirectResponse(f"/cases/{key}/report", status_code=303)
 
 
+def _check_signature(form: dict[str, str], reports: dict[Audience, Report]) -> None:
+    if form.get("digest") != _digest(reports):
+        what, got = "the report changed while you read it", "another version or another wording"
+        raise DataError(what, got=got, expected="the one you read", remedy="read it again, then sign")
+    if form.get("reviewed") != "yes":
+        raise DataError(
+            "the review is not confirmed", expected="a tick at `I have reviewed`", remedy="review images and texts, then tick it"
+        )
+
+
 def _ask(request: Request, key: str, question: str) -> Response:
-    _, report = _current(request, key, Audience.CLINICIAN)
+    report = _current(request, key)[1][Audience.CLINICIAN]
     desk, by = desk_of(request), request.state.visitor.account.name
     found = answer(question, report, settings=desk.folder.config.language, audit=desk.audit, by=by, subject=key)
     if "hx-request" in request.headers:
@@ -163,22 +169,21 @@ def _report_page(
     key: str,
     audience: Audience,
     *,
-    error: DataError | None = None,
+    error: GmmasError | None = None,
     answer: Answer | None = None,
     question: str = "",
 ) -> Response:
     case, desk = case_of(request, key), desk_of(request)
-    row, report = _current(request, key, audience)
-    fresh = _fresh(request, desk.cases.version(key))
+    row, reports = _current(request, key)
     return render(
         request,
         "report.html",
         status_code=200 if error is None else 409,
-        **texts_of(report)
+        **texts_of(reports[audience])
         | {
             "case": case,
             "row": row,
-            "digest": fresh[Audience.CLINICIAN].digest() + fresh[Audience.PATIENT].digest(),
+            "digest": _digest(reports),
             "error": error,
             "history": desk.cases.reports(key),
             "language": desk.folder.config.language.enabled,
@@ -188,11 +193,11 @@ def _report_page(
     )
 
 
-def _current(request: Request, key: str, audience: Audience) -> tuple[ReportRow | None, Report]:
-    """Return the report of the newest version: the last one signed that was not withdrawn, else one written now."""
+def _current(request: Request, key: str) -> tuple[ReportRow | None, dict[Audience, Report]]:
+    """Return both texts of the newest version: the last ones signed that were not withdrawn, else such as are written now."""
     newest = desk_of(request).cases.version(case_of(request, key).key)
     signed = _signed(request, newest)
-    return (None, _fresh(request, newest)[audience]) if signed is None else (signed, read_report(signed, audience))
+    return (None, _fresh(request, newest)) if signed is None else (signed, {each: read_report(signed, each) for each in Audience})
 
 
 def _signed(request: Request, newest: VersionRow) -> ReportRow | None:
@@ -203,6 +208,16 @@ def _signed(request: Request, newest: VersionRow) -> ReportRow | None:
 def _fresh(request: Request, newest: VersionRow) -> dict[Audience, Report]:
     folder = desk_of(request).folder.version(newest.case_key, newest.version)
     return write_reports(newest.record, folder=folder, on=_today())
+
+
+def _digest(reports: dict[Audience, Report]) -> str:
+    """Return by what a form names the two texts that were shown with it."""
+    return reports[Audience.CLINICIAN].digest() + reports[Audience.PATIENT].digest()
+
+
+def _forget_export(desk: Desk, row: ReportRow) -> None:
+    """Delete the DICOM files of a report's version: they say who verified it, and that is no longer so."""
+    (desk.folder.version(row.case_key, row.version) / DICOM_ARCHIVE).unlink(missing_ok=True)
 
 
 def _row_of(request: Request, key: str, name: str) -> ReportRow:

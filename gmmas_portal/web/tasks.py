@@ -33,6 +33,7 @@ from gmmas_portal.analysis import (
 )
 from gmmas_portal.analysis.files import FRAME_FILE, MONTAGE_FILE, RECORD_FILE, SEGMENTATION_FILE, UNCERTAINTY_FILE
 from gmmas_portal.exports import export_dicom, write_dicom
+from gmmas_portal.web.accounts import MODEL_AUTHOR
 from gmmas_portal.web.audit import AuditTrail, digest_of
 from gmmas_portal.web.cases import CaseRow, CaseStore
 from gmmas_portal.web.craft import reword_reports
@@ -40,7 +41,7 @@ from gmmas_portal.web.deidentification import write_clean_copy
 from gmmas_portal.web.intake import discard, draft_folder, look_at, read_draft, study_files
 from gmmas_portal.web.jobs import Job, JobKind
 from gmmas_portal.web.settings import DICOM_ARCHIVE, PortalFolder
-from gmmas_runtime.files import make_private_folder, sha256_file, whole_folder, write_atomic
+from gmmas_runtime.files import clear_unfinished, make_private_folder, sha256_file, whole_folder, write_atomic
 from gmmas_schema.case_record import CaseRecord
 from gmmas_schema.dicom import SeriesMap
 from gmmas_schema.errors import DataError, ReasonCode
@@ -50,7 +51,6 @@ from gmmas_workflows.model_source import open_model
 
 SAMPLE_NAME, PHANTOM_NAME = "SAMPLE", "SAMPLE-PHANTOM"
 _SAMPLE_SEED, _SAMPLE_SPACING_MM = 20_260_331, 2.0
-MODEL_AUTHOR = "model"
 
 Tell = Callable[[str, int, int], None]
 """Told of each step: what, done, total."""
@@ -168,15 +168,17 @@ class Workshop:
     def _measure(self, job: Job, tell: Tell) -> None:
         """Measure an outline that a person corrected; it is the case's next version."""
         row = self.cases.case(job.subject)
-        based_on, made = int(job.detail["based_on"]), self.folder.cases / row.key / "corrections" / job.detail["mask"]
-        base = self.folder.version(row.key, based_on)
+        made = self.folder.cases / row.key / "corrections" / job.detail["mask"]
+        # What the network said, and what was entered, stand in its last analysis, which may be later than the outline that was corrected.
+        before = next(version.record for version in self.cases.versions(row.key) if version.author == MODEL_AUTHOR)
+        base = self.folder.version(row.key, before.segmentation.version)
         tell("measuring the corrected outline", 0, 2)
         frame = read_frame(base)
         labels_IJK = read_mask(made, frame)
-        before = self.cases.version(row.key, based_on).record
         record = remeasure(before, labels_IJK, author=job.asked_by, frame=frame)
         version = row.versions + 1
-        record = record.model_copy(update={"segmentation": record.segmentation.model_copy(update={"version": version})})
+        outline = record.segmentation.model_copy(update={"version": version, "based_on": int(job.detail["based_on"])})
+        record = record.model_copy(update={"segmentation": outline})
         tell("drawing", 1, 2)
         with whole_folder(self._fresh(row.key, version)) as folder:
             write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=1).encode())
@@ -196,14 +198,13 @@ class Workshop:
         tell("making DICOM files", 0, 2)
         frame = read_frame(base)
         labels_IJK = read_mask(base / SEGMENTATION_FILE, frame)
-        signer = next(
-            (report.signed_by for report in self.cases.reports(row.key) if report.version == version and report.withdrawn is None), ""
-        )
+        signer = self._signer(row.key, version)
         verified_by = (signer, self.folder.config.institution) if signer else None
         made = export_dicom(record, labels_IJK, frame=frame, images=self._case_of(row).images, verified_by=verified_by)
         tell("packing", 1, 2)
         scratch = base / ".dicom"
         shutil.rmtree(scratch, ignore_errors=True)
+        clear_unfinished(base)
         try:
             write_dicom(made, scratch)
             packed = shutil.make_archive(str(base / ".packing"), "zip", scratch)
@@ -211,8 +212,16 @@ class Workshop:
             Path(packed).replace(base / DICOM_ARCHIVE)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        if self._signer(row.key, version) != signer:
+            (base / DICOM_ARCHIVE).unlink(missing_ok=True)
+            raise DataError("the report was signed or taken back meanwhile", expected="a report as it was", remedy="make the files again")
         output = sha256_file(base / DICOM_ARCHIVE)
         self.audit.note("exported", who=job.asked_by, subject=row.key, outcome=f"version {version}", input=record.digest(), output=output)
+
+    def _signer(self, key: str, version: int) -> str:
+        """Return who signed the report of a version; empty where nobody did, or it was taken back."""
+        standing = (report for report in self.cases.reports(key) if report.version == version and report.withdrawn is None)
+        return next((report.signed_by for report in standing), "")
 
     def _reword(self, job: Job, tell: Tell) -> None:
         """Ask the language model for other words; a fault of it leaves the templates."""

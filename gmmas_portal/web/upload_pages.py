@@ -14,11 +14,10 @@ from gmmas_portal.analysis.context import CaseContext, TissueResults
 from gmmas_portal.web.accounts import PATIENT_CODE
 from gmmas_portal.web.desk import desk_of, gate_of, render
 from gmmas_portal.web.findings import SEQUENCE_NAMES
-from gmmas_portal.web.gate import MOST_UPLOAD_FILES, ClinicianRoute, UploadRoute
-from gmmas_portal.web.intake import Draft, discard, draft_folder, read_draft, receive
+from gmmas_portal.web.gate import MOST_FIELDS, MOST_UPLOAD_FILES, ClinicianRoute, UploadRoute
+from gmmas_portal.web.intake import Draft, confirm_once, discard, draft_folder, read_draft, receive
 from gmmas_portal.web.jobs import JobKind
 from gmmas_portal.web.stream import tell_job
-from gmmas_runtime.web_requests import form_of
 from gmmas_schema.errors import DataError, GmmasError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Subtype
 
@@ -39,7 +38,7 @@ def show_upload(request: Request) -> Response:
 async def upload(request: Request) -> Response:
     """Take files, and have them looked at."""
     desk = desk_of(request)
-    form = await request.form(max_files=MOST_UPLOAD_FILES, max_fields=50)
+    form = await request.form(max_files=MOST_UPLOAD_FILES, max_fields=MOST_FIELDS)
     files = [item for item in form.getlist("files") if isinstance(item, UploadFile)]
     try:
         draft = await run_in_threadpool(lambda: receive(files, desk.folder.incoming, most_bytes=desk.folder.config.unpacked_mib << 20))
@@ -59,7 +58,8 @@ def show_draft(request: Request, draft: str) -> Response:
 @router.post("/upload/{draft}")
 async def confirm(request: Request, draft: str) -> Response:
     """Make a case of an upload, and have it analysed."""
-    desk, form = desk_of(request), await form_of(request)
+    desk, sent = desk_of(request), await request.form(max_fields=MOST_FIELDS)
+    form = {name: value for name, value in sent.items() if isinstance(value, str)}
     found = await run_in_threadpool(read_draft, desk.folder.incoming, draft)
     try:
         chosen = _chosen(form, found)
@@ -67,6 +67,8 @@ async def confirm(request: Request, draft: str) -> Response:
         patient = _patient_of(form, found)
     except GmmasError as error:
         return await run_in_threadpool(_draft_page, request, draft, error=error, form=form)
+    if not await run_in_threadpool(confirm_once, desk.folder.incoming, draft):
+        return RedirectResponse("/cases", status_code=303)
     by = request.state.visitor.account.name
     key = await run_in_threadpool(lambda: desk.cases.add(created_by=by, context=context, scanned_on=scanned_on))
     detail = {"draft": draft, "patient": patient, "chosen": {str(modality): number for modality, number in chosen.items()}}
@@ -77,7 +79,10 @@ async def confirm(request: Request, draft: str) -> Response:
 @router.post("/upload/{draft}/discard")
 def throw_away(request: Request, draft: str) -> Response:
     """Delete an upload."""
-    discard(desk_of(request).folder.incoming, draft)
+    desk = desk_of(request)
+    if draft in desk.jobs.drafts():
+        raise DataError("this upload was confirmed", expected="one that waits to be confirmed", remedy="delete its case instead")
+    discard(desk.folder.incoming, draft)
     return RedirectResponse("/cases", status_code=303)
 
 
@@ -94,8 +99,11 @@ def context_of(form: dict[str, str]) -> tuple[CaseContext, str]:
     tissue["diagnosis"] = Subtype(diagnosis) if diagnosis in set(Subtype) else None
     scanned_on = form.get("scanned_on", "").strip()
     try:
-        if scanned_on and date.fromisoformat(scanned_on) > date.today():
-            raise ValueError("a day that has not come")
+        if scanned_on:
+            day = date.fromisoformat(scanned_on)
+            if day > date.today():
+                raise ValueError("a day that has not come")
+            scanned_on = day.isoformat()  # pages sort by it, and ISO 8601 has other forms
         age = form.get("age_years", "").strip() or None
         entered: dict[str, Any] = {name: answers.get(form.get(name, "")) for name in ("post_operative", "t2_flair_mismatch")}
         entered |= {"age_years": age, "tissue": TissueResults(**tissue)}

@@ -85,7 +85,7 @@ class Worker:
 
     def sweep(self) -> None:
         """Delete uploads that nobody confirmed, and conversions of studies that nobody imported."""
-        discard_old(self._folder.incoming, hours=DRAFT_HOURS)
+        discard_old(self._folder.incoming, hours=DRAFT_HOURS, confirmed=self.queue.drafts())
         for left in self._folder.imports.glob(".import-*"):
             with suppress(OSError):
                 if left.stat().st_mtime < time.time() - DRAFT_HOURS * 3600:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gmmas_portal.reports.report import Audience, Report
+from gmmas_portal.web import report_pages
 from gmmas_portal.web.accounts import Role
 from gmmas_portal.web.cases import ReportRow
 from gmmas_schema.case_record import AbstainCode, RecordSegmentation
@@ -180,3 +181,22 @@ def test_a_case_is_deleted_with_all_that_belongs_to_it(site: PortalUnderTest) ->
     line = next(line for line in site.desk.audit.lines() if line.action == "case deleted")
     assert (line.who, line.subject, line.reason) == (NAMES[Role.CLINICIAN], site.key, "asked for by the patient")
     assert site.desk.audit.verify().broken_at is None
+
+
+def test_a_page_names_the_very_texts_it_shows(site: PortalUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A language model's words may be ready between one look at the texts and another."""
+    made: list[dict[Audience, Report]] = []
+    real = report_pages.write_reports
+
+    def other_words(*given: Any, **named: Any) -> dict[Audience, Report]:
+        reports = real(*given, **named)
+        for audience, report in reports.items():
+            first, *rest = report.sentences
+            reports[audience] = report.model_copy(update={"sentences": (first.model_copy(update={"text": f"Wording {len(made)}."}), *rest)})
+        made.append(reports)
+        return reports
+
+    monkeypatch.setattr(report_pages, "write_reports", other_words)
+    page = site.client(Role.CLINICIAN).get(f"/cases/{site.key}/report").text
+    shown = next(reports for place, reports in enumerate(made) if f"Wording {place}." in page)
+    assert digest_on(page) == shown[Audience.CLINICIAN].digest() + shown[Audience.PATIENT].digest()

@@ -86,6 +86,7 @@ def test_what_is_entered_is_taken_as_it_is() -> None:
     assert (context.t2_flair_mismatch, tissue.cdkn2a, tissue.necrosis) == (True, True, None)
     assert (tissue.idh, tissue.codeletion, tissue.mgmt, tissue.grade, tissue.diagnosis) == (True, False, None, 3, Subtype.ASTROCYTOMA)
     assert context_of({}) == (CaseContext(), "")
+    assert context_of({"scanned_on": "20260331"}) == (CaseContext(), "2026-03-31"), "pages sort by it"
 
 
 @pytest.mark.parametrize(

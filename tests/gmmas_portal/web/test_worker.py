@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import sys
 import threading
 import zipfile
@@ -15,6 +17,7 @@ import pytest
 
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.web.accounts import Role
+from gmmas_portal.web.intake import DRAFT_FILE, Draft
 from gmmas_portal.web.jobs import JobKind, JobState
 from gmmas_portal.web.worker import StopAsked, Worker
 from gmmas_schema.vocabulary import Modality
@@ -263,4 +266,66 @@ def test_the_sample_case_is_a_phantom_made_here(site: PortalUnderTest, worker: W
     assert worker.do_next()
     case = site.desk.cases.case(key)
     assert (case.name, case.versions, set(case.images)) == ("SAMPLE-PHANTOM", 1, set(Modality))
+    assert list(site.folder.incoming.iterdir()) == []
+
+
+def draft_of(site: PortalUnderTest, doctor: Browser) -> str:
+    """Upload an image, and have it looked at."""
+    draft: str = send(site, doctor, {"scan.nii": telling(CASE / "BraTS2021_00006_flair.nii.gz")}).headers["location"]
+    assert Worker(site.folder).do_next()
+    return draft
+
+
+def test_an_upload_that_was_confirmed_waits_however_long_the_platform_stood_still(site: PortalUnderTest, worker: Worker) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    kept, old = draft_of(site, doctor), draft_of(site, doctor)
+    site.post(doctor, kept, image_1="flair", patient="P-0009")
+    folders = {path.name: path for path in site.folder.incoming.iterdir()}
+    for path in folders.values():
+        os.utime(path, (0, 0))
+    worker.sweep()
+    assert [f"/upload/{path.name}" for path in site.folder.incoming.iterdir()] == [kept]
+    assert doctor.get(old).status_code == 409
+    assert site.post(doctor, f"{kept}/discard").status_code == 409, "an analysis needs it"
+    assert doctor.get(kept).status_code == 200
+
+
+def test_whoever_confirms_twice_makes_one_case(site: PortalUnderTest) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    draft, before = draft_of(site, doctor), len(site.desk.cases.cases())
+    first, second = (site.post(doctor, draft, image_1="flair", patient="P-0009") for _ in range(2))
+    assert first.headers["location"].startswith("/cases/")
+    assert (second.status_code, second.headers["location"]) == (303, "/cases")
+    assert len(site.desk.cases.cases()) == before + 1
+
+
+def test_a_study_of_many_series_can_be_confirmed(site: PortalUnderTest) -> None:
+    """Its form has a field for each of them; it is sent as a browser sends the form of the page."""
+    doctor = site.client(Role.CLINICIAN)
+    draft = draft_of(site, doctor)
+    path = site.folder.incoming / draft.rpartition("/")[2] / DRAFT_FILE
+    found = Draft.model_validate_json(path.read_bytes())
+    images = tuple(found.images[0].model_copy(update={"number": number}) for number in range(1, 41))
+    path.write_text(found.model_copy(update={"images": images}).model_dump_json())
+    page = doctor.get(draft).text
+    form = page.partition(f'<form method="post" action="{draft}"')[2].partition("</form>")[0]
+    fields = dict.fromkeys(re.findall(r'name="([^"]+)"', form), "")
+    assert len(fields) > 50
+    fields |= {"csrf": site.csrf(doctor), "image_7": "flair", "patient": "P-0009"}
+    sent = {"files": {name: (None, value) for name, value in fields.items()}} if "multipart/form-data" in form else {"data": fields}
+    answer = doctor.post(draft, **sent)
+    assert answer.status_code == 303
+    job = site.desk.jobs.latest(answer.headers["location"].rpartition("/")[2])
+    assert job is not None
+    assert job.detail["chosen"] == {"flair": 7}
+
+
+def test_a_case_that_never_got_its_images_takes_its_upload_with_it(site: PortalUnderTest) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    draft = draft_of(site, doctor)
+    key = site.post(doctor, draft, image_1="flair", patient="P-0009").headers["location"].rpartition("/")[2]
+    job = site.desk.jobs.take()
+    assert job is not None
+    site.desk.jobs.fail(job, RuntimeError("full"))
+    site.post(doctor, f"/cases/{key}/delete", reason="asked for by the patient")
     assert list(site.folder.incoming.iterdir()) == []
