@@ -16,12 +16,15 @@ def has_tables(database: sqlite3.Connection, *, application_id: int, version: in
     Raises:
         sqlite3.DatabaseError: the file is no database.
     """
+    # The tables first: another process may be making them, and header and tables appear together.
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not tables:
+        return False
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (found,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and (application, found) != (application_id, version):
+    if (application, found) != (application_id, version):
         raise refuse(f"version {found}" if application == application_id else "a database of something else")
-    return bool(tables)
+    return True
 
 
 def make_tables(database: sqlite3.Connection, script: str) -> None:

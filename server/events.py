@@ -208,15 +208,11 @@ def _make(database: sqlite3.Connection, path: Path) -> None:
 def _is_made(database: sqlite3.Connection, path: Path) -> bool:
     """Return whether the tables are there; refuse a file of something else."""
     try:
-        # One moment's view: tables that appear between two questions would be those of something else.
-        database.execute("BEGIN")
         return has_tables(database, application_id=APPLICATION_ID, version=VERSION, refuse=lambda got: _no_record(path, got))
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
         raise _no_record(path, str(error)) from error
-    finally:
-        database.rollback()
 
 
 def _insert(database: sqlite3.Connection, event: Event) -> None:
