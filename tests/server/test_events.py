@@ -174,7 +174,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_had_written(tmp_path):
 
 
 def test_readers_that_come_while_a_record_is_made_find_none_or_all_of_it(tmp_path):
-    for number in range(20):
+    for number in range(10):
         path, start, faults = tmp_path / f"{number}.db", threading.Barrier(4), []
 
         def read(path=path, start=start, faults=faults):
