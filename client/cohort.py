@@ -7,14 +7,14 @@ from importlib.metadata import version
 
 from gmmas_data.cache import SampleCache
 from gmmas_data.cases import Case
-from gmmas_data.layouts import read_cohort
+from gmmas_data.layouts import read_cases
 from gmmas_data.quality import QualityReport, check_cohort
 from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients
 from gmmas_schema.errors import DataError
 from gmmas_schema.messages import SiteDescription
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.site import DataConfig, SiteConfig
+from gmmas_schema.site import SiteConfig
 from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, TASKS, Split, Task
 
 logger = logging.getLogger(__name__)
@@ -34,23 +34,6 @@ class SiteCohort:
     def size(self) -> int:
         """Number of accepted cases."""
         return sum(len(cases) for cases in self.cases.values())
-
-
-def read_cases(data: DataConfig) -> tuple[Case, ...]:
-    """Return a hospital's cases as its site.yaml describes them, unchecked.
-
-    Raises:
-        DataError: the folder or the table of labels is wrong.
-    """
-    return read_cohort(
-        data.root,
-        layout=data.layout,
-        labels=data.labels,
-        modalities=data.modalities,
-        table=data.table,
-        tissues=data.segmentation_values,
-        exclude=data.exclude,
-    )
 
 
 def open_cohort(config: SiteConfig, *, on_progress: OnProgress | None = None) -> SiteCohort:

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 from rich.console import Console
 
-from client.cohort import read_cases
 from gmmas_cli.accuracy_report import accuracy_table, markdown_table
 from gmmas_cli.demo_deployment import DemoFolder, training_sites
 from gmmas_cli.demo_unseen import sample_cache, score_unseen
 from gmmas_cli.progress import progress_bar
+from gmmas_data.layouts import read_cases
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients

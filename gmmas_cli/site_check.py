@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.cohort import read_cases
 from client.folder import NodeFolder
 from client.machine import Check, CheckState, check_machine
 from gmmas_cli.progress import progress_bar
 from gmmas_data.audit_report import SERIOUS, write_report
 from gmmas_data.cases import Case
 from gmmas_data.cohort_audit import aggregate_of, audit_cohort
-from gmmas_data.layouts import survey_folder
+from gmmas_data.layouts import read_cases, survey_folder
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.keys import load_node_key
 from gmmas_runtime.signed_record import sign_record

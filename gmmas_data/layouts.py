@@ -20,7 +20,7 @@ from gmmas_data.conventions import EXAMPLES, Part, names_of, recognise, why_unkn
 from gmmas_data.label_tables import egd_markers, read_markers
 from gmmas_data.labels import Markers
 from gmmas_schema.errors import DataError, ReasonCode
-from gmmas_schema.site import TableConfig
+from gmmas_schema.site import DataConfig, TableConfig
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, Layout, Modality, Task, Tissue
 
 _LOG = logging.getLogger(__name__)
@@ -110,6 +110,23 @@ def read_cohort(
             tissues=tissues,
         )
         for case_id in sorted(by_case)
+    )
+
+
+def read_cases(data: DataConfig) -> tuple[Case, ...]:
+    """Return a cohort's cases as `data` of a site.yaml describes them, unchecked.
+
+    Raises:
+        DataError: the folder or the table of labels is wrong.
+    """
+    return read_cohort(
+        data.root,
+        layout=data.layout,
+        labels=data.labels,
+        modalities=data.modalities,
+        table=data.table,
+        tissues=data.segmentation_values,
+        exclude=data.exclude,
     )
 
 

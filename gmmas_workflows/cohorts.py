@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gmmas_data.cache import SampleCache, content_key
 from gmmas_data.cases import Case
-from gmmas_data.layouts import read_cohort
+from gmmas_data.layouts import read_cases
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients
@@ -95,7 +95,7 @@ def store_cohorts(
         DataError: a folder or a table of labels is wrong; a case is bad and its cohort's skip_bad_cases is off, or none is left; a case
             is part of two cohorts.
     """
-    cases = [read_cohort(each.root, layout=each.layout, labels=each.labels, modalities=each.modalities) for each in configs]
+    cases = [read_cases(each) for each in configs]
     every = [case for found in cases for case in found]
     faults = map_in_processes(partial(_fault_of, cache), every, processes=processes, on_progress=on_progress)
     borders = pairwise(accumulate(map(len, cases), initial=0))

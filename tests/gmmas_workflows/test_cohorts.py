@@ -52,6 +52,21 @@ def test_cohorts_are_split_as_their_hospitals_split_them(tmp_path: Path, cache: 
     assert all(sample.present_M.tolist() == [False, False, False, True] for found in cohorts[1].samples.values() for sample in found)
 
 
+def test_a_cohort_is_read_as_its_site_yaml_describes_it(tmp_path: Path, cache: SampleCache) -> None:
+    root = write_cohort(tmp_path / "north", 3, prefix="N")
+    (root / "table.csv").write_text("PatNr,IDH\nN1,mutiert\n")
+    table = {"columns": {"patient_id": "PatNr", "idh": "IDH"}, "values": {"idh": {"mutiert": "mutant"}}}
+    whole = {1: "tumour", 2: "tumour", 4: "tumour"}
+    described = config(root, "north", labels=root / "table.csv", table=table, segmentation_values=whole, exclude=("N0/*", "*_t2.nii*"))
+    (cohort,) = prepare_cohorts([described], cache)
+    samples = {sample.case_id: sample for found in cohort.samples.values() for sample in found}
+    assert set(samples) == {"N1", "N2"}
+    assert samples["N1"].idh == 1
+    assert not samples["N1"].present_M[2]
+    assert samples["N1"].weight_RXYZ[0].all()
+    assert not samples["N1"].weight_RXYZ[1:].any()
+
+
 def test_a_bad_case_refuses_the_cohort_or_is_left_out(tmp_path: Path, cache: SampleCache) -> None:
     root = write_cohort(tmp_path / "north", 3, prefix="N")
     (root / "N1" / "N1_t2.nii").write_bytes(b"not a scan")
