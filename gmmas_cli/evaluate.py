@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gmmas_cli.accuracy_report import accuracy_table
 from gmmas_cli.calibration_report import HeadSummary, calibration_table, summarise_calibration
-from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
+from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin
 from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort
@@ -49,6 +49,7 @@ def evaluate(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases that fail the quality gate.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the JSON file.")] = False,
     tracking_uri: StoreOption = "",
+    authority: AuthorityOption = None,
     threads: ThreadsOption = THREADS,
 ) -> None:
     """Measure a model on a labelled cohort. Every case is a test case: use none that the model was trained on."""
@@ -61,10 +62,12 @@ def evaluate(
 
         from gmmas_workflows.calibration import StatisticsCollector, reliability_of
         from gmmas_workflows.evaluation import summarise
-        from gmmas_workflows.model_source import read_model
+        from gmmas_workflows.model_source import open_model
 
         torch.set_num_threads(threads)
-        weights = read_model(model, tracking_uri=tracking_uri)
+        opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
+    weights = opened.weights
+    tell_origin(console, opened.origin)
     query = CalibrationQuery(temperatures=weights.temperatures)
     collector = StatisticsCollector(query, spacing_mm=weights.definition.grid.spacing_mm)
     with progress_bar(console, "cases") as update:

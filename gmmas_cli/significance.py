@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gmmas_cli.accuracy_report import COLUMNS, interval_text
-from gmmas_cli.predict import THREADS, ModelOption, StoreOption, ThreadsOption
+from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin
 from gmmas_cli.progress import progress_bar
 from gmmas_data.layouts import read_cohort
 from gmmas_runtime.files import write_atomic
@@ -41,6 +41,7 @@ def significance(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out cases that fail the quality gate.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result; scores that still hold are used again.")] = False,
     tracking_uri: StoreOption = "",
+    authority: AuthorityOption = None,
     threads: ThreadsOption = THREADS,
 ) -> None:
     """Tell what each sequence contributes to a model's accuracy. Every case is a test case: use none that the model was trained on."""
@@ -50,12 +51,14 @@ def significance(
     with console.status("loading the model"):
         import torch
 
-        from gmmas_workflows.model_source import read_model
+        from gmmas_workflows.model_source import open_model
         from gmmas_workflows.significance_figure import significance_picture
         from gmmas_workflows.subset_scores import measure_subsets
 
         torch.set_num_threads(threads)
-        weights = read_model(model, tracking_uri=tracking_uri)
+        opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
+    weights = opened.weights
+    tell_origin(console, opened.origin)
     with progress_bar(console, "predictions") as update:
         scores = measure_subsets(cases, weights, out / SCORES_FOLDER, skip_bad=skip_bad, on_progress=update)
     for case_id in scores.bad:

@@ -7,6 +7,7 @@ import pytest
 from gmmas_cli.evaluate import mean_dice
 from gmmas_cli.main import run_program
 from gmmas_model.weights import load_weights, save_calibration
+from gmmas_runtime.keys import AUTHORITY_CERTIFICATE, make_authority
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.messages import Evaluation, Interval
 from gmmas_schema.vocabulary import Region, Split, Task
@@ -41,13 +42,24 @@ def test_evaluate_shows_a_table_and_writes_json(cohort, weights_folder, tmp_path
         "1",
     ]
     assert run_program(arguments) == 0
-    assert "Dice WT" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Dice WT" in shown
+    assert "nobody vouches for this model" in shown
     content = json.loads(out.read_text())
     assert [row["case"] for row in content["cases"]] == ["A", "B"]
     assert [row["idh"] for row in content["cases"]] == [True, None]
     assert content["evaluation"]["all there are"]["dice"]["wt"]["n"] == 2
     assert run_program(arguments) == 1
     assert "--force" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "significance"])
+def test_an_authority_takes_no_model_that_it_has_not_signed(cohort, weights_folder, tmp_path, capsys, monkeypatch, command) -> None:
+    make_authority(tmp_path / "authority", name="test")
+    monkeypatch.setenv("GMMAS_AUTHORITY", str(tmp_path / "authority" / AUTHORITY_CERTIFICATE))
+    assert run_program([command, str(cohort), "--model", str(weights_folder), "--out", str(tmp_path / "out"), "--threads", "1"]) == 1
+    assert "E_TRUST" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_calibration_errors_are_reported_before_and_after(cohort, weights_folder, tmp_path, capsys) -> None:
