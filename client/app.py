@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from client.audit_log import AuditLog
+from client.folder import NodeFolder
 from client.phase_record import record_phase
 from client.secure import SecureSite
 from client.trainer_channel import TrainerChannel
@@ -130,9 +131,15 @@ def _secure_site() -> SecureSite:
 
 
 def _answer_phase(message: Message) -> RecordDict:
-    return record_phase(
-        message.content, _secure_site().answer, audit_log(*(os.environ.get(name, "") for name in (AUDIT_VARIABLE, KEY_VARIABLE)))
-    )
+    folder, key = (os.environ.get(name, "") for name in (AUDIT_VARIABLE, KEY_VARIABLE))
+
+    def answer_unless_paused(content: RecordDict) -> RecordDict:
+        # The trainer, which holds everything else, has no part in the phases: the update would leave from here.
+        if folder and NodeFolder(Path(folder).parent).paused.exists():
+            raise FederationError("the site is paused", remedy="`gmmas site resume`", code=ReasonCode.PAUSED)
+        return _secure_site().answer(content)
+
+    return record_phase(message.content, answer_unless_paused, audit_log(folder, key))
 
 
 def _forward(message: Message, action: Action) -> RecordDict:

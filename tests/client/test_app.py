@@ -9,13 +9,14 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
-from client.app import KEY_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
+from client.app import AUDIT_VARIABLE, KEY_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
+from client.audit_verification import read_lines
 from client.folder import NodeFolder
 from client.trainer_channel import TrainerChannel
 from client.trainer_service_pb2 import State
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import DOCUMENT, TASK, Action, TaskRequest
-from gmmas_schema.secure import SECURE_MESSAGE, PhaseRequest, SecureTask
+from gmmas_schema.secure import SECURE_MESSAGE, PhaseReply, PhaseRequest, SecureTask
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.strategy import HoldersStrategy
 from gmmas_schema.vocabulary import Split
@@ -236,6 +237,22 @@ def test_in_a_secure_round_keys_leave_in_place_of_tensors(site: SiteConfig, monk
     assert "encoder.flair" in keys.seeds
     phase = write_phase(PhaseRequest(run=report.run, round=report.round, attempt="", phase=2), b"{}")
     assert send(phase, message_type=SECURE_MESSAGE).error.reason == ReasonCode.PROTOCOL.value
+
+
+def test_a_paused_site_lets_no_masked_update_leave_either(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = NodeFolder(site.node.state)
+    monkeypatch.setenv(KEY_VARIABLE, str(site.node.private_key))
+    monkeypatch.setenv(AUDIT_VARIABLE, str(folder.audit_log))
+    monkeypatch.setattr("client.app.SecureSite.answer", lambda *_: write_phase(PhaseReply(site="north", run="r", round=1, phase=2), b"m"))
+    question = write_phase(PhaseRequest(run="r", round=1, attempt="", phase=2), b"{}")
+    folder.paused.touch()
+    try:
+        assert send(question, message_type=SECURE_MESSAGE).error.reason == ReasonCode.PAUSED.value
+    finally:
+        folder.paused.unlink()
+    assert not send(question, message_type=SECURE_MESSAGE).has_error()
+    refused, answered = list(read_lines(folder.audit_log))[-2:]
+    assert (refused.code, answered.code) == (ReasonCode.PAUSED, None)
 
 
 def test_a_process_without_the_key_refuses_a_secure_round_before_it_trains(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
