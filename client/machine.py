@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 
+from client.folder import NodeFolder
 from client.preflight import check_coordinator, check_files, check_port
 from gmmas_runtime.keys import load_certificate
 from gmmas_runtime.probe import look_at_server
+from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError, GmmasError
 from gmmas_schema.site import SiteConfig
 
@@ -55,7 +57,7 @@ def check_machine(config: SiteConfig, *, offline: bool = False) -> tuple[Check, 
     checks = [
         _ask("files", "keys, certificate, data and table are there", lambda: check_files(config)),
         _check_key(config.node.private_key),
-        _ask("port", f"port {config.node.runtime_port} is free", lambda: check_port(config)),
+        _check_port(config),
         _check_disk(config.node.state),
         _check_memory(),
         _check_processor(config),
@@ -80,6 +82,14 @@ def _ask(name: str, found: str, check: Callable[[], None]) -> Check:
     except OSError as error:
         return Check(name, CheckState.BAD, f"{type(error).__name__}: {error.strerror or ''}", "check the path and its rights")
     return Check(name, CheckState.GOOD, found)
+
+
+def _check_port(config: SiteConfig) -> Check:
+    """Return whether the node's own port is free, or its own."""
+    port = config.node.runtime_port
+    if is_supervised(NodeFolder(config.node.state).state_file):
+        return Check("port", CheckState.GOOD, f"port {port} is this node's, which is running")
+    return _ask("port", f"port {port} is free", lambda: check_port(config))
 
 
 def _check_key(path: Path) -> Check:

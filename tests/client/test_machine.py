@@ -1,4 +1,5 @@
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,10 @@ import psutil
 import pytest
 
 import client.machine
+from client.folder import NodeFolder
 from client.machine import CheckState, check_machine
 from gmmas_runtime.probe import ServerLook, look_at_server
+from gmmas_runtime.process_state import SupervisorLock
 from gmmas_schema.errors import TrustError
 from gmmas_schema.site import SiteConfig
 from tests.client.loopback import free_port
@@ -35,6 +38,18 @@ def test_a_machine_in_order(site: SiteConfig) -> None:
     assert look.clock_ahead_s is not None
     assert abs(look.clock_ahead_s) < 3
     assert look.certificate_days > 30
+
+
+def test_the_port_of_a_running_node_is_its_own(site: SiteConfig) -> None:
+    folder = NodeFolder(site.node.state)
+    folder.make()
+    with socket.create_server(("127.0.0.1", site.node.runtime_port)):
+        assert states(site, offline=True)["port"] is CheckState.BAD
+        lock = SupervisorLock.take(folder.state_file)
+        try:
+            assert states(site, offline=True)["port"] is CheckState.GOOD
+        finally:
+            lock.release()
 
 
 def test_a_wrong_authority_is_no_look(site: SiteConfig, tmp_path: Path) -> None:
