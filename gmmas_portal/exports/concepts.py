@@ -124,9 +124,15 @@ def segment_of(fact: Fact) -> str | None:
     return next((key for key, names in _FACTS_OF_SEGMENT.items() if fact.id in names), None)
 
 
-def name_of(fact: Fact) -> "CodedConcept":
-    """Return what a fact is of, as a concept."""
-    return coded(_NAMES.get(fact.id, (fact.id, SCHEME, fact.label)))
+def name_of(fact: Fact, *, beside_segment: bool = True) -> "CodedConcept":
+    """Return what a fact is of, as a concept.
+
+    Args:
+        fact: the fact.
+        beside_segment: its group names the segment that it is about. Elsewhere `Volume` alone would not say of what.
+    """
+    own = (fact.id, SCHEME, fact.label)
+    return coded(_NAMES.get(fact.id, own) if beside_segment else own)
 
 
 def unit_of(fact: Fact) -> "CodedConcept":

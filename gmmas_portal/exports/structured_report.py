@@ -103,7 +103,7 @@ def _segment_group(key: str, facts: Sequence[Fact], number: int, segmentation: A
     )
 
     kind = next(kind for kind in SEGMENTS if kind.key == key)
-    measurements, evaluations = _items(facts)
+    measurements, evaluations = _items(facts, beside_segment=True)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking_uid(identity, key), identifier=tracking_id(identity, key)),
         referenced_segment=ReferencedSegment(
@@ -123,7 +123,7 @@ def _case_group(facts: Sequence[Fact], identity: CaseIdentity) -> Any:
     """Return what is told of the case as a whole (TID 1501)."""
     from highdicom.sr import MeasurementsAndQualitativeEvaluations, TrackingIdentifier
 
-    measurements, evaluations = _items(facts)
+    measurements, evaluations = _items(facts, beside_segment=False)
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking_uid(identity, _CASE), identifier=tracking_id(identity, _CASE)),
         measurements=measurements,
@@ -131,17 +131,18 @@ def _case_group(facts: Sequence[Fact], identity: CaseIdentity) -> Any:
     )
 
 
-def _items(facts: Sequence[Fact]) -> tuple[list[Any], list[Any]]:
+def _items(facts: Sequence[Fact], *, beside_segment: bool) -> tuple[list[Any], list[Any]]:
     """Return measurements and evaluations; a number stands in the report only where it may be told."""
     from highdicom.sr import Measurement, QualitativeEvaluation
 
     measurements, evaluations = [], []
     for fact in facts:
+        name = name_of(fact, beside_segment=beside_segment)
         if fact.status is FactStatus.FOUND and isinstance(fact.value, int | float) and not isinstance(fact.value, bool):
             unit = unit_of(fact if fact.unit else fact.model_copy(update={"unit": "1"}))
-            measurements.append(Measurement(name=name_of(fact), value=fact.value, unit=unit))
+            measurements.append(Measurement(name=name, value=fact.value, unit=unit))
         else:
-            evaluations.append(QualitativeEvaluation(name=name_of(fact), value=value_of(fact)))
+            evaluations.append(QualitativeEvaluation(name=name, value=value_of(fact)))
     return measurements, evaluations
 
 

@@ -9,13 +9,14 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from gmmas_portal.analysis import Analysis
+from gmmas_portal.analysis import Analysis, remeasure
+from gmmas_portal.exports import export_dicom
 from gmmas_portal.exports.concepts import SEGMENTS, name_of, segment_of
 from gmmas_portal.exports.identity import CaseIdentity
 from gmmas_portal.exports.mr_series import make_mr_series
 from gmmas_portal.exports.structured_report import make_report
 from gmmas_schema.case_record import CaseRecord, FactStatus
-from gmmas_schema.vocabulary import Modality
+from gmmas_schema.vocabulary import OEDEMA, Modality
 
 
 def _code(item: Any) -> str:
@@ -65,7 +66,7 @@ def test_every_fact_is_in_the_report_and_found_numbers_have_their_value(correcte
     for fact in corrected.facts:
         segment = segment_of(fact)
         group = by_group[segment if segment in by_group else "case"]
-        value, more = group[str(name_of(fact).value)]
+        value, more = group[str(name_of(fact, beside_segment=segment in by_group).value)]
         if fact.status is not FactStatus.FOUND:
             assert value == fact.codes[0]
             assert more.startswith(("Left open", "Not there"))
@@ -127,3 +128,15 @@ def test_a_signed_report_names_who_signed(analysis: Analysis) -> None:
     signed = make_report(analysis.record, None, sources=sources, identity=identity, verified_by=signer)
     assert signed.VerificationFlag == "VERIFIED"
     assert str(signed.VerifyingObserverSequence[0].VerifyingObserverName) == "Weber^Änne"
+
+
+def test_without_its_segment_a_measure_says_of_what_it_is(analysis: Analysis, outlined: np.ndarray) -> None:
+    """Of a tumour that does not enhance there is no segment to say that `Volume` is that of the enhancing part."""
+    oedema = np.where(outlined > 0, OEDEMA, 0).astype(np.uint8)
+    record = remeasure(analysis.record, oedema, author="dr.weber", frame=analysis.frame)
+    export = export_dicom(record, oedema, frame=analysis.frame, images={Modality.T2: analysis.case.images[Modality.T2]})
+    (case,) = [group for group in _groups(export.report) if "volume.et" in _values(group)]
+    names = [_code(item.ConceptNameCodeSequence[0]) for item in case.ContentSequence if item.ValueType in ("NUM", "CODE")]
+    assert len(names) == len(set(names))
+    assert {"volume.et", "volume.tc", "volume.necrosis", "foci.et"} <= set(names)
+    assert _values(case)["volume.et"] == (0.0, "ml")
