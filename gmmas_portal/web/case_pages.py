@@ -55,7 +55,9 @@ def show_cases(request: Request) -> Response:
     states, rows = desk.jobs.states(), []
     for case in desk.cases.cases():
         newest = desk.cases.version(case.key) if case.versions else None
+        version = newest.version if newest else 0
         reports = desk.cases.reports(case.key)
+        of_newest = [report.state for report in reports if report.version == version]
         state = states.get(case.key)
         rows.append(
             {
@@ -63,7 +65,8 @@ def show_cases(request: Request) -> Response:
                 "newest": newest,
                 "headline": headline(newest.record) if newest else (),
                 "sequences": sequence_names(newest.record.modalities_used if newest else case.images),
-                "report": reports[0].state if reports else "",
+                "report": of_newest[0] if of_newest else "",
+                "is_read": any(report.is_released and report.version != version for report in reports),
                 "working": state in (JobState.QUEUED, JobState.RUNNING),
                 "failed": state is JobState.FAILED,
             }

@@ -158,6 +158,7 @@ class Database:
         try:
             database.row_factory = sqlite3.Row
             database.execute("PRAGMA foreign_keys = ON")
+            database.execute("PRAGMA secure_delete = ON").fetchall()  # else what was deleted stays in the file, and in every copy of it
             yield database
         finally:
             database.close()

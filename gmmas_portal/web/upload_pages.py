@@ -1,7 +1,7 @@
 """Uploading a study: the files, what was found in them, and the confirmation that makes a case of it."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -101,7 +101,7 @@ def context_of(form: dict[str, str]) -> tuple[CaseContext, str]:
     try:
         if scanned_on:
             day = date.fromisoformat(scanned_on)
-            if day > date.today():
+            if day > _latest_day(datetime.now(UTC)):
                 raise ValueError("a day that has not come")
             scanned_on = day.isoformat()  # pages sort by it, and ISO 8601 has other forms
         age = form.get("age_years", "").strip() or None
@@ -115,6 +115,11 @@ def context_of(form: dict[str, str]) -> tuple[CaseContext, str]:
             expected="a date like 2026-03-31 that has come, an age in years, a grade from 2 to 4, or nothing",
             remedy="correct it, or leave it empty",
         ) from error
+
+
+def _latest_day(now: datetime) -> date:
+    """Return the day that it is in the easternmost time zone: the machine's own is often not that of the hospital."""
+    return (now.astimezone(UTC) + timedelta(hours=14)).date()
 
 
 def _draft_page(request: Request, draft: str, *, error: GmmasError | None, form: dict[str, str]) -> Response:

@@ -96,6 +96,29 @@ def test_a_released_report_of_an_earlier_version_can_be_taken_back(site: PortalU
     assert path not in doctor.get(f"/cases/{site.key}/report").text
 
 
+def test_the_list_tells_that_a_corrected_case_is_to_be_reviewed_and_what_the_patient_reads(site: PortalUnderTest) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    release(site, doctor, sign(site, doctor))
+    page = doctor.get("/cases").text
+    assert ("report released" in page, "to be reviewed" in page) == (True, False)
+    corrected = RecordSegmentation(version=2, author=DOCTOR, sha256="9" * 64, based_on=1)
+    site.desk.cases.add_version(site.key, make_record(segmentation=corrected), author=DOCTOR, reason="wrong side")
+    page = doctor.get("/cases").text
+    assert ("to be reviewed" in page, "earlier report released" in page) == (True, True)
+
+
+def test_nothing_of_a_deleted_case_stays_in_the_file(site: PortalUnderTest) -> None:
+    key = add_case(site.desk, patient="Q-7777", record=make_record(case="Q-7777-000", made_at="2026-11-28T13:13:13Z"))
+
+    def content() -> bytes:
+        return b"".join(path.read_bytes() for path in site.folder.path.glob("portal.db*"))
+
+    assert b"2026-11-28T13:13:13Z" in content()
+    site.desk.cases.delete(key)
+    assert b"2026-11-28T13:13:13Z" not in content()
+    assert b"Q-7777" not in content()
+
+
 @pytest.fixture
 def framed(site: PortalUnderTest) -> MeasurementFrame:
     """The case of the platform with a frame and an outline of its own, so that it can be corrected and exported."""

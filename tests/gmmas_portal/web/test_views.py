@@ -1,6 +1,6 @@
 """Findings in groups and volumes over time, as pages show them."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from gmmas_portal.analysis.context import CaseContext
 from gmmas_portal.web.cases import CaseRow
 from gmmas_portal.web.findings import accuracy_rows, group_findings, headline, sequence_names
 from gmmas_portal.web.timeline import HEIGHT, LEFT, WIDTH, TimePoint, draw_timeline
-from gmmas_portal.web.upload_pages import context_of
+from gmmas_portal.web.upload_pages import _latest_day, context_of
 from gmmas_schema.case_record import AbstainCode, Fact, FactStatus
 from gmmas_schema.errors import DataError
 from gmmas_schema.vocabulary import Modality, Subtype
@@ -95,3 +95,9 @@ def test_what_is_entered_is_taken_as_it_is() -> None:
 def test_what_cannot_be_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(DataError):
         context_of(wrong)
+
+
+def test_a_scan_of_this_morning_is_no_day_that_has_not_come() -> None:
+    """The machine runs on UTC, and in Tokyo it is tomorrow."""
+    assert _latest_day(datetime(2026, 3, 31, 23, tzinfo=UTC)) == date(2026, 4, 1)
+    assert _latest_day(datetime(2026, 3, 31, 9, tzinfo=UTC)) == date(2026, 3, 31)
