@@ -94,8 +94,9 @@ def _check_data(
     console.print(Text.assemble("The report names cases and stays here: ", (str(path), "bold")), soft_wrap=True)
     if key is not None:
         target = folder / f"aggregate-{site.site}.json"
+        again = target.exists()
         write_atomic(target, sign_record(aggregate.model_dump(mode="json"), key))
-        _print_consent(console, aggregate, target)
+        _print_consent(console, aggregate, target, again=again)
     return any(finding.kind in SERIOUS for case in audit.cases for finding in case.findings)
 
 
@@ -150,8 +151,14 @@ def _print_findings(console: Console, audit: CohortAudit, cases: tuple[Case, ...
         console.print(f"and {len(every) - len(first)} more in the report")
 
 
-def _print_consent(console: Console, aggregate: AuditAggregate, target: Path) -> None:
+def _print_consent(console: Console, aggregate: AuditAggregate, target: Path, *, again: bool) -> None:
     told = sum(count is not None for count in aggregate.counts.values())
     console.print(Text.assemble("Signed and written, not sent: ", (str(target), "bold")), soft_wrap=True)
     prints = f", and holds keyed fingerprints of {', '.join(aggregate.fingerprints)}" if aggregate.fingerprints else ""
     console.print(f"It tells {told} counts and withholds {len(aggregate.counts) - told}{prints}. Send it to the coordinator, or do not.")
+    if again:
+        console.print(
+            "One was written before. Who has two of one cohort sees what a few patients changed: if that one was sent, send this one only "
+            "after many have joined.",
+            style="yellow",
+        )

@@ -1,6 +1,6 @@
 """One model's accuracy over the sites (or cohorts) of a split, and which model is best.
 
-    metric = sum_k n_k metric_k / sum_k n_k      n_k: patients the metric rests on at site k
+    metric = sum_k n_k metric_k / sum_k n_k      n_k: patients the metric rests on at site k (of a loss: cases of the split)
     score  = mean of the available Dice WT, TC, ET; of the available AUCs where no site has segmentations
 
 Weighting by patients makes the Dice equal to the mean over all patients of all sites; for an AUC it is the usual within-site average,

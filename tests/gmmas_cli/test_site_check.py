@@ -53,13 +53,17 @@ def test_an_absent_coordinator_is_one_fault_and_the_data_is_audited_all_the_same
 def test_consent_writes_a_signed_file_that_names_nobody(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "salt").write_text("ab" * 32 + "\n")
     assert check(site, "--no-machine", "--consent", "--salt", tmp_path / "salt") == 0
-    assert "Signed and written, not sent" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Signed and written, not sent" in said
+    assert "One was written before" not in said
     path = site.parent / "state" / "audit" / "aggregate-north.json"
     record = read_signed_record(path, load_node_key(SiteConfig.from_yaml(site).node.private_key).public_key())
     assert PATIENT not in path.read_text()
     assert str(tmp_path) not in path.read_text()
     assert set(record["counts"].values()) == {None}
     assert record["fingerprints"] == {}
+    assert check(site, "--no-machine", "--consent") == 0
+    assert "One was written before" in capsys.readouterr().out
 
 
 def test_a_bad_case_is_explained_and_the_exit_code_is_one(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
