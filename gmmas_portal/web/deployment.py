@@ -61,9 +61,12 @@ def prepare_portal(path: Path, *, sample: Path | None = None, **given: Any) -> P
         )
     before = PortalFolder.open(path).config.model_dump(mode="json") if exists else {}
     config = PortalConfig.parse(before | changed, where="gmmas portal", folder=path)
-    folder = PortalFolder.make(path, config) if not exists or config.model_dump(mode="json") != before else PortalFolder.open(path)
-    if not folder.model_marker.exists() or "model" in changed:
+    folder = PortalFolder(path, config) if exists else PortalFolder.make(path, config)
+    # Before portal.yaml says so: what is refused changes nothing. Under another authority the model in use has to prove itself anew.
+    if not folder.model_marker.exists() or "model" in changed or config.authority != before.get("authority", ""):
         adopt_model(folder)
+    if exists and config.model_dump(mode="json") != before:
+        folder = PortalFolder.make(path, config)
     database = Database(folder.database)
     _add_first_accounts(AccountStore(database), AuditTrail(database))
     cases = CaseStore(database)

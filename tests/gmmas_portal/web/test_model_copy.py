@@ -1,6 +1,13 @@
 """The copy of the model in use."""
 
+from pathlib import Path
+
+import pytest
+
+from gmmas_portal.web.deployment import prepare_portal
 from gmmas_portal.web.model_copy import adopt_model, read_papers
+from gmmas_portal.web.settings import PortalFolder
+from gmmas_schema.errors import GmmasError, TrustError
 from tests.gmmas_portal.web.conftest import PortalUnderTest
 
 
@@ -11,3 +18,17 @@ def test_a_copy_that_was_interrupted_does_not_stand_in_the_way(site: PortalUnder
     copy.rename(copy.with_name(f".unfinished-{copy.name}"))
     assert adopt_model(folder) == read_papers(folder).sha256
     assert [path.name for path in folder.models.iterdir() if path.is_dir()] == [copy.name]
+
+
+def test_an_authority_that_is_named_later_holds_for_the_model_in_use(site: PortalUnderTest, tmp_path: Path) -> None:
+    with pytest.raises(TrustError):
+        prepare_portal(site.folder.path, authority=str(tmp_path / "authority.pem"))
+    assert PortalFolder.open(site.folder.path).config == site.folder.config
+
+
+def test_a_model_that_is_refused_leaves_the_configuration_as_it_was(site: PortalUnderTest, tmp_path: Path) -> None:
+    with pytest.raises(GmmasError):
+        prepare_portal(site.folder.path, model=str(tmp_path / "nowhere"))
+    assert PortalFolder.open(site.folder.path).config == site.folder.config
+    assert prepare_portal(site.folder.path, institution="St. Other").config.institution == "St. Other"
+    assert PortalFolder.open(site.folder.path).config.institution == "St. Other"
