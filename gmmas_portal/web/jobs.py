@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from gmmas_portal.web.tables import Database
-from gmmas_schema.errors import GmmasError
+from gmmas_schema.errors import DataError, GmmasError
 
 MOST_ATTEMPTS: Final = 3
 
@@ -97,8 +97,15 @@ class JobQueue:
         self._database = database
 
     def add(self, kind: JobKind, subject: str, *, asked_by: str, detail: dict[str, Any] | None = None) -> int:
-        """Queue a job and return its number."""
+        """Queue a job and return its number.
+
+        Raises:
+            DataError: another of this subject is not over: a button that is pressed twice asks once.
+        """
         with self._database.writing() as database:
+            open_jobs = "SELECT count(*) FROM jobs WHERE subject = ? AND state IN (?, ?)"
+            if database.execute(open_jobs, (subject, JobState.QUEUED, JobState.RUNNING)).fetchone()[0]:
+                raise DataError("the case is at work", expected="a case at rest", remedy="wait until it is done")
             entry = (kind, subject, asked_by, json.dumps(detail or {}), time.time())
             added = database.execute("INSERT INTO jobs (kind, subject, asked_by, detail, created) VALUES (?, ?, ?, ?, ?)", entry)
         assert added.lastrowid is not None, "a row was added"

@@ -16,6 +16,10 @@
 
   stream.addEventListener("progress", show);
   stream.addEventListener("over", () => { stream.close(); location.reload(); });
-  stream.addEventListener("error", () => { text.textContent = "The connection is being made again."; });
+  // A browser does not come back after a refusal: the session is over, or too many pages are open.
+  stream.addEventListener("error", () => {
+    const refused = stream.readyState === EventSource.CLOSED;
+    text.textContent = refused ? "The connection ended. Load the page again." : "The connection is being made again.";
+  });
   window.addEventListener("pagehide", () => stream.close());
 })();

@@ -86,3 +86,16 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "portal.db").write_bytes(b"no database at all, but long enough to be looked at" * 40)
     with pytest.raises(ConfigError, match="cannot be read"):
         JobQueue(Database(tmp_path / "portal.db")).take()
+
+
+def test_what_is_asked_for_twice_is_done_once(queue: JobQueue) -> None:
+    queue.add(JobKind.ANALYSE, "a", asked_by="anna")
+    for _ in range(2):
+        with pytest.raises(DataError, match="at work"):
+            queue.add(JobKind.MEASURE, "a", asked_by="bert")
+        job = queue.latest("a")
+        assert job is not None
+        if job.state is JobState.QUEUED:
+            taken(queue)
+    queue.finish(job)
+    assert queue.add(JobKind.MEASURE, "a", asked_by="bert") > job.id
