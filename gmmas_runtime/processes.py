@@ -9,6 +9,7 @@ One thread owns every child: it starts, watches, restarts and reaps them, so a c
                    +----------+--> FAILED (permanent), EXITED (restart off), STOPPED
 """
 
+import logging
 import os
 import signal
 import threading
@@ -26,6 +27,8 @@ from gmmas_schema.errors import GmmasError
 
 __all__ = ["ProcessEvent", "ProcessEventKind", "ProcessSpec", "ProcessState", "ProcessStatus", "Supervisor"]
 
+logger = logging.getLogger(__name__)
+
 TICK_S = 0.1
 MEMORY_EVERY_S = 2.0
 STOP_GRACE_S = 10.0
@@ -37,7 +40,8 @@ class Supervisor:
     Args:
         specs: processes in the order of their start; stopped in reverse.
         on_event: told of every change, from the supervisor's own thread; must be quick.
-        state_file: where status() is kept for other processes (JSON, 0600); None: nowhere.
+        state_file: where status() is kept for other processes (JSON, 0600); None: nowhere. A disk that takes neither it nor what on_event
+            prints ends no process: what is kept is older then, and written again as soon as there is room.
         stop_grace_s: seconds between SIGTERM and SIGKILL per process.
     """
 
@@ -50,12 +54,12 @@ class Supervisor:
         stop_grace_s: float = STOP_GRACE_S,
     ) -> None:
         assert len({spec.name for spec in specs}) == len(specs), "process names must be unique"
-        emit = on_event or (lambda _event: None)
-        self._emit, self._state_file, self._stop_grace_s = emit, state_file, stop_grace_s
-        self._children = [SupervisedProcess(spec, emit) for spec in specs]
+        self._on_event, self._state_file, self._stop_grace_s = on_event, state_file, stop_grace_s
+        self._children = [SupervisedProcess(spec, self._emit) for spec in specs]
         self._statuses: tuple[ProcessStatus, ...] = tuple(child.status() for child in self._children)
         self._stop, self._settled, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._crash: BaseException | None = None
+        self._disk_refuses = False
         self._lock: SupervisorLock | None = None
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
@@ -147,14 +151,21 @@ class Supervisor:
         except BaseException as error:  # a spec's own function raised: told to whoever called start() or run()
             self._crash = error
         finally:
-            for child in reversed(self._children):
-                child.terminate(grace_s=self._stop_grace_s)
-                if child.state not in (ProcessState.FAILED, ProcessState.WAITING):
-                    child.state = ProcessState.STOPPED
-                    self._emit(ProcessEvent(ProcessEventKind.STOPPED, child.spec.name))
-            self._publish()
-            self._settled.set()
-            self._ended.set()
+            try:
+                self._end_children()
+            except BaseException as error:
+                self._crash = self._crash or error
+            finally:  # whoever waits must not wait for ever
+                self._settled.set()
+                self._ended.set()
+
+    def _end_children(self) -> None:
+        for child in reversed(self._children):
+            child.terminate(grace_s=self._stop_grace_s)
+            if child.state not in (ProcessState.FAILED, ProcessState.WAITING):
+                child.state = ProcessState.STOPPED
+                self._emit(ProcessEvent(ProcessEventKind.STOPPED, child.spec.name))
+        self._publish()
 
     def _advance(self, now: float) -> bool:
         changed = False
@@ -178,4 +189,18 @@ class Supervisor:
             state = SupervisorState(
                 pid=os.getpid(), create_time=create_time_of(os.getpid()) or 0.0, ready=ready, written=time.time(), processes=self._statuses
             )
-            write_state(self._state_file, state)
+            try:
+                write_state(self._state_file, state)
+            except OSError as error:
+                if not self._disk_refuses:
+                    logger.warning("the state of the processes cannot be written to %s: %s", self._state_file, error.strerror)
+                self._disk_refuses = True
+            else:
+                self._disk_refuses = False
+
+    def _emit(self, event: ProcessEvent) -> None:
+        try:
+            if self._on_event is not None:
+                self._on_event(event)
+        except OSError as error:  # it prints, and its terminal is gone or its log's disk is full
+            logger.warning("a change of '%s' could not be told: %s", event.name, error.strerror)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import queue
@@ -283,3 +284,34 @@ def test_damaged_state_file_is_no_state(tmp_path: Path) -> None:
     (tmp_path / "processes.json").write_text('{"pid": ')
     assert read_state(tmp_path / "processes.json") is None
     assert live_state(tmp_path / "absent.json") is None
+
+
+def test_a_disk_that_takes_no_state_ends_no_process(tmp_path: Path) -> None:
+    """A full disk, here a folder that is gone: what only displays read must not take a federation down."""
+    state_file, told = tmp_path / "state" / "s.json", Recorder()
+
+    def tell(event: ProcessEvent) -> None:
+        told(event)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    state_file.parent.mkdir()
+    supervisor = Supervisor([spec(tmp_path)], tell, state_file=state_file)
+    supervisor.start()
+    pid = told.wait_for(ProcessEventKind.STARTED).pid
+    assert pid is not None
+    state_file.parent.rename(tmp_path / "elsewhere")
+    os.kill(pid, signal.SIGKILL)
+    told.wait_for(ProcessEventKind.BACK_OFF)
+    again = told.wait_for(ProcessEventKind.STARTED).pid
+    (tmp_path / "elsewhere").rename(state_file.parent)
+    wait_until(lambda: (state := read_state(state_file)) is not None and state.processes[0].pid == again)
+    supervisor.stop()
+    assert told.wait_for(ProcessEventKind.STOPPED)
+
+
+def test_a_fault_while_stopping_keeps_nobody_waiting(tmp_path: Path) -> None:
+    def tell(event: ProcessEvent) -> None:
+        raise ValueError(event.kind)
+
+    with pytest.raises(ValueError, match="started"):
+        Supervisor([spec(tmp_path)], tell).start()
