@@ -22,6 +22,7 @@ from gmmas_schema.errors import FederationError, GmmasError
 
 CREATE_TIME_TOLERANCE_S = 1.0
 POLL_S = 0.05
+LOCK_ATTEMPTS = 5
 
 
 class ProcessState(StrEnum):
@@ -74,17 +75,22 @@ class SupervisorLock:
             FederationError: another supervisor holds it.
         """
         descriptor = os.open(_lock_file(state_file), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise FederationError(
-                "these processes are running already",
-                where=state_file.parent,
-                got="a live supervisor" + (f" (pid {state.pid})" if (state := read_state(state_file)) else ""),
-                expected="none",
-                remedy="use the running one, or stop it first with the `down` or `stop` command",
-            ) from error
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == LOCK_ATTEMPTS - 1:
+                    os.close(descriptor)
+                    raise FederationError(
+                        "these processes are running already",
+                        where=state_file.parent,
+                        got="a live supervisor" + (f" (pid {state.pid})" if (state := read_state(state_file)) else ""),
+                        expected="none",
+                        remedy="use the running one, or stop it first with the `down` or `stop` command",
+                    ) from error
+                # Whoever only asks whether a supervisor is alive, as whoever has just launched this one, holds the lock for a moment.
+                time.sleep(POLL_S)
         return cls(descriptor)
 
     def release(self) -> None:
@@ -112,7 +118,8 @@ def is_supervised(state_file: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who ask at once do not take each other for a supervisor.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

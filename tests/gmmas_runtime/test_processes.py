@@ -13,6 +13,7 @@ import pytest
 
 from gmmas_runtime.process_state import (
     ProcessState,
+    SupervisorLock,
     is_supervised,
     launch_in_background,
     live_state,
@@ -284,6 +285,27 @@ def test_damaged_state_file_is_no_state(tmp_path: Path) -> None:
     (tmp_path / "processes.json").write_text('{"pid": ')
     assert read_state(tmp_path / "processes.json") is None
     assert live_state(tmp_path / "absent.json") is None
+
+
+def test_asking_for_a_supervisor_neither_makes_one_nor_keeps_one_away(tmp_path: Path) -> None:
+    state_file, over, found = tmp_path / "s.json", threading.Event(), [0, 0]
+    SupervisorLock.take(state_file).release()
+
+    def ask(place: int) -> None:
+        while not over.is_set():
+            found[place] += is_supervised(state_file)
+
+    askers = [threading.Thread(target=ask, args=(place,)) for place in range(2)]
+    for asker in askers:
+        asker.start()
+    over.wait(0.5)
+    before = list(found)
+    for _ in range(50):
+        SupervisorLock.take(state_file).release()
+    over.set()
+    for asker in askers:
+        asker.join()
+    assert before == [0, 0]
 
 
 def test_a_disk_that_takes_no_state_ends_no_process(tmp_path: Path) -> None:
