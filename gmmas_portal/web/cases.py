@@ -142,9 +142,7 @@ class CaseStore:
         """
         with self._database.writing() as database:
             released = any(report.is_released for report in _reports(database, key))
-            jobs = "SELECT count(*) FROM jobs WHERE subject = ? AND state IN ('queued', 'running')"
-            (at_work,) = database.execute(jobs, (key,)).fetchone()
-            if released or at_work:
+            if released or _is_at_work(database, key):
                 raise ConfigError(
                     "this case cannot be deleted",
                     got="a report that is released to the patient" if released else "a case at work",
@@ -203,7 +201,7 @@ class CaseStore:
         """Let the patient read a report; earlier ones of the same case are no longer shown.
 
         Raises:
-            ConfigError: it was released or withdrawn before, or the case was corrected or analysed again since.
+            ConfigError: it was released or withdrawn before, or the case was corrected or analysed again since, or is about to be.
         """
         with self._database.writing() as database:
             report, now = _report(database, name), time.time()
@@ -214,6 +212,10 @@ class CaseStore:
                     got=f"a report that is {report.state}" if report.state != "signed" else f"a report of version {report.version}",
                     expected="a signed report" if report.state != "signed" else f"one of the newest version, {newest}",
                     remedy="review and sign the report again",
+                )
+            if _is_at_work(database, report.case_key):
+                raise ConfigError(
+                    "this report cannot be released now", got="a case at work", expected="a case at rest", remedy="wait until it is done"
                 )
             database.execute(
                 "UPDATE reports SET withdrawn = ?, withdrawn_by = ?, withdrawal = 'a newer report was released'"
@@ -259,6 +261,12 @@ _CASES: Final = "SELECT cases.*, (SELECT count(*) FROM versions WHERE case_key =
 def not_there(what: str) -> NotThereError:
     """Return the error of something that is not there, or not for whoever asks: the two are not told apart."""
     return NotThereError(f"there is no such {what}", expected=f"a {what} that you may see", remedy="go back to the list")
+
+
+def _is_at_work(database: sqlite3.Connection, key: str) -> bool:
+    """Return whether the worker has, or will have, to do with a case."""
+    count = database.execute("SELECT count(*) FROM jobs WHERE subject = ? AND state IN ('queued', 'running')", (key,)).fetchone()[0]
+    return bool(count)
 
 
 def _report(database: sqlite3.Connection, name: str) -> ReportRow:

@@ -96,6 +96,14 @@ def test_a_released_report_of_an_earlier_version_can_be_taken_back(site: PortalU
     assert path not in doctor.get(f"/cases/{site.key}/report").text
 
 
+def test_while_a_correction_is_measured_the_outline_before_it_is_not_released(site: PortalUnderTest) -> None:
+    doctor = site.client(Role.CLINICIAN)
+    row = sign(site, doctor)
+    site.desk.jobs.add(JobKind.MEASURE, site.key, asked_by=DOCTOR)
+    assert "case at work" in release(site, doctor, row).text
+    assert site.desk.cases.report(row.id).state == "signed"
+
+
 def test_the_list_tells_that_a_corrected_case_is_to_be_reviewed_and_what_the_patient_reads(site: PortalUnderTest) -> None:
     doctor = site.client(Role.CLINICIAN)
     release(site, doctor, sign(site, doctor))
