@@ -6,8 +6,10 @@ K Monte-Carlo passes (gmmas_model.uncertainty) give a mean p and a standard devi
     a case's marker       where max(p, 1 - p) >= case_confidence and s <= case_spread; of the more frequent class only the surest, so that
                           its share stays within twice the odds expected (class-balanced, as in FlexMatch, Zhang et al., NeurIPS 2021)
 
-for targets that are ready, each counting weight * ramp. Tumour core and enhancing tumour are not believed where no T1ce shows them. The
-labels hold for the whole round, so a student cannot drag them along; nothing of them is kept or sent, only the counts.
+for targets that are ready, each counting weight * ramp. Tumour core and enhancing tumour are not believed where no T1ce shows them. What
+only a mutant has (1p/19q, grade) is not believed of a case taken for wildtype, of which it would teach nothing; nor of a known mutant that
+the network is not sure to be one, for P(codeleted) = a b says little of b where a is small. The labels hold for the whole round, so a
+student cannot drag them along; nothing of them is kept or sent, only the counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +113,8 @@ def make_pseudo_labels(
             tallies[task].offered += 1
             tallies[task].units += 1
             mean, std = float(uncertain.marker_mean[task]), float(uncertain.marker_std[task])
-            if max(mean, 1 - mean) >= config.case_confidence and std <= config.case_spread:
+            contradicted = task in MUTANT_ONLY and sample.idh == 1 and float(uncertain.idh_mean_B) < config.case_confidence
+            if max(mean, 1 - mean) >= config.case_confidence and std <= config.case_spread and not contradicted:
                 labelled.uncertain[task] = (mean, float(once.marker_probabilities()[task]))
         found.append(labelled)
     changed = _label_markers(found, config, ready, tallies)
@@ -138,7 +141,7 @@ def _label_regions(
     hard_RXYZ = mean_RXYZ > 0.5
     sure_RXYZ = (np.maximum(mean_RXYZ, 1 - mean_RXYZ) > config.voxel_confidence) & (std_RXYZ < config.voxel_spread)
     gated = config.enhancing_gate and not sample.present_M[MODALITIES.index(Modality.T1CE)]
-    brain_XYZ = (sample.image_MXYZ != 0).any(0)
+    brain_XYZ = (sample.image_MXYZ[sample.present_M] != 0).any(0)
     some_tumour = bool((hard_RXYZ[0] & sure_RXYZ[0]).any())
     weight_RXYZ = np.zeros(hard_RXYZ.shape, np.float32)
     for place, region in enumerate(REGIONS):
@@ -163,9 +166,14 @@ def _label_markers(
 ) -> list[Sample]:
     """Return the cases that have any pseudo-label, with those of the markers that balance lets through."""
     accepted: dict[Task, set[int]] = {}
+    wildtype: set[int] = set()
     for task in (task for task in MARKERS if task in ready):
         sure = {place: labelled.uncertain[task][0] for place, labelled in enumerate(found) if task in labelled.uncertain}
+        if task in MUTANT_ONLY:
+            sure = {place: mean for place, mean in sure.items() if place not in wildtype}
         accepted[task] = _balanced(sure, positive_share=POSITIVE_SHARE[task])
+        if task is Task.IDH:
+            wildtype = {place for place in accepted[task] if sure[place] <= 0.5}
     changed = []
     for place, labelled in enumerate(found):
         values: dict[Task, float] = {}

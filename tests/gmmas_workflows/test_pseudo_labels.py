@@ -31,9 +31,9 @@ NO_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
 def says(monkeypatch):
     """Let the network say the same of every case: probabilities, spreads, and a single pass that agrees."""
 
-    def say(mean_RXYZ, std_RXYZ, idh=(0.5, 0.0)):
+    def say(mean_RXYZ, std_RXYZ, idh=(0.5, 0.0), codeletion=0.2):
         mean, std = torch.as_tensor(mean_RXYZ)[None].float(), torch.as_tensor(std_RXYZ)[None].float()
-        markers = {Task.IDH: torch.tensor([idh[0]]), Task.CODELETION: torch.tensor([0.2])}
+        markers = {Task.IDH: torch.tensor([idh[0]]), Task.CODELETION: torch.tensor([codeletion])}
         spreads = {Task.IDH: torch.tensor([idh[1]]), Task.CODELETION: torch.tensor([0.0])}
         logits = torch.where(mean > 0.5, 9.0, -9.0)
         once = Prediction(logits, torch.tensor([idh[0]]).logit(), torch.tensor([0.0]))
@@ -130,6 +130,38 @@ def test_a_marker_needs_confidence_and_agreement_of_the_passes(says, make_sample
         assert cases[0].idh == float(idh[0] > 0.5)
         assert cases[0].marker_weight == {Task.IDH: 0.25}
         assert cases[0].weight_RXYZ is None
+
+
+def test_who_is_taken_for_wildtype_teaches_nothing_of_what_only_a_mutant_has(says, make_sample) -> None:
+    """Such a label adds nothing to the loss (gmmas_model.losses), so it is not counted, and takes no place of one that does."""
+    says(*volumes(), idh=(0.02, 0.0), codeletion=0.01)
+    unknown = make_sample(1, idh=math.nan)
+    (case,), ledger = label([unknown], ready={Task.CODELETION: 1.0, Task.IDH: 1.0})
+    assert (case.idh, ledger[Task.IDH].accepted) == (0.0, 1)
+    assert math.isnan(case.codeletion)
+    assert (ledger[Task.CODELETION].offered, ledger[Task.CODELETION].accepted) == (1, 0)
+    (case,), ledger = label([unknown], ready={Task.CODELETION: 1.0})
+    assert (case.codeletion, ledger[Task.CODELETION].accepted) == (0.0, 1)
+
+
+def test_of_a_known_mutant_only_a_network_that_sees_one_is_believed(says, make_sample) -> None:
+    """P(codeleted) = a b is small where the network takes a mutant for a wildtype, whatever it says of b."""
+    mutant = make_sample(1, idh=1.0)
+    says(*volumes(), idh=(0.02, 0.0), codeletion=0.01)
+    cases, ledger = label([mutant], ready={Task.CODELETION: 1.0})
+    assert cases == []
+    assert (ledger[Task.CODELETION].offered, ledger[Task.CODELETION].accepted) == (1, 0)
+    says(*volumes(), idh=(0.97, 0.0), codeletion=0.01)
+    (case,), _ = label([mutant], ready={Task.CODELETION: 1.0})
+    assert case.codeletion == 0.0
+
+
+def test_what_stands_in_an_absent_sequence_is_not_counted(says, make_sample) -> None:
+    says(*volumes())
+    blind = make_sample(1, segmentation=False, modalities=NO_T1CE)
+    blind.image_MXYZ[:3:2, 0] = blind.image_MXYZ[3, 0] = 0
+    spoilt = replace(blind, image_MXYZ=np.where(blind.present_M[:, None, None, None], blind.image_MXYZ, np.float32(np.nan)))
+    assert label([spoilt])[1] == label([blind])[1]
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.floats(0.2, 0.8))
