@@ -59,7 +59,9 @@ class Objective:
             from_all, from_shown = self._network.decode(fused_all), self._network.decode(fused_shown)
         more, fewer = self._supervise(from_all, batch, batch.present_BM), self._supervise(from_shown, batch, batch.shown_BM)
         total = (more.total + fewer.total) / 2
-        total = total + self._plan.more_fewer_weight * torch.relu(more.total - fewer.total.detach())
+        # What the fewer sequences are not asked for, the more are not held to either.
+        same = self._supervise(from_all, batch, batch.shown_BM) if self._plan.enhancing_needs_t1ce == "sample" else more
+        total = total + self._plan.more_fewer_weight * torch.relu(same.total - fewer.total.detach())
         if self._distillation is not None:
             total = total + self._distil(batch, from_all, from_shown, fused_all[-1], fused_shown[-1])
         total = total + self._contrast(batch, fused_shown[-1])
@@ -83,11 +85,12 @@ class Objective:
         )
 
     def _contrast(self, batch: Batch, features_BCXYZ: Tensor) -> Tensor | float:
-        """Return the contrast of the segmented cases' features to the anchors; 0 where there are none."""
-        rows_K = (batch.region_known_BR.all(1) & (batch.region_weight_BRXYZ is None)).nonzero().squeeze(1)
+        """Return the contrast to the anchors of the features of cases whose outlines are their own throughout; 0 where there are none."""
+        own_B, weight_BRXYZ = batch.region_known_BR.all(1), batch.region_weight_BRXYZ
+        rows_K = (own_B if weight_BRXYZ is None else own_B & weight_BRXYZ.eq(1).flatten(1).all(1)).nonzero().squeeze(1)
         if not self._network.config.prototypes or self._plan.anchor_weight == 0 or len(rows_K) == 0:
             return 0.0
-        brain_KXYZ = batch.image_BMXYZ[rows_K].nan_to_num().ne(0).any(1)
+        brain_KXYZ = (batch.image_BMXYZ[rows_K].ne(0) & batch.present_BM[rows_K, :, None, None, None]).any(1)
         means = class_means(features_BCXYZ[rows_K], batch.regions_BRXYZ[rows_K], brain_KXYZ)
         return self._plan.anchor_weight * contrast_to_anchors(*means, self._network.anchors)
 

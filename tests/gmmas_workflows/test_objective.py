@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -91,3 +94,52 @@ def test_segmented_cases_are_drawn_to_known_anchors(definition, batch) -> None:
     assert weighed(batch).total > plain(batch).total
     unlabelled = Batch(**{**vars(batch), "region_known_BR": torch.zeros_like(batch.region_known_BR)})
     assert torch.equal(weighed(unlabelled).total, plain(unlabelled).total)
+
+
+def test_own_outlines_are_drawn_to_anchors_beside_pseudo_labels(definition, make_sample) -> None:
+    """Once a region is ready, every batch holds pseudo-labels; they are left out case by case."""
+    torch.manual_seed(0)
+    network = GmmasNetwork(definition.network.model_copy(update={"prototypes": 1}))
+    network.anchors.counts_KP.fill_(9.0)
+    network.anchors.sums_KPC.normal_(generator=torch.Generator().manual_seed(0))
+    guessed = replace(make_sample(2), weight_RXYZ=np.full((3, 16, 16, 16), 0.5, np.float32))
+    terms = {}
+    for name, samples in {"own": [make_sample(1)], "both": [make_sample(1), guessed], "guessed": [guessed]}.items():
+        batch = Batch.collate(samples)
+        plain, weighed = (Objective(network, PLAN.model_copy(update={"anchor_weight": w}), modalities=MODALITIES) for w in (0.0, 2.0))
+        terms[name] = (weighed(batch).total - plain(batch).total).item()
+    assert terms["own"] > 0
+    assert terms["both"] == pytest.approx(terms["own"], rel=1e-3)
+    assert terms["guessed"] == 0
+
+
+def test_anchors_do_not_depend_on_what_stands_in_an_absent_sequence(definition, make_sample) -> None:
+    torch.manual_seed(0)
+    network = GmmasNetwork(definition.network.model_copy(update={"prototypes": 1}))
+    network.anchors.counts_KP.fill_(9.0)
+    network.anchors.sums_KPC.normal_(generator=torch.Generator().manual_seed(0))
+    sample = make_sample(1, modalities=(Modality.T2, Modality.FLAIR))
+    sample.image_MXYZ[:, :4] = 0
+    spoilt = replace(sample, image_MXYZ=np.where(sample.present_M[:, None, None, None], sample.image_MXYZ, np.float32(3)))
+    loss = Objective(network, PLAN.model_copy(update={"anchor_weight": 2.0}), modalities=MODALITIES)
+    assert torch.equal(loss(Batch.collate([sample])).total, loss(Batch.collate([spoilt])).total)
+
+
+def test_more_and_fewer_sequences_are_compared_by_the_same_labels(definition, batch) -> None:
+    """Without T1ce the enhancing tumour is not asked for; that it is the hardest region does not make all sequences worse than these."""
+    network = network_of(definition)
+    with torch.no_grad():
+        network.heads[Task.SEGMENTATION].bias.copy_(torch.tensor([0.0, 5.0, 5.0]))
+    no_t1ce = torch.tensor([[True, False, True, True]] * 2)
+    plan = PLAN.model_copy(update={"enhancing_needs_t1ce": "sample", "uncertainty_weighting": "fixed"})
+    weight = 10.0
+    without, with_ = (
+        Objective(network, plan.model_copy(update={"more_fewer_weight": w}), modalities=MODALITIES)(shown(batch, no_t1ce)).total
+        for w in (1e-12, weight)
+    )
+    known = batch.region_known_BR.clone()
+    known[:, 2] = False
+    same = Batch(**{**vars(batch), "region_known_BR": known})
+    alone = Objective(network, PLAN.model_copy(update={"uncertainty_weighting": "fixed"}), modalities=MODALITIES)
+    more, fewer = alone(same).total, alone(shown(same, no_t1ce)).total
+    assert (with_ - without).item() == pytest.approx(weight * max(0.0, (more - fewer).item()), abs=1e-4)
