@@ -1,8 +1,8 @@
 """A site's part of the anchors: class means of its complete, segmented cases, added up over patients (gmmas_model.adapter).
 
-Each case's class mean goes to the most similar known prototype of its class (the assignment step of k-means, Lloyd 1982), or, while none is
-known, to the prototypes in turn. A patient counts once. A prototype that fewer than MIN_ANCHOR_PATIENTS of the site's patients stand behind
-is not sent: its sum would come close to a single patient's features.
+Each case's class mean goes to the most similar prototype of its class (the assignment step of k-means, Lloyd 1982), or, until all of them
+are known, to the prototypes in turn. A patient counts once. A prototype that fewer than MIN_ANCHOR_PATIENTS of the site's patients stand
+behind is not sent: its sum would come close to a single patient's features.
 """
 
 from collections.abc import Callable, Sequence

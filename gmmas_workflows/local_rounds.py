@@ -14,6 +14,7 @@ from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.local_steps import Progress, ShouldStop
 from gmmas_workflows.training import LocalTrainer, Tensors
+from strategies.anchors import SUMS, settle_anchors
 from strategies.exchange import tensors_down
 from strategies.uncertainty import closed_form_tensors
 
@@ -77,7 +78,8 @@ def local_rounds(
                 on_progress(before * total + made, rounds * total)
 
         outcome = trainer.train(current, request, on_progress=report_step, should_stop=should_stop)
-        current = current | outcome.tensors
+        anchors = settle_anchors(mean=outcome.tensors, current=current, sites=1) if SUMS in outcome.tensors else {}
+        current = current | outcome.tensors | anchors
         if plan.uncertainty_weighting == "closed_form":
             current |= closed_form_tensors([(outcome.report.losses, outcome.report.labelled)])
         yield LocalRound(current, outcome.report)

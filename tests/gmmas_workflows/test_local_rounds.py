@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
+from gmmas_model.initialisation import initial_tensors
 from gmmas_schema.federation import LOSS_FLOOR, TrainingPlan
 from gmmas_schema.groups import group_of, groups_received
 from gmmas_schema.messages import Action, TaskRequest
 from gmmas_schema.vocabulary import Modality, Split, Task
 from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.training import LocalTrainer
+from strategies.anchors import COUNTS, SUMS, settle_anchors
 
 PLAN = TrainingPlan(local_steps=2, batch_size=2, warmup_steps=1, precision="fp32")
 HELD = (Modality.T2, Modality.FLAIR)
@@ -74,3 +76,18 @@ def test_closed_form_task_weights_are_set_between_the_rounds(trainer, start) -> 
     first = next(local_rounds(trainer, start, plan, rounds=2, seed=0))
     expected = np.log(first.report.losses[Task.SEGMENTATION] + LOSS_FLOOR)
     assert first.tensors["uncertainty.segmentation"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_anchors_settle_between_the_rounds_as_at_a_coordinator(definition, make_sample, start) -> None:
+    """A prototype that a round had too few patients for stays, and the others move slowly."""
+    with_anchors = definition.model_copy(update={"network": definition.network.model_copy(update={"prototypes": 1})})
+    samples = {Split.TRAIN: [make_sample(n) for n in range(6)]}
+    trainer = LocalTrainer(with_anchors, samples, modalities=tuple(Modality), site="east", device="cpu", threads=1)
+    before = initial_tensors(with_anchors.network, seed=0)
+    before[SUMS][:], before[COUNTS][:] = 14.0, 7.0
+    (made,) = local_rounds(trainer, before, PLAN, rounds=1, seed=5)
+    request = TaskRequest(action=Action.TRAIN, run="local", round=1, rounds=1, seed=5, model=with_anchors, plan=PLAN)
+    measured = trainer.train(before, request).tensors
+    assert measured[COUNTS].max() == 6
+    for name, value in settle_anchors(mean=measured, current=before, sites=1).items():
+        np.testing.assert_array_equal(made.tensors[name], value)
