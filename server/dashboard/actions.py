@@ -70,7 +70,8 @@ def begin(desk: Desk, folder: str, text: str) -> str:
     """
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # What looks like a date or a number and is none fails inside PyYAML's own conversion.
         raise ConfigError(
             "the configuration is not valid YAML",
             where="configuration",

@@ -11,7 +11,7 @@ from gmmas_schema.errors import ConfigError
 from server.dashboard import actions
 from server.dashboard.figures import curves, feed_line, trouble_rows
 from server.dashboard.gate import ChangeRoute, ReadRoute
-from server.dashboard.pages import desk_of
+from server.dashboard.pages import LARGEST_NUMBER, desk_of
 from server.events import EVENTS_FILE, events_after
 from server.ledger import read_ledger
 
@@ -56,7 +56,10 @@ def tell_run(request: Request, key: str) -> Response:
 
 @reading.get("/runs/{key}/events")
 def list_events(
-    request: Request, key: str, after: int = Query(default=0, ge=0), most: int = Query(default=MOST_EVENTS, ge=1, le=MOST_EVENTS)
+    request: Request,
+    key: str,
+    after: int = Query(default=0, ge=0, le=LARGEST_NUMBER),
+    most: int = Query(default=MOST_EVENTS, ge=1, le=MOST_EVENTS),
 ) -> Response:
     """Return events after one, oldest first; of more than `most`, the newest."""
     run = desk_of(request).run(key)
@@ -107,15 +110,16 @@ def resume_run(request: Request, key: str) -> Response:
 
 def _body(data: bytes) -> dict[str, str]:
     try:
-        body = json.loads(data)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or not all(isinstance(value, str) for value in body.values()):
+        body: dict[str, str] = json.loads(data)
+        if not isinstance(body, dict) or not all(isinstance(value, str) for value in body.values()):
+            raise TypeError("no object of texts")
+        "".join(body.values()).encode()  # half a character has no bytes
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             "the request cannot be read",
             where="body",
             got="something else",
             expected='JSON: {"folder": "first", "configuration": "text of a federation.yaml"}',
             remedy="send Content-Type: application/json with these two texts",
-        )
+        ) from error
     return body

@@ -67,9 +67,9 @@ class Desk:
                 remedy="choose one from the list of runs",
             )
         with self._lock:
-            if key not in self._runs:
-                self._runs[key] = WatchedRun(key, path, RunFolder.open(path).config)
-            run = self._runs[key]
+            run = self._runs.get(key)
+            if run is None or run.is_replaced:
+                run = self._runs[key] = WatchedRun(key, path, RunFolder.open(path).config)
         run.refresh()
         return run
 

@@ -94,6 +94,10 @@ class Gate:
         except GmmasError as error:
             outcome = f"failed: {error.code} {error.brief()}"
             response = self._explain(request, error, 404 if isinstance(error, NoSuchRunError) else 409)
+        except Exception as error:
+            if access is Access.CHANGE:
+                await self.record(request, visitor, f"failed: {type(error).__name__}")
+            raise
         if access is Access.CHANGE or (access is Access.READ and self._looks.is_news(visitor.operator, request.url.path, outcome)):
             await self.record(request, visitor, outcome)
         return response

@@ -26,6 +26,8 @@ for_coordinators = APIRouter(route_class=ChangeRoute)
 
 FEED_LINES = 100
 CURVE_ROWS = 20
+LARGEST_NUMBER = 2**63 - 1
+"""Of an event: what SQLite counts to."""
 
 
 def render(request: Request, name: str, *, status_code: int = 200, headers: dict[str, str] | None = None, **values: Any) -> HTMLResponse:

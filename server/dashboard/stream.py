@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from gmmas_schema.events import Event, EventKind
 from server.dashboard.figures import feed_line
 from server.dashboard.gate import Gate, ReadRoute
-from server.dashboard.pages import FEED_LINES, desk_of
+from server.dashboard.pages import FEED_LINES, LARGEST_NUMBER, desk_of
 from server.dashboard.watched_run import WatchedRun
 from server.events import EVENTS_FILE, events_after
 from server.operators import Way
@@ -33,14 +33,15 @@ SLOW: Final = frozenset(
 
 
 @router.get("/runs/{key}/part/stream")
-async def follow(request: Request, key: str, after: int = Query(default=0, ge=0)) -> Response:
+async def follow(request: Request, key: str, after: int = Query(default=0, ge=0, le=LARGEST_NUMBER)) -> Response:
     """Send the events after `after`, or after the last one that a returning browser has, as they come."""
     run = await run_in_threadpool(desk_of(request).run, key)
     told = request.headers.get("last-event-id", "")
     open_streams: set[object] = request.app.state.streams
     if len(open_streams) >= MOST_STREAMS:
         return PlainTextResponse("too many pages are open\n", status_code=503, headers={"Retry-After": "30"})
-    return StreamingResponse(_tell(request, run, int(told) if told.isdecimal() else after), media_type="text/event-stream")
+    last = int(told) if told.isdecimal() and len(told) < len(str(LARGEST_NUMBER)) else after
+    return StreamingResponse(_tell(request, run, last), media_type="text/event-stream")
 
 
 async def _tell(request: Request, run: WatchedRun, last: int) -> AsyncIterator[str]:

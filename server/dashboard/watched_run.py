@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from gmmas_schema.errors import GmmasError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
-from server.checkpoint import SIMULATION
+from server.checkpoint import CONFIGURATION, SIMULATION
 from server.events import EVENTS_FILE, events_after
 from server.records import RoundRecord
 from server.run_view import RoundReader, RunView
@@ -105,6 +105,7 @@ class WatchedRun:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
+        self._begun = _begun(self.path)
         self._read_round, self._oldest_round = RoundReader(self.path), 0
         self.view, self.outline, self._outlined = RunView(self._read_late_round), RunView(), 0
         self._at_work = Asked(lambda: is_at_work(self.path), for_s=LOOK_EVERY_S)
@@ -169,6 +170,11 @@ class WatchedRun:
         return state is None or state.ended
 
     @property
+    def is_replaced(self) -> bool:
+        """Whether the folder is by now that of another run, whose events begin anew."""
+        return _begun(self.path) != self._begun
+
+    @property
     def is_simulation(self) -> bool:
         """Whether hospitals are functions of one process."""
         return (self.path / SIMULATION).exists()
@@ -196,3 +202,12 @@ class WatchedRun:
             finished = self.view.finished
         numbers = range(max(1, finished - last + 1), finished + 1)
         return [record for number in numbers if (record := self._read_round(number)) is not None]
+
+
+def _begun(path: Path) -> tuple[int, int] | None:
+    """Return what tells a run from a later one of the same folder: its configuration's file, which is written once."""
+    try:
+        status = (path / CONFIGURATION).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

@@ -11,6 +11,7 @@ from gmmas_runtime import web_failures
 from gmmas_runtime.web_failures import Failures
 from gmmas_runtime.web_requests import LARGEST_FORM_BYTES
 from gmmas_schema.coordinator import DashboardConfig
+from server.dashboard import actions
 from server.dashboard.app import make_app
 from server.dashboard.stream import MOST_STREAMS
 from server.operators import Role, Way
@@ -249,6 +250,17 @@ def test_calls_are_recorded_with_who_what_and_outcome(desk: DeskUnderTest) -> No
     ]
     assert calls[-1][-1].startswith("failed: E_CONFIG no run was submitted from this folder")
     assert "secretsecret" not in desk.folder.operators.read_bytes().decode("latin-1")
+
+
+def test_a_change_that_fails_for_a_fault_of_ours_is_recorded_too(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(actions, "halt", fail)
+    with pytest.raises(ZeroDivisionError):
+        desk.client(Role.COORDINATOR, bearer=True).post(f"/api/runs/{desk.key}/stop")
+    (call,) = desk.store.calls(last=1)
+    assert (call.operator, call.action, call.outcome) == ("coordinator-one", f"POST /api/runs/{desk.key}/stop", "failed: ZeroDivisionError")
 
 
 def test_headers_forbid_everything_foreign(desk: DeskUnderTest) -> None:

@@ -277,6 +277,9 @@ def test_start_stop_and_resume_are_those_of_the_command_line(desk: DeskUnderTest
         ({"text": "rounds: none"}, "rounds"),
         ({"text": "roundz: 3"}, "unknown key 'roundz'"),
         ({"text": "rounds: [3"}, "not valid YAML"),
+        ({"text": "name: 2026-02-30"}, "not valid YAML"),
+        ({"text": "rounds: !!timestamp soon"}, "not valid YAML"),
+        ({"text": "[" * 3000}, "not valid YAML"),
         ({"text": "rounds: 3", "folder": "../up"}, "not a name for the run's folder"),
         ({"text": "rounds: 3", "folder": "x" * 64}, "not a name for the run's folder"),
         ({"text": "rounds: 3", "folder": "first"}, "does not answer"),
@@ -296,6 +299,19 @@ def test_a_wrong_configuration_is_explained_and_kept_in_the_form(desk: DeskUnder
     program = desk.client(Role.COORDINATOR, bearer=True)
     body = json.dumps({"configuration": form["text"], "folder": form.get("folder", "")})
     assert told in str(program.post("/api/runs", content=body).json())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"[" * 100_000, b"\xff", b'{"folder": 3}', b'{"folder": "\\ud800"}'])
+def test_a_request_of_a_program_that_cannot_be_read_is_explained(desk: DeskUnderTest, body: bytes) -> None:
+    answer = desk.client(Role.COORDINATOR, bearer=True).post("/api/runs", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (409, "the request cannot be read")
+
+
+def test_a_number_beyond_all_events_is_refused(desk: DeskUnderTest) -> None:
+    program = desk.client(Role.RESEARCHER, bearer=True)
+    for number, status in ((2**63 - 1, 200), (2**63, 422), ("9" * 5000, 422)):
+        assert program.get(f"/api/runs/{desk.key}/events?after={number}").status_code == status
+    assert program.get(f"/runs/{desk.key}/part/stream?after={2**63}").status_code == 422
 
 
 def test_a_run_like_another_has_its_very_configuration(desk: DeskUnderTest) -> None:

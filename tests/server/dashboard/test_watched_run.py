@@ -1,17 +1,21 @@
 """What is read of a run, and what its state is said to be."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from gmmas_schema.coordinator import DashboardConfig
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from server.checkpoint import RunFolder
 from server.dashboard import watched_run
+from server.dashboard.desk import Desk, NoSuchRunError
 from server.dashboard.watched_run import Asked, WatchedRun
 from server.events import EventLog
 from server.submission import RunState, Submission
 from tests.gmmas_cli.events import event, finished, joined, whole_run
+from tests.server.dashboard.conftest import DeskUnderTest
 
 
 @pytest.fixture
@@ -88,6 +92,22 @@ def test_states_from_the_first_submission_to_the_end(run: WatchedRun, monkeypatc
         assert state() == "at work"
     write(run, event(EventKind.RUN_RESUMED, 10, number=0, rounds=9), event(EventKind.RUN_FINISHED, 20, number=9))
     assert state() == "finished"
+
+
+def test_another_run_in_a_folder_of_the_same_name_is_not_taken_for_the_one_before(desk: DeskUnderTest) -> None:
+    known = Desk(desk.folder, DashboardConfig())
+    assert known.run(desk.key).view.finished == 2
+    shutil.rmtree(desk.run_dir)
+    with pytest.raises(NoSuchRunError):
+        known.run(desk.key)
+    RunFolder.create(desk.run_dir, FederationConfig(name="second", rounds=7))
+    assert known.run(desk.key).summary().state == "never started"
+    log = EventLog(desk.run_dir / "events.db")
+    log.append(event(EventKind.RUN_STARTED, 0, number=0, run="s", name="second", rounds=7))
+    log.close()
+    again = known.run(desk.key)
+    assert (again.config.name, again.view.run, again.view.finished, again.last) == ("second", "s", 0, 1)
+    assert known.run(desk.key) is again
 
 
 def test_an_answer_is_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
