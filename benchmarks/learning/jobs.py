@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from benchmarks.learning.cohorts import SeedCohorts, zero_fill, zero_filled_copies
+from benchmarks.learning.cohorts import SeedCohorts
+from benchmarks.learning.controls import ScrambledTrainer, ZeroFilledNetwork, ZeroFillingTrainer, scramble_anchors
 from benchmarks.learning.plan import Arm, Experiment, LearningPlan
 from benchmarks.learning.scoring import CaseRow, score_every_subset, score_shown
 from client.in_process import InProcessSite
-from gmmas_data.samples import Sample
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.precision import native_bf16
 from gmmas_model.weights import load_tensors
@@ -35,10 +35,11 @@ from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
 from server.simulation import NoTracker, simulate
-from strategies.anchors import SUMS
 from strategies.exchange import tensors_down
 
 SCORED = (Split.VALIDATION, Split.TEST)
+EXPERIMENT = "experiment.json"
+"""What a run's folder is about: its federation alone does not tell who took part, of which patients, or what was done to the anchors."""
 
 
 class ValidationPoint(FrozenModel):
@@ -192,8 +193,8 @@ def run_job(job: Job) -> str:
 def _train_and_score(job: Job) -> ArmResult:
     experiment = job.experiment
     config = experiment.federation
-    trainers = make_trainers(job)
     folder = _open_run(job)
+    trainers = make_trainers(job)
     sites = {trainer.site: InProcessSite(trainer, folder=job.state_of(trainer.site)) for trainer in trainers}
     run = simulate(folder, sites, tracker=NoTracker())
     held = {m for trainer in trainers for m in trainer.modalities}
@@ -221,45 +222,23 @@ def make_trainers(job: Job) -> list[LocalTrainer]:
     """Return the trainer of each node: one a participant, or one with the cases of all."""
     experiment, cohorts = job.experiment, job.cohorts
     definition = experiment.federation.model
-    samples: dict[str, dict[Split, tuple[Sample, ...]]] = {}
-    for name in experiment.participants:
-        split = cohorts.split_samples(name, definition.grid, experiment.split)
-        samples[name] = _zero_filled_splits(job, name, split) if experiment.zero_fill else split
+    samples = {name: cohorts.split_samples(name, definition.grid, experiment.split) for name in experiment.participants}
     if experiment.kind == "pooled":
         samples = {"pooled": {part: tuple(s for split in samples.values() for s in split[part]) for part in Split}}
-    trainer = ScrambledTrainer if experiment.scramble_anchors else LocalTrainer
+    trainer = ZeroFillingTrainer if experiment.zero_fill else ScrambledTrainer if experiment.scramble_anchors else LocalTrainer
     return [
         trainer(definition, split, modalities=MODALITIES, site=name, device="cpu", threads=1, folder=job.state_of(name))
         for name, split in samples.items()
     ]
 
 
-class ScrambledTrainer(LocalTrainer):
-    """A site that receives the anchors with their channels mixed up (Arm.scramble_anchors)."""
-
-    def _load(self, tensors: Mapping[str, np.ndarray]) -> GmmasNetwork:
-        return super()._load(scramble_anchors(tensors))
-
-
-def scramble_anchors(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the tensors with the channels of the anchors' sums in another order, the same every time."""
-    sums = tensors[SUMS]
-    return {**tensors, SUMS: np.ascontiguousarray(sums[..., np.random.default_rng(0).permutation(sums.shape[-1])])}
-
-
 def make_network(tensors: Mapping[str, np.ndarray], experiment: Experiment, modalities: tuple[Modality, ...]) -> GmmasNetwork:
     """Return the network of the sequences that somebody trained; an encoder nobody trained would only add noise."""
-    network = GmmasNetwork(experiment.federation.model.network, modalities=modalities)
+    kind = ZeroFilledNetwork if experiment.zero_fill else GmmasNetwork
+    network = kind(experiment.federation.model.network, modalities=modalities)
     tensors = scramble_anchors(tensors) if experiment.scramble_anchors else tensors
     load_tensors(network, tensors_down(tensors, modalities=modalities))
     return network
-
-
-def _zero_filled_splits(job: Job, name: str, split: Mapping[Split, tuple[Sample, ...]]) -> dict[Split, tuple[Sample, ...]]:
-    """Return a hospital's splits as zero-filling shows them: subsets in training, all it has elsewhere."""
-    dropout = job.plan.dropout_of(job.arm)
-    train = zero_filled_copies(split[Split.TRAIN], dropout=dropout, seed=("zero-fill", job.seed, name))
-    return {part: train if part is Split.TRAIN else tuple(zero_fill(sample) for sample in samples) for part, samples in split.items()}
 
 
 def _open_run(job: Job) -> RunFolder:
@@ -267,20 +246,21 @@ def _open_run(job: Job) -> RunFolder:
 
     All arms of a seed have the same run name, from which the sites draw: the same patients in the same order, augmented alike.
     """
-    config = job.experiment.federation
-    if (job.folder / "federation.json").exists():
-        try:
-            if RunFolder.open(job.folder).config == config:
-                return RunFolder.open(job.folder)
-        except ConfigError:
-            pass
-        discard(job)
-    return RunFolder.create(job.folder, config, run=f"bench-{job.seed}")
+    path, experiment = job.folder / EXPERIMENT, job.experiment
+    with suppress(FileNotFoundError, ValidationError, ConfigError):
+        if Experiment.model_validate_json(path.read_bytes()) == experiment:
+            return RunFolder.open(job.folder)
+    # The kept result stays: it may be what the arm was before, and will be again.
+    job.result_path.unlink(missing_ok=True)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    folder = RunFolder.create(job.folder, experiment.federation, run=f"bench-{job.seed}")
+    write_atomic(path, experiment.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
+    return folder
 
 
 def _score_site(job: Job, network: GmmasNetwork, site: str) -> dict[str, tuple[CaseRow, ...]]:
     samples = job.cohorts.samples(site, job.experiment.federation.model.grid)
-    return score_every_subset(network, samples, zero_filled=job.arm.zero_fill, surfaces=job.arm.surfaces)
+    return score_every_subset(network, samples, surfaces=job.arm.surfaces)
 
 
 def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[CaseRow, ...]]:
@@ -295,7 +275,7 @@ def _score_own(job: Job, network: GmmasNetwork, site: str) -> dict[Split, tuple[
         norms.put_in(network, run=RunFolder.open(job.folder).run, round=federation.rounds + 1)
     split = job.cohorts.split_samples(site, job.experiment.federation.model.grid, job.plan.split)
     labelled = {part: [sample for sample in split[part] if sample.regions_RXYZ is not None] for part in SCORED}
-    return {part: score_shown(network, kept, MODALITIES, zero_filled=job.arm.zero_fill) for part, kept in labelled.items() if kept}
+    return {part: score_shown(network, kept, MODALITIES) for part, kept in labelled.items() if kept}
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from gmmas_data.phantom.cohorts import GENERATOR_VERSION
+from gmmas_data.preprocessing import PREPROCESSING_VERSION
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
@@ -17,6 +19,9 @@ DEADLINE_S = 7 * 86400.0
 """Sites of one process answer one after the other, on a machine that may be busy: no round is to fail for its time."""
 ONLY_A_FEDERATION = ("strategy", "server_step")
 """Keys of the configuration that mean nothing where all cases are in one place; an arm of that kind leaves them at their defaults."""
+NOBODY_TO_LEAVE_IT_TO = {"backbone": "any", "enhancing_needs_t1ce": "never"}
+"""Training where all cases are in one place, as in the demo's baselines: every label trains whatever it can. A hospital alone that left
+the enhancing tumour to those with T1ce would never learn it."""
 
 
 class Arm(FrozenModel):
@@ -30,8 +35,8 @@ class Arm(FrozenModel):
             steps a round as they make together. One participant alone is `pooled` with that one.
         participants: training hospitals that take part: all, those with any label, or by name.
         zero_fill: absent sequences are shown to the network as present and zero, in training and in testing.
-        scramble_anchors: every site receives the anchors with their channels mixed up: as many, as large, and without meaning. If the
-            adapter's gain stays, it is not due to what the anchors say.
+        scramble_anchors: every site receives anchors in directions of chance: as many, as large, and without meaning. If the adapter's
+            gain stays, it is not due to what the anchors say.
         surfaces: segmentations are compared by HD95 too, which takes longer than their Dice.
         compare_with: arm that this one is compared with, instead of the plan's reference.
         changes: to the common federation; nested, or with dotted keys (`training.learning_rate`). A part with another `kind` replaces
@@ -55,7 +60,7 @@ class Experiment(FrozenModel):
 
     Attributes:
         participants: by name.
-        cohorts: digest of the phantoms' specification.
+        cohorts: digest of the phantoms' specification, and the versions of what makes them and their samples.
     """
 
     arm: str
@@ -76,8 +81,9 @@ class Experiment(FrozenModel):
         return self.federation.rounds * self.federation.training.local_steps * nodes
 
     def same_training(self, other: "Experiment") -> bool:
-        """Tell whether another experiment trains the very same thing under another name."""
-        return self.model_copy(update={"arm": ""}) == other.model_copy(update={"arm": ""})
+        """Tell whether another experiment trains the very same thing, whatever it is called and however it is looked at."""
+        mine, others = (each.model_copy(update={"arm": "", "surfaces": False}) for each in (self, other))
+        return mine == others
 
 
 class ArmsFile(FrozenModel):
@@ -191,9 +197,7 @@ class LearningPlan(ArmsFile):
         if arm.kind == "pooled":
             raw = {key: value for key, value in raw.items() if key not in ONLY_A_FEDERATION} | {"strategy": {"kind": "fedavg"}}
             raw["training"]["local_steps"] *= len(participants)
-        if arm.zero_fill:
-            # Dropped sequences are zeroed in the samples themselves (cohorts.zero_filled_copies).
-            raw["training"]["modality_dropout"] = 0.0
+            raw["training"] |= NOBODY_TO_LEAVE_IT_TO
         return Experiment(
             arm=arm.name,
             seed=seed,
@@ -203,14 +207,9 @@ class LearningPlan(ArmsFile):
             scramble_anchors=arm.scramble_anchors,
             surfaces=arm.surfaces,
             split=self.split,
-            cohorts=self.phantoms_of(seed).digest(),
+            cohorts=f"{self.phantoms_of(seed).digest()} {GENERATOR_VERSION} {PREPROCESSING_VERSION}",
             federation=FederationConfig.parse(raw, where=f"arm {arm.name}"),
         )
-
-    def dropout_of(self, arm: Arm) -> float:
-        """Return the share of draws that see a subset of the sequences, before zero-filling takes it over."""
-        changed = merge(self.federation.model_dump(mode="json"), nested(arm.changes))
-        return float(changed["training"]["modality_dropout"])
 
     def _participants(self, arm: Arm) -> tuple[str, ...]:
         sites = self.training_sites

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.learning.cohorts import zero_fill
 from gmmas_data.samples import Sample
 from gmmas_model.metrics import dice, hd95_mm
 from gmmas_model.network import GmmasNetwork
@@ -44,17 +43,13 @@ class CaseRow(FrozenModel):
     hd95_mm: dict[Region, float] = Field(default_factory=dict)
 
 
-def score_every_subset(
-    network: GmmasNetwork, samples: Sequence[Sample], *, zero_filled: bool, surfaces: bool = False
-) -> dict[str, tuple[CaseRow, ...]]:
+def score_every_subset(network: GmmasNetwork, samples: Sequence[Sample], *, surfaces: bool = False) -> dict[str, tuple[CaseRow, ...]]:
     """Return rows of all samples, in their order, by the name of the subset shown (`t1+flair`)."""
-    return {
-        "+".join(shown): score_shown(network, samples, shown, zero_filled=zero_filled, surfaces=surfaces) for shown in subsets(MODALITIES)
-    }
+    return {"+".join(shown): score_shown(network, samples, shown, surfaces=surfaces) for shown in subsets(MODALITIES)}
 
 
 def score_shown(
-    network: GmmasNetwork, samples: Sequence[Sample], shown: Collection[Modality], *, zero_filled: bool, surfaces: bool = False
+    network: GmmasNetwork, samples: Sequence[Sample], shown: Collection[Modality], *, surfaces: bool = False
 ) -> tuple[CaseRow, ...]:
     """Return rows of all samples, of which the network sees no other sequences than these; `surfaces` compares them by HD95 too."""
     distances: dict[str, dict[Region, float]] = {}
@@ -63,10 +58,7 @@ def score_shown(
         if surfaces:
             distances[sample.case_id] = _distances(threshold(prediction.region_probability()[0].cpu().numpy()), sample)
 
-    if zero_filled:
-        scores = score_samples(network, [zero_fill(sample, shown) for sample in samples], observe=compare)
-    else:
-        scores = score_samples(network, samples, modalities=shown, observe=compare)
+    scores = score_samples(network, samples, modalities=shown, observe=compare)
     found = {score.case_id: _row(score, distances.get(score.case_id, {})) for score in scores}
     return tuple(found.get(sample.case_id) or _say_nothing(sample, surfaces=surfaces) for sample in samples)
 

@@ -1,13 +1,44 @@
-import numpy as np
+from dataclasses import replace
 
-from benchmarks.learning.jobs import scramble_anchors
+import pytest
+
+from benchmarks.learning.jobs import EXPERIMENT, Job, _open_run
+from benchmarks.learning.plan import LearningPlan
+from gmmas_schema.site import SplitConfig
 
 
-def test_scrambled_anchors_keep_their_size_and_lose_their_meaning() -> None:
-    rng = np.random.default_rng(1)
-    tensors = {"anchors.sums_KPC": rng.normal(size=(4, 2, 16)).astype(np.float32), "anchors.counts_KP": np.ones((4, 2), np.float32)}
-    scrambled = scramble_anchors(tensors)
-    assert scrambled["anchors.counts_KP"] is tensors["anchors.counts_KP"]
-    np.testing.assert_array_equal(np.sort(scrambled["anchors.sums_KPC"], axis=2), np.sort(tensors["anchors.sums_KPC"], axis=2))
-    assert not np.allclose(scrambled["anchors.sums_KPC"], tensors["anchors.sums_KPC"])
-    np.testing.assert_array_equal(scramble_anchors(tensors)["anchors.sums_KPC"], scrambled["anchors.sums_KPC"])
+@pytest.fixture
+def job(tmp_path) -> Job:
+    plan = LearningPlan.read()
+    return Job(tmp_path, plan, plan.arm("adapter-1"), 101, "")
+
+
+def test_a_run_goes_on_where_it_was(job) -> None:
+    _open_run(job)
+    (job.folder / "left").touch()
+    assert _open_run(job).config == job.experiment.federation
+    assert (job.folder / "left").exists()
+
+
+@pytest.mark.parametrize("change", ["anchors", "split", "patients"])
+def test_a_run_of_another_experiment_is_not_gone_on_with_though_its_federation_is_the_same(job, change) -> None:
+    _open_run(job)
+    (job.folder / "left").touch()
+    job.result_path.write_text("of the other one")
+    others = {
+        "anchors": replace(job, arm=job.arm.model_copy(update={"scramble_anchors": True})),
+        "split": replace(job, plan=job.plan.model_copy(update={"split": SplitConfig(validation=0.3, test=0.2)})),
+        "patients": replace(job, plan=job.plan.model_copy(update={"phantoms": job.plan.phantoms.model_copy(update={"spacing_mm": 3.0})})),
+    }
+    assert others[change].experiment.federation == job.experiment.federation
+    _open_run(others[change])
+    assert not (job.folder / "left").exists()
+    assert not job.result_path.exists()
+
+
+def test_a_run_of_before_experiments_were_noted_begins_anew(job) -> None:
+    _open_run(job)
+    (job.folder / "left").touch()
+    (job.folder / EXPERIMENT).unlink()
+    _open_run(job)
+    assert not (job.folder / "left").exists()

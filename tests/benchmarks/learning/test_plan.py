@@ -54,10 +54,19 @@ def test_pooled_training_makes_the_steps_of_all_its_hospitals(plan) -> None:
     assert (alone.participants, alone.federation.training.local_steps) == (("full",), federated.federation.training.local_steps)
 
 
-def test_zero_filling_takes_the_dropout_of_sequences_over(plan) -> None:
-    arm = Arm(name="zero", piece="p", zero_fill=True, changes={"training.modality_dropout": 0.5})
-    assert plan.experiment(arm, 1).federation.training.modality_dropout == 0
-    assert plan.dropout_of(arm) == 0.5
+def test_a_hospital_alone_trains_on_all_it_has_drawn(plan) -> None:
+    """In the federation those without T1ce leave the enhancing tumour to others; alone there are none."""
+    federated = plan.experiment(plan.arm("gmmas"), 1).federation.training
+    assert (federated.enhancing_needs_t1ce, federated.backbone) == ("site", "regions")
+    for name in ("pooled", "alone-no-t1ce", "alone-flair-only"):
+        training = plan.experiment(plan.arm(name), 1).federation.training
+        assert (training.enhancing_needs_t1ce, training.backbone) == ("never", "any")
+
+
+def test_an_experiment_is_another_with_phantoms_or_samples_made_otherwise(plan, monkeypatch) -> None:
+    before = plan.experiment(plan.arms[0], 101)
+    monkeypatch.setattr("benchmarks.learning.plan.GENERATOR_VERSION", 99)
+    assert plan.experiment(plan.arms[0], 101) != before
 
 
 def test_every_seed_has_its_own_patients_and_initialisation(plan) -> None:
@@ -77,9 +86,10 @@ def test_an_experiment_of_before_a_new_key_is_the_same_if_the_key_has_its_defaul
 
 def test_one_experiment_under_two_names_is_refused(plan) -> None:
     default = FederationConfig().training.uncertainty_weighting
-    twin = Arm(name="twin", piece="p", changes={"training.uncertainty_weighting": default})
-    with pytest.raises(ConfigError, match="same experiment"):
-        with_arms(plan, twin).check()
+    for surfaces in (False, True):
+        twin = Arm(name="twin", piece="p", surfaces=surfaces, changes={"training.uncertainty_weighting": default})
+        with pytest.raises(ConfigError, match="same experiment"):
+            with_arms(plan, twin).check()
 
 
 @pytest.mark.parametrize("changes", [{"training.local_stepz": 3}, {"training.local_steps": 0}, {"strategy.kind": "magic"}])

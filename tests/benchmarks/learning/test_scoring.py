@@ -24,7 +24,7 @@ def samples():
 
 
 def test_rows_of_all_15_subsets_in_the_order_of_the_samples(samples) -> None:
-    rows = score_every_subset(make_network(), samples, zero_filled=False)
+    rows = score_every_subset(make_network(), samples)
     assert len(rows) == 15
     assert {tuple(row.case for row in of_subset) for of_subset in rows.values()} == {("c1", "c2", "c3")}
     assert [len(row.dice) for row in rows[ALL]] == [3, 3, 0]
@@ -35,30 +35,22 @@ def test_rows_of_all_15_subsets_in_the_order_of_the_samples(samples) -> None:
 
 def test_a_model_that_reads_nothing_of_what_is_shown_says_nothing(samples) -> None:
     network = make_network((Modality.FLAIR, Modality.T2))
-    rows = score_shown(network, samples, [Modality.T1CE], zero_filled=False)
+    rows = score_shown(network, samples, [Modality.T1CE])
     assert [row.probability[Task.IDH] for row in rows] == [0.5] * 3
     assert rows[0].dice == dict.fromkeys(Region, 0.0)
     assert rows[1].dice == {Region.WT: 0.0, Region.TC: 0.0, Region.ET: 1.0}, "nothing found where nothing is"
-    shown = score_shown(network, samples, [Modality.T1CE, Modality.FLAIR], zero_filled=False)
-    assert shown[0] == score_shown(network, samples, [Modality.FLAIR], zero_filled=False)[0]
+    shown = score_shown(network, samples, [Modality.T1CE, Modality.FLAIR])
+    assert shown[0] == score_shown(network, samples, [Modality.FLAIR])[0]
     assert shown[0].probability[Task.IDH] != 0.5
-
-
-def test_zero_filled_is_another_input_than_absent(samples) -> None:
-    network = make_network()
-    absent, zeros = (score_shown(network, samples, [Modality.T1], zero_filled=zero_filled)[0] for zero_filled in (False, True))
-    assert absent.probability != zeros.probability
-    everything = [score_shown(network, samples, MODALITIES, zero_filled=zero_filled)[0] for zero_filled in (False, True)]
-    assert everything[0] == everything[1]
 
 
 def test_surfaces_are_compared_where_that_is_asked_for_and_change_nothing_else(samples) -> None:
     network = make_network((Modality.T1, Modality.FLAIR))
-    plain, with_surfaces = (score_shown(network, samples, [Modality.T1], zero_filled=False, surfaces=on) for on in (False, True))
+    plain, with_surfaces = (score_shown(network, samples, [Modality.T1], surfaces=on) for on in (False, True))
     assert all(row.hd95_mm == {} for row in plain)
     assert [set(row.hd95_mm) for row in with_surfaces] == [set(Region), set(Region), set()]
     assert [row.model_copy(update={"hd95_mm": {}}) for row in with_surfaces] == list(plain)
-    nothing = score_shown(network, samples, [Modality.T2], zero_filled=False, surfaces=True)
+    nothing = score_shown(network, samples, [Modality.T2], surfaces=True)
     assert nothing[1].hd95_mm == {Region.WT: MISSED_MM, Region.TC: MISSED_MM, Region.ET: 0.0}
     assert nothing[2].hd95_mm == {}
 
