@@ -149,7 +149,8 @@ def _draw_gates(panels: Sequence["Axes"], gates: Sequence[GateWeights], modaliti
         table = np.array([[_numbers(weight[m])[0] if m in weight else np.nan for m in modalities] for weight in weights])
         axes.imshow(table, cmap=_MAP, vmin=0, vmax=1.25, aspect="auto")
         for (row, column), value in np.ndenumerate(table):
-            axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=8.5, color="white" if value > 0.6 else _TEXT)
+            text = "–" if np.isnan(value) else f"{value:.0%}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color="white" if value > 0.6 else _TEXT)
         axes.set_yticks(range(len(gates)), [f"{level.spacing_mm:g} mm" for level in gates], fontsize=9)
         axes.set_title(f"Mean fusion weight in the {place}", fontsize=10, loc="left")
         _plain(axes)
@@ -158,8 +159,8 @@ def _draw_gates(panels: Sequence["Axes"], gates: Sequence[GateWeights], modaliti
 
 
 def _group_label(name: str, figure: Attribution, kind: str) -> str:
-    names = list(figure.value)
-    (nothing, _, _), (everything, _, _) = _numbers(figure.value[NOTHING]), _numbers(figure.value[max(names, key=len)])
+    all_shown = max((name for name in figure.value if name != NOTHING), key=lambda name: name.count("+"))
+    (nothing, _, _), (everything, _, _) = _numbers(figure.value[NOTHING]), _numbers(figure.value[all_shown])
     patients = figure.value[NOTHING].n
     # Predicting nothing scores 1 where there is nothing, so its Dice is the share of cases without the region.
     none = f"\n{nothing:.0%} of cases have none" if name.startswith("dice") and nothing > 0 else ""

@@ -3,11 +3,12 @@ from itertools import combinations
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gmmas_schema.messages import Interval
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, Modality
 from gmmas_workflows.significance import Attribution, GateWeights, Significance, subset_name
-from gmmas_workflows.significance_figure import FIGURE_NAMES, MODALITY_COLOURS, significance_picture
+from gmmas_workflows.significance_figure import FIGURE_NAMES, MODALITY_COLOURS, _draw_gates, _group_label, significance_picture
 
 
 def interval(value: float) -> Interval:
@@ -57,6 +58,21 @@ def test_any_number_of_sequences_and_figures_is_drawn(modalities, names, tmp_pat
     # Layout faults are warnings of matplotlib, and these are errors here.
     significance_picture(make_result(modalities, names=names), tmp_path / "picture.png")
     assert bars(tmp_path / "picture.png", MODALITY_COLOURS[modalities[0]]) > 0.01
+
+
+@pytest.mark.parametrize("modalities", [(Modality.T1,), (Modality.T1, Modality.T2), MODALITIES])
+def test_a_group_tells_the_step_from_nothing_to_everything(modalities) -> None:
+    figure = make_result(modalities).figures["auc_idh"]
+    assert f"AUC 0.10 → {0.1 + 0.2 * len(modalities):.2f}" in _group_label("auc_idh", figure, "AUC")
+
+
+def test_a_weight_that_was_not_measured_has_no_number() -> None:
+    figure = Figure()
+    panels = figure.subplots(2, 1)
+    _draw_gates(panels, make_result(tumour=False).gates, MODALITIES)
+    tumour, brain = ([text.get_text() for text in axes.texts] for axes in panels)
+    assert tumour == ["–"] * 16
+    assert brain == ["25%"] * 16
 
 
 def test_a_value_outside_its_interval_and_no_segmentation_are_drawn(tmp_path) -> None:
