@@ -30,6 +30,7 @@ class SiteRow:
         failures: requests that were not answered, or not in a way that counts, since the start.
         software: version of this project at the site, as it tells it.
         few: whether that accuracy rests on fewer than SMALLEST_COUNT cases.
+        measured: round of the model that it is of; a hospital that was out for a while last saw an older one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SiteRow:
     failures: int = 0
     software: str = ""
     few: bool = False
+    measured: int | None = None
 
 
 @dataclass
@@ -223,7 +225,7 @@ class RunView:
         record = self._read_round(self.finished)
         for site in record.sites if record else ():
             if site.evaluation is not None:
-                _set_accuracy(self._row(site.site), site.evaluation)
+                _set_accuracy(self._row(site.site), site.evaluation, measured=self.finished - 1)
 
     def _register(self, event: Event) -> None:
         self.stage = f"registered the {event.detail.get('kind', '')} model (round {event.round})"
@@ -270,7 +272,8 @@ def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
     return "; ".join(parts + ([f"unlabelled scans no longer teach {lost}, which fell below the threshold"] if lost else []))
 
 
-def _set_accuracy(row: SiteRow, evaluation: Evaluation) -> None:
+def _set_accuracy(row: SiteRow, evaluation: Evaluation, *, measured: int) -> None:
+    row.measured = measured
     row.dice = {region: value for region in REGIONS if region in evaluation.dice and (value := evaluation.dice[region].value) is not None}
     row.few = evaluation.cases < SMALLEST_COUNT
     row.auc = {task: value for task in TASKS if task in evaluation.auc and (value := evaluation.auc[task].value) is not None}

@@ -90,9 +90,10 @@ class AccuracyRow:
 
 
 def accuracy_table(view: RunView) -> tuple[tuple[str, ...], list[AccuracyRow]]:
-    """Return headings, and the rows of all hospitals together and of each; no row where nothing was measured."""
-    overall = view.validation[max(view.validation)] if view.validation else {}
-    rows = view.sites.values()
+    """Return headings, and the rows of all hospitals together and of each that measured the same model; none where nothing was."""
+    newest = max(view.validation, default=None)
+    overall = {} if newest is None else view.validation[newest]
+    rows = [row for row in view.sites.values() if row.measured == newest]
     names = {
         f"{family} {label}": name
         for family, labels in METRICS.items()

@@ -201,6 +201,32 @@ def test_each_hospital_stands_beside_all_of_them(desk: DeskUnderTest) -> None:
     assert "its updates are 3.6 times as long as the others'" in text
 
 
+def test_a_hospital_that_was_out_stands_not_with_an_older_model(desk: DeskUnderTest) -> None:
+    """East measured the start and was out since: its 0.1 says nothing beside the newest model's 0.6."""
+    for number, dice in ((1, {"north": 0.12, "east": 0.1}), (2, {"north": 0.62})):
+        sites = tuple(
+            SiteRecord(
+                site=name, node="1", outcome=Outcome.ACCEPTED,
+                evaluation=Evaluation(split=Split.VALIDATION, cases=20, dice={Region.WT: Interval(value=value, low=0, high=1, n=20)}),
+            )
+            for name, value in dice.items()
+        )  # fmt: skip
+        record = RoundRecord(
+            run="r", round=number, rounds=3, started_at=0, seconds=1, model_sha256="", peak_memory_mib=0, attempt=1, sites=sites
+        )
+        (desk.run_dir / "rounds" / f"{number:04d}").mkdir(parents=True)
+        (desk.run_dir / "rounds" / f"{number:04d}" / "round.json").write_text(record.model_dump_json())
+    client = desk.client(Role.RESEARCHER)
+    html = client.get(f"/runs/{desk.key}/part/rounds").text
+    (rows,) = re.findall(r"accuracy-title.*?</section>", html, re.DOTALL)
+    assert "Validation of the model of round 1" in rows
+    assert "north" in rows
+    assert "east" not in rows
+    (drifts,) = re.findall(r"drift-title.*?</section>", html, re.DOTALL)
+    assert "<td>none</td>" not in drifts, "of two hospitals nothing can be compared, which is not the same as nothing found"
+    assert client.get(f"/api/runs/{desk.key}").json()["sites"]["east"]["dice"] == {"wt": 0.1}
+
+
 def test_hidden_updates_are_said_to_be_hidden(desk: DeskUnderTest, tmp_path: Path) -> None:
     config = FederationConfig.model_validate(
         {"name": "unseen", "secure": {}, "quorum": {"sites": 3, "replies": 3}, "robustness": {"norm_limit": None}}
