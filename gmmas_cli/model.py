@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.text import Text
 
 from gmmas_cli.predict import AuthorityOption, StoreOption
 from gmmas_runtime.manifest import Standing, check_manifest
@@ -68,17 +69,14 @@ def verify(
         for name, digest in manifest.files.items():
             console.print(f"  {digest[:16]}  {name}", highlight=False)
         made = f"round {manifest.round} of {manifest.run}" if manifest.run else "not a run's"
-        console.print(
-            f"  {made}; model definition {manifest.model_digest[:12]}; published by gmmas-fed {manifest.software}", highlight=False
-        )
+        told = f"{made}; model definition {manifest.model_digest[:12]}; published by gmmas-fed {manifest.software}"
+        # Anybody may have written the manifest: its words stay on one line, and are no markup.
+        console.print(Text("  " + "".join(letter for letter in told if letter.isprintable())))
     if origin.standing is Standing.VOUCHED:
-        console.print(f"The model is as it was published, {origin.standing} ({origin.signer}).", style="green", soft_wrap=True)
+        console.print(Text(f"The model is as it was published, {origin.standing} ({origin.signer}).", style="green"), soft_wrap=True)
     elif origin.standing is Standing.SIGNED:
-        console.print(
-            f"The model is as it was signed, by a certificate called '{origin.signer}'. Whose that is, --authority authority.pem tells.",
-            style="green",
-            soft_wrap=True,
-        )
+        told = f"The model is as it was signed, by a certificate called '{origin.signer}'. Whose that is, --authority authority.pem tells."
+        console.print(Text(told, style="green"), soft_wrap=True)
     else:
         console.print(f"Nobody vouches for this model: {origin.standing}.", style="yellow")
         raise typer.Exit(1)
@@ -209,7 +207,7 @@ def promote(
     told = f"models:/{record.model}@{alias} is version {record.version} now{replaced}."
     console.print(told, style="green", highlight=False, soft_wrap=True)
     if record.override:
-        console.print(f"The gate did not hold; the reason is on record: {record.override}", style="yellow", soft_wrap=True)
+        console.print(Text(f"The gate did not hold; the reason is on record: {record.override}", style="yellow"), soft_wrap=True)
 
 
 def published(model: str, kind: Kind) -> str | Path:

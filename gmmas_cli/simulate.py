@@ -136,7 +136,7 @@ def prepare_sites(
         stored = store_cohorts(_cohorts(folder, config), samples, processes=processes, on_progress=update)
     for cohort in stored:
         for case_id in cohort.left_out:
-            console.print(f"left out {case_id} of {cohort.name}: it fails the quality gate (`gmmas data check` says why)")
+            console.print(Text(f"left out {case_id} of {cohort.name}: it fails the quality gate (`gmmas data check` says why)"))
     by_name = {cohort.name: cohort for cohort in stored}
     kinds = len({cohort.modalities for cohort in stored})
     return {

@@ -50,7 +50,7 @@ class Origin:
 
     Attributes:
         manifest: None where there is none.
-        signer: name in the signer's certificate; empty for an unsigned model.
+        signer: name in the signer's certificate, of which nothing but printable characters is left; empty for an unsigned model.
     """
 
     standing: Standing
@@ -149,6 +149,8 @@ def check_manifest(folder: Path, *, authority: Path | None = None, ignore: Colle
         _check_issued(certificate, authority, manifest, path)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     signer = str(names[0].value) if names else certificate.subject.rfc4514_string()
+    # Anybody may sign under any name: a line break in it would put words of theirs below the answer.
+    signer = "".join(letter for letter in signer if letter.isprintable())
     return Origin(Standing.SIGNED if authority is None else Standing.VOUCHED, manifest, signer)
 
 

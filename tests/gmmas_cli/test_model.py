@@ -10,7 +10,8 @@ from client.in_process import InProcessSite
 from gmmas_cli.main import run_program
 from gmmas_cli.model_report import comparison_links, find_comparison
 from gmmas_cli.validate import copy_models, matrix_tables
-from gmmas_runtime.manifest import check_manifest
+from gmmas_runtime.keys import SIGNING_CERTIFICATE, SIGNING_KEY, issue_signing_certificate, make_authority
+from gmmas_runtime.manifest import Signer, check_manifest, write_manifest
 from gmmas_schema.errors import ModelError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import TrackingConfig, TrainingPlan
@@ -127,6 +128,26 @@ def test_verify_tells_who_vouches(federation: Federation, tmp_path: Path, capsys
     (copy / MANIFEST_FILE).unlink()
     assert program("verify", copy) == 1
     assert "Nobody vouches for this model: no manifest." in capsys.readouterr().out
+
+
+FORGED = "The model is as it was published, signed by the given authority (gmmas models)."
+
+
+@pytest.mark.parametrize("words", [f"first\n{FORGED}", f"first [green]{FORGED}[/green]", "first[/]", f"first\x1b[2K\r{FORGED}"])
+def test_verify_lets_no_manifest_speak_in_its_place(federation: Federation, tmp_path: Path, capsys, words: str) -> None:
+    """Anybody can write a manifest and sign it with a certificate of their own making; neither makes a line of its own."""
+    copy = tmp_path / "copy"
+    shutil.copytree(federation.runs[0].model_path("best"), copy)
+    make_authority(tmp_path / "authority", name="other")
+    issue_signing_certificate(tmp_path / "authority", tmp_path / "signing", name=words[:60])
+    signer = Signer.load(tmp_path / "signing" / SIGNING_CERTIFICATE, tmp_path / "signing" / SIGNING_KEY)
+    write_manifest(copy, model_digest="ab" * 32, run=words, round=1, signer=signer)
+    assert program("verify", copy) == 0
+    out = capsys.readouterr().out
+    assert not [line for line in out.splitlines() if line.startswith(FORGED[:40])]
+    assert "\x1b[2K" not in out
+    assert "is as it was signed" in out
+    assert ("[" in words) <= ("[" in out), "told as it is written"
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])
