@@ -12,12 +12,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 from typing import Literal
 
 import torch
 
+from gmmas_data.samples import Sample
 from gmmas_model.determinism import deterministic
 from gmmas_model.initialisation import initial_tensors
 from gmmas_model.temperature_fit import calibrate_weights, merge_statistics, with_test
@@ -113,7 +115,7 @@ class _Run:
         offered = {m for cohort in cohorts for m in cohort.modalities}
         return LocalTrainer(
             self._config.model,
-            {split: tuple(chain.from_iterable(cohort.samples[split] for cohort in cohorts)) for split in Split},
+            {split: tuple(chain.from_iterable(_named_apart(cohort, split) for cohort in cohorts)) for split in Split},
             modalities=tuple(m for m in MODALITIES if m in offered),
             site=site,
             device=self._config.device,
@@ -268,6 +270,12 @@ class _Run:
 
     def _ready(self) -> Mapping[Target, float]:
         return targets_ready([score.metrics for score in self._scores()], self._config.training.semi_supervised)
+
+
+def _named_apart(cohort: Cohort, split: Split) -> Iterator[Sample]:
+    """Yield a cohort's samples under names that no other cohort has: hospitals may number their cases and patients alike."""
+    for sample in cohort.samples[split]:
+        yield replace(sample, case_id=f"{cohort.name}/{sample.case_id}", patient_id=f"{cohort.name}/{sample.patient_id}")
 
 
 def _device_name(device: torch.device) -> str:

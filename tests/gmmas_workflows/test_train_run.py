@@ -1,6 +1,7 @@
 """Training without a federation: what it validates, tests, keeps and stops at, and that no interruption changes its weights."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 
 from gmmas_model.weights import load_weights
 from gmmas_schema.errors import ConfigError, FederationError
-from gmmas_schema.federation import TrainingPlan
+from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.messages import Action, Evaluation, SiteDescription, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.standalone import CohortConfig, EarlyStop, TrainConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
-from gmmas_workflows import train_run
+from gmmas_workflows import train_run, training
 from gmmas_workflows.cohorts import Cohort
 from gmmas_workflows.run_folder import KEEP_LAST
 from gmmas_workflows.scores import score_model
@@ -365,3 +366,23 @@ def test_an_interruption_is_told_to_the_tracker(make_config, cohorts, tmp_path) 
 
 def raise_config_error() -> tuple[Cohort, ...]:
     raise ConfigError("the cohorts are wrong")
+
+
+def test_hospitals_that_number_alike_are_pooled_with_all_their_cases(make_config, make_sample, tmp_path, monkeypatch) -> None:
+    """A case that got a pseudo-label stands for itself alone, not for another hospital's of the same name."""
+
+    def label(_, samples, *__, **___):
+        guessed = [sample for sample in samples if sample.regions_RXYZ is None]
+        masks = np.ones((3, *guessed[0].image_MXYZ.shape[1:]), np.uint8)
+        return [replace(sample, regions_RXYZ=masks, weight_RXYZ=masks / np.float32(2)) for sample in guessed], {}
+
+    monkeypatch.setattr(training, "make_pseudo_labels", label)
+    monkeypatch.setattr(train_run, "targets_ready", lambda *_: {Region.WT: 1.0})
+    cohorts = tuple(
+        Cohort(name, MODALITIES, dict.fromkeys(Split, ()) | {Split.TRAIN: tuple(make_sample(n, segmentation=own) for n in range(3))})
+        for name, own in (("north", True), ("east", False))
+    )
+    plan = PLAN.model_copy(update={"semi_supervised": SemiSupervisedConfig()})
+    folder = TrainFolder.prepare(tmp_path / "run", make_config(rounds=1, training=plan, calibration=None), resume=False)
+    run_training(folder, lambda: cohorts)
+    assert folder.read_record(1).training.cases == 6
