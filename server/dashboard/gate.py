@@ -11,8 +11,8 @@ browser sends it by itself.
 Refused and changing requests are always recorded; of reading ones the first in a minute, and not the parts that a page fetches by itself.
 """
 
+import asyncio
 import hashlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,7 +71,7 @@ class Gate:
     def __init__(self, store: OperatorStore, config: DashboardConfig, *, explain: Explain) -> None:
         self.store, self.config, self._explain = store, config, explain
         self.failures = Failures()
-        self._scrypt = threading.Lock()
+        self._one_proof = asyncio.Lock()
         self._verified: dict[str, Operator] = {}
         self._looks = Looks(most=MOST_NAMES)
 
@@ -82,7 +82,7 @@ class Gate:
 
     async def admit(self, request: Request, access: Access, handle: Handle) -> Response:
         """Answer a request, or refuse it."""
-        visitor = await run_in_threadpool(self._recognise, request) if access is not Access.OPEN else Visitor()
+        visitor = await self._recognise(request) if access is not Access.OPEN else Visitor()
         request.state.visitor = visitor
         refusal = await self._refusal(request, access, visitor)
         if refusal is not None:
@@ -115,7 +115,7 @@ class Gate:
             client=request.client.host if request.client else "",
         )
 
-    def verify(self, token: str) -> tuple[Operator | None, float]:
+    async def verify(self, token: str) -> tuple[Operator | None, float]:
         """Return whose token this is, and if it was not looked at for too many failures, the seconds to wait.
 
         A token that was right before is known by its digest, so that guessing under its owner's name does not hold up their programs.
@@ -123,12 +123,12 @@ class Gate:
         name = token.partition(".")[0][:64]
         digest = hashlib.sha256(token.encode()).hexdigest()
         known = self._verified.get(digest)
-        if known is not None and known in self.store.operators():
+        if known is not None and known in await run_in_threadpool(self.store.operators):
             return known, 0.0
-        with self._scrypt:  # one at a time: each takes 16 MiB and a core
+        async with self._one_proof:  # each takes 16 MiB and a core; whoever waits holds no thread that a page needs
             if (wait_s := self.failures.wait_s(name)) > 0:
                 return None, wait_s
-            operator = self.store.verify(token)
+            operator = await run_in_threadpool(self.store.verify, token)
             if operator is None:
                 self.failures.note(name)
                 return None, 0.0
@@ -143,14 +143,14 @@ class Gate:
         longest_s, idle_s = self.config.session_hours * 3600, self.config.idle_minutes * 60
         return self.store.session(value, longest_s=longest_s, idle_s=idle_s, used=used) if value else None
 
-    def _recognise(self, request: Request) -> Visitor:
+    async def _recognise(self, request: Request) -> Visitor:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            operator, wait_s = self.verify(token.strip())
+            operator, wait_s = await self.verify(token.strip())
             if operator is None:
                 return Visitor(refused=f"{wait_s:.0f}" if wait_s else "token")
             return Visitor(operator, Way.TOKEN)
-        found = self.session_of(request, used="/part" not in request.url.path)
+        found = await run_in_threadpool(self.session_of, request, used="/part" not in request.url.path)
         return Visitor() if found is None else Visitor(found.operator, Way.SESSION, found.csrf)
 
     async def _refusal(self, request: Request, access: Access, visitor: Visitor) -> Response | None:

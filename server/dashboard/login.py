@@ -10,6 +10,7 @@ from gmmas_runtime.web_requests import CSRF_FIELD, form_of, own_path, same_secre
 from server.dashboard.gate import Gate, OpenRoute, ReadRoute, Visitor
 from server.dashboard.pages import render
 from server.operators import Way
+from server.wording import format_seconds
 
 router = APIRouter(route_class=OpenRoute)
 leaving = APIRouter(route_class=ReadRoute)
@@ -37,13 +38,13 @@ async def log_in(request: Request) -> Response:
     if not expected or not same_secret(given, expected):
         await gate.record(request, nobody, "refused: not this form")
         return _form(request, status=403, fault="The form was out of date. Please try again.")
-    operator, wait_s = await run_in_threadpool(gate.verify, form.get("token", "").strip())
+    operator, wait_s = await gate.verify(form.get("token", "").strip())
     if operator is None:
         await gate.record(
             request, nobody, f"refused: {'too many failures' if wait_s else 'token'} ({form.get('token', '').partition('.')[0]:.64})"
         )
         if wait_s:
-            fault = f"Too many failures. Please wait {wait_s / 60:.0f} minutes."
+            fault = f"Too many failures. Please wait {format_seconds(wait_s)}."
             return _form(request, status=429, fault=fault, headers={"Retry-After": f"{wait_s:.0f}"})
         return _form(request, status=401, fault="This is no operator's token.")
     await gate.record(request, Visitor(operator, Way.TOKEN), "logged in")

@@ -1,8 +1,10 @@
 """Who may use what: every route with every role, sessions, forms, tokens, limits, and the record of calls."""
 
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
@@ -202,6 +204,30 @@ def test_guessing_is_slowed_down_and_open_sessions_go_on(desk: DeskUnderTest) ->
         assert program.get("/api/runs", headers=wrong).status_code == status, "every name has failures of its own"
     assert known.get("/api/runs").status_code == 200, "a program that was let in before is not held up"
     assert program.get("/api/runs", headers=right).status_code == 429
+
+
+def test_guesses_that_are_waited_for_hold_up_no_page(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them at once than there are threads for pages."""
+    looked_at, may_end = threading.Semaphore(0), threading.Event()
+
+    def verify(_token: str) -> None:
+        looked_at.release()
+        may_end.wait(2)
+
+    monkeypatch.setattr(desk.app.state.gate.store, "verify", verify)
+    session = desk.client(Role.RESEARCHER)
+
+    async def guess(number: int) -> int:
+        transport = httpx.ASGITransport(app=desk.app)
+        async with httpx.AsyncClient(transport=transport, base_url=ADDRESS) as client:
+            return (await client.get("/api/runs", headers={"Authorization": f"Bearer name{number}.wrong"})).status_code
+
+    guesses = [desk.portal.start_task_soon(guess, number) for number in range(60)]
+    assert looked_at.acquire(timeout=5)
+    assert session.get("/").status_code == 200
+    assert not looked_at.acquire(blocking=False), "the page came while the first guess was looked at"
+    may_end.set()
+    assert {each.result() for each in guesses} == {401}
 
 
 def test_failures_are_forgotten_in_time() -> None:
