@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gmmas_cli.encryption import require_encryption, rotate, tell
 from gmmas_runtime.disk import told_of_disk
-from gmmas_runtime.process_state import live_state
+from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError
 from server.checkpoint import RunFolder, note_encryption
 from server.events import EVENTS_FILE
@@ -63,7 +63,7 @@ def compact(
     The coordinator must not run. Nothing is deleted.
     """
     opened = CoordinatorFolder.open(folder)
-    if live_state(opened.state_file) is not None:
+    if is_supervised(opened.state_file):
         raise FederationError(
             "the coordinator is running",
             where=opened.path,

@@ -138,23 +138,19 @@ def stop_supervisor(state_file: Path, *, timeout_s: float = 60.0) -> bool:
     Raises:
         FederationError: it was still there after `timeout_s`.
     """
-    state = live_state(state_file)
-    if state is None:
+    if not is_supervised(state_file):
         _kill_orphans(read_state(state_file))
         return False
-    supervisor = process_of(state.pid, state.create_time)
-    if supervisor is not None:
-        supervisor.send_signal(signal.SIGTERM)
+    supervisor: psutil.Process | None = None
     deadline = time.monotonic() + timeout_s
     while is_supervised(state_file):
+        # One that is just starting has the lock, and beside it at most the state of the one before.
+        if supervisor is None and (state := read_state(state_file)) is not None:
+            supervisor = process_of(state.pid, state.create_time)
+            if supervisor is not None:
+                supervisor.send_signal(signal.SIGTERM)
         if time.monotonic() > deadline:
-            raise FederationError(
-                "a supervisor does not stop",
-                where=state_file,
-                got=f"pid {state.pid} still alive after {timeout_s:g} s",
-                expected="its end",
-                remedy=f"end it with `kill -9 {state.pid}`: its processes end with it",
-            )
+            raise _does_not_stop(state_file, supervisor, timeout_s)
         time.sleep(POLL_S)
     return True
 
@@ -226,6 +222,19 @@ def _kill_orphans(state: SupervisorState | None) -> None:
         orphan = process_of(status.pid, status.create_time) if status.pid and status.create_time else None
         if orphan is not None:
             orphan.kill()
+
+
+def _does_not_stop(state_file: Path, supervisor: psutil.Process | None, timeout_s: float) -> FederationError:
+    return FederationError(
+        "a supervisor does not stop",
+        where=state_file,
+        got=f"pid {supervisor.pid} still alive after {timeout_s:g} s" if supervisor is not None else "one that has not written who it is",
+        expected="its end",
+        remedy=(
+            f"end it with `kill -9 {supervisor.pid}`" if supervisor is not None else f"end the process that holds {_lock_file(state_file)}"
+        )
+        + ": its processes end with it",
+    )
 
 
 def _background_failure(log_file: Path, exit_code: int | None, timeout_s: float) -> GmmasError:

@@ -8,6 +8,7 @@ import yaml
 
 from client.folder import NodeFolder
 from gmmas_cli.main import run_program
+from gmmas_runtime.process_state import SupervisorLock
 from gmmas_runtime.sealed_files import KeyRing, Seal, is_sealed
 from gmmas_schema.site import SiteConfig
 from gmmas_workflows.site_state import SiteState
@@ -80,3 +81,7 @@ def test_deleted_rows_give_their_room_back(coordinator: CoordinatorFolder, capsy
     assert run_program(["server", "compact", str(coordinator.path)]) == 0
     assert coordinator.database.stat().st_size < 20_000
     assert "1.9 MiB, now 0.0 MiB" in capsys.readouterr().out.replace("\n", " ")
+    lock = SupervisorLock.take(coordinator.state_file)  # it starts, and has not written its state, for instance to a full disk
+    assert run_program(["server", "compact", str(coordinator.path)]) != 0
+    assert "the coordinator is running" in capsys.readouterr().err
+    lock.release()

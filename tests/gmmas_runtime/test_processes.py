@@ -14,12 +14,15 @@ import pytest
 from gmmas_runtime.process_state import (
     ProcessState,
     SupervisorLock,
+    SupervisorState,
+    create_time_of,
     is_supervised,
     launch_in_background,
     live_state,
     process_of,
     read_state,
     stop_supervisor,
+    write_state,
 )
 from gmmas_runtime.processes import ProcessEvent, ProcessEventKind, ProcessSpec, Supervisor
 from gmmas_schema.errors import FederationError, GmmasError, TrustError
@@ -285,6 +288,28 @@ def test_damaged_state_file_is_no_state(tmp_path: Path) -> None:
     (tmp_path / "processes.json").write_text('{"pid": ')
     assert read_state(tmp_path / "processes.json") is None
     assert live_state(tmp_path / "absent.json") is None
+
+
+def test_a_supervisor_that_is_just_starting_is_stopped_too(tmp_path: Path) -> None:
+    """It has the lock, and the state beside it is that of the one before."""
+    state_file, written = tmp_path / "s.json", {"ready": False, "written": 0.0, "processes": ()}
+    write_state(state_file, SupervisorState(pid=2**22 + 1, create_time=1.0, **written))
+    lock = SupervisorLock.take(state_file)
+    with pytest.raises(FederationError, match="has not written who it is"):
+        stop_supervisor(state_file, timeout_s=0.1)
+    starting = subprocess.Popen(SLEEPER)
+
+    def start() -> None:
+        write_state(state_file, SupervisorState(pid=starting.pid, create_time=create_time_of(starting.pid) or 0.0, **written))
+        starting.wait()
+        lock.release()
+
+    beginning = threading.Timer(0.2, start)
+    beginning.start()
+    assert stop_supervisor(state_file)
+    beginning.join()
+    assert starting.returncode == -signal.SIGTERM
+    assert stop_supervisor(state_file) is False
 
 
 def test_asking_for_a_supervisor_neither_makes_one_nor_keeps_one_away(tmp_path: Path) -> None:
