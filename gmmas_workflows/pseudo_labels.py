@@ -91,7 +91,7 @@ def make_pseudo_labels(
     config = plan.semi_supervised
     tallies = {target: _Tally() for target in ready}
     found: list[_Labelled] = []
-    if config is None or not ready:
+    if config is None or config.weight == 0 or not ready:
         return [], {}
     for place, sample in enumerate(samples):
         wanted = [target for target in ready if _lacks(sample, target)]
@@ -154,7 +154,7 @@ def _label_regions(
             continue
         weight_RXYZ[place] = sure_RXYZ[place] * np.float32(config.weight * ramps[region])
         counted_XYZ = sure_RXYZ[place] & brain_XYZ
-        tally.accepted += 1
+        tally.accepted += bool(weight_RXYZ[place].any())
         tally.positive += int((counted_XYZ & hard_RXYZ[place]).sum())
         tally.negative += int((counted_XYZ & ~hard_RXYZ[place]).sum())
         tally.agreeing += int((counted_XYZ & (hard_RXYZ[place] == once_RXYZ[place])).sum())

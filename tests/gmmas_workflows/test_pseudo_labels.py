@@ -156,6 +156,22 @@ def test_of_a_known_mutant_only_a_network_that_sees_one_is_believed(says, make_s
     assert case.codeletion == 0.0
 
 
+def test_a_region_without_a_sure_voxel_is_not_accepted(says, make_sample) -> None:
+    """Else a site without labels of its own would be told to train, on nothing."""
+    mean, std = volumes()
+    std[1] = 0.3
+    says(mean, std)
+    cases, ledger = label([make_sample(1, segmentation=False)], ready={Region.TC: 1.0})
+    assert cases == []
+    assert (ledger[Region.TC].offered, ledger[Region.TC].accepted) == (1, 0)
+
+
+def test_pseudo_labels_that_count_nothing_are_none(says, make_sample) -> None:
+    says(*volumes(), idh=(0.99, 0.0))
+    off = PLAN.model_copy(update={"semi_supervised": CONFIG.model_copy(update={"weight": 0.0})})
+    assert label([make_sample(1, segmentation=False, idh=math.nan)], ready=READY | {Task.IDH: 1.0}, plan=off) == ([], {})
+
+
 def test_what_stands_in_an_absent_sequence_is_not_counted(says, make_sample) -> None:
     says(*volumes())
     blind = make_sample(1, segmentation=False, modalities=NO_T1CE)
