@@ -1,4 +1,7 @@
-"""bf16 where the device multiplies it natively, fp32 elsewhere: emulated bf16 is slower than fp32."""
+"""bf16 where the device multiplies it natively, fp32 elsewhere: emulated bf16 is slower than fp32.
+
+On CUDA devices fp32 is what torch makes of it: by default their convolutions round what they multiply to TF32 where there is such hardware.
+"""
 
 import functools
 import re
