@@ -3,8 +3,8 @@
     metric = sum_k n_k metric_k / sum_k n_k      n_k: patients the metric rests on at site k (of a loss: cases of the split)
     score  = mean of the available Dice WT, TC, ET; of the available AUCs where no site has segmentations
 
-Weighting by patients makes the Dice equal to the mean over all patients of all sites, where each has one scan; for an AUC it is the usual within-site average,
-since cases of different sites are never compared. Training without a federation is scored in the same way, by cohort.
+Weighting by patients makes the Dice equal to the mean over all patients of all sites, where each has one scan; for an AUC it is the usual
+within-site average, since cases of different sites are never compared. Training without a federation is scored in the same way, by cohort.
 """
 
 import math
