@@ -119,6 +119,17 @@ def test_the_run_is_told(desk: DeskUnderTest) -> None:
     assert "Dice WT 0.600 TC 0.300" in listed
 
 
+def test_of_a_run_that_nothing_works_on_no_hospital_is_said_to_train(desk: DeskUnderTest) -> None:
+    append(desk, event(EventKind.ROUND_STARTED, 50, number=3, attempt=1, sites=["north"]))
+    with RunFolder.open(desk.run_dir).hold():
+        assert 'class="stage training">training<' in desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}").text
+    desk.app.state.desk.run(desk.key).forget()
+    html = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}").text
+    assert "when it stopped: round 3: hospitals train" in html
+    assert ">was training<" in html
+    assert 'class="stage training"' not in html
+
+
 def test_curves_skip_what_was_not_measured(desk: DeskUnderTest) -> None:
     told = desk.client(Role.RESEARCHER).get(f"/runs/{desk.key}/part/curves").json()
     assert told == {"round": [0, 1], "dice": {"WT": [0.1, 0.6], "TC": [0.05, 0.3]}, "auc": {"IDH": [0.5, 0.8]}}
