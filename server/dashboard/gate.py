@@ -13,6 +13,7 @@ Refused and changing requests are always recorded; of reading ones the first in 
 
 import asyncio
 import hashlib
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from gmmas_runtime.disk import disk_fault
 from gmmas_runtime.web_failures import Failures
 from gmmas_runtime.web_looks import Looks
 from gmmas_runtime.web_requests import CSRF_FIELD, CSRF_HEADER, UNSAFE_METHODS, GuardedRoute, Handle, fault_of, form_of, same_secret
@@ -81,7 +83,17 @@ class Gate:
         return f"gmmas_session_{self.config.port}"
 
     async def admit(self, request: Request, access: Access, handle: Handle) -> Response:
-        """Answer a request, or refuse it."""
+        """Answer a request, or refuse it. Where the disk takes no record of it, that is the answer: who reads it has to make room."""
+        request.state.visitor = Visitor()
+        try:
+            return await self._answer(request, access, handle)
+        except (OSError, sqlite3.Error) as error:
+            fault = disk_fault(error, where=request.app.state.desk.folder.operators)
+            if fault is None:
+                raise
+            return self._explain(request, fault, 507)
+
+    async def _answer(self, request: Request, access: Access, handle: Handle) -> Response:
         visitor = await self._recognise(request) if access is not Access.OPEN else Visitor()
         request.state.visitor = visitor
         refusal = await self._refusal(request, access, visitor)

@@ -16,6 +16,7 @@ from gmmas_schema.coordinator import DashboardConfig
 from server.dashboard import actions
 from server.dashboard.app import make_app
 from server.dashboard.stream import MOST_STREAMS
+from server.operator_tables import open_operators
 from server.operators import Role, Way
 from tests.gmmas_runtime.foreign_pages import FOREIGN_HEADERS
 from tests.server.dashboard.conftest import ADDRESS, Browser, DeskUnderTest
@@ -287,6 +288,28 @@ def test_a_change_that_fails_for_a_fault_of_ours_is_recorded_too(desk: DeskUnder
         desk.client(Role.COORDINATOR, bearer=True).post(f"/api/runs/{desk.key}/stop")
     (call,) = desk.store.calls(last=1)
     assert (call.operator, call.action, call.outcome) == ("coordinator-one", f"POST /api/runs/{desk.key}/stop", "failed: ZeroDivisionError")
+
+
+def test_a_full_disk_is_told_where_it_takes_no_record(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    note, pages = desk.app.state.gate.store.note, []
+
+    def note_without_room(*words: str, **who: object) -> None:
+        with open_operators(desk.folder.operators) as database:
+            (count,) = database.execute("PRAGMA page_count").fetchone()
+            database.execute(f"PRAGMA max_page_count = {count}").fetchall()
+            database.execute("INSERT INTO calls (time, way, client, action, outcome) VALUES (0, '', '', ?, '')", ("x" * 100_000,))
+
+    monkeypatch.setattr(desk.app.state.gate.store, "note", note_without_room)
+    for client, path in (
+        (desk.client(Role.RESEARCHER), "/"),
+        (desk.client(), "/"),
+        (desk.client(Role.RESEARCHER, bearer=True), "/api/runs"),
+    ):
+        pages.append(client.get(path))
+    assert [(page.status_code, "E_DISK" in page.text, "make room" in page.text) for page in pages] == [(507, True, True)] * 3
+    assert pages[2].json()["where"] == str(desk.folder.operators)
+    monkeypatch.setattr(desk.app.state.gate.store, "note", note)
+    assert desk.client(Role.RESEARCHER).get("/sites").status_code == 200
 
 
 def test_headers_forbid_everything_foreign(desk: DeskUnderTest) -> None:
