@@ -122,9 +122,11 @@ def make_pseudo_labels(
 
 
 def _lacks(sample: Sample, target: Target) -> bool:
-    """Tell whether a case has no label of a target, and one would teach something."""
+    """Tell whether a case has no label of a target, none that tells it, and one would teach something."""
     if isinstance(target, Region):
         return sample.regions_RXYZ is None
+    if target is Task.IDH and (sample.codeletion == 1 or sample.grade == 0):
+        return False  # Only a mutant is codeleted or of low grade.
     return bool(np.isnan(sample.marker(target))) and not (target in MUTANT_ONLY and sample.idh == 0)
 
 

@@ -144,6 +144,16 @@ def test_who_is_taken_for_wildtype_teaches_nothing_of_what_only_a_mutant_has(say
     assert (case.codeletion, ledger[Task.CODELETION].accepted) == (0.0, 1)
 
 
+@pytest.mark.parametrize("own", [{"codeletion": 1.0}, {"grade": 0.0}])
+def test_a_label_that_only_a_mutant_has_is_not_contradicted(says, make_sample, own) -> None:
+    """As a wildtype the case would teach nothing of its own label (gmmas_model.losses)."""
+    says(*volumes(), idh=(0.02, 0.0))
+    cases, ledger = label([make_sample(1, idh=math.nan, **own)], ready={Task.IDH: 1.0})
+    assert cases == []
+    assert ledger[Task.IDH].offered == 0
+    assert len(label([make_sample(1, idh=math.nan, **{name: 1 - value for name, value in own.items()})], ready={Task.IDH: 1.0})[0]) == 1
+
+
 def test_of_a_known_mutant_only_a_network_that_sees_one_is_believed(says, make_sample) -> None:
     """P(codeleted) = a b is small where the network takes a mutant for a wildtype, whatever it says of b."""
     mutant = make_sample(1, idh=1.0)
