@@ -222,6 +222,7 @@ def rotate_key(
     Raises:
         TrustError: the key file is missing while there are sealed files, or a file cannot be opened; the old keys stay then.
     """
+    key_file = key_file.resolve()  # a link to a vault stays one, and the key stays there
     present = [file for file in files if file.path.is_file()]
     if key_file.exists() or any(is_sealed(file.path) for file in present):
         ring = KeyRing.read(key_file)

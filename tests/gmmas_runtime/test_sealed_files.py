@@ -115,6 +115,17 @@ def test_a_rotation_seals_all_anew_adopts_plain_files_and_forgets_the_old_key(tm
         assert seal.read(file.path, context=file.context) == b"content %d" % number
 
 
+def test_a_key_in_a_vault_that_a_link_leads_to_stays_there(tmp_path, seal):
+    link = tmp_path / "link.key"
+    link.symlink_to(seal.key_file)
+    files = make_files(tmp_path, Seal(link))
+    before = KeyRing.read(seal.key_file).keys
+    rotate_key(link, files)
+    assert link.is_symlink()
+    assert KeyRing.read(seal.key_file).keys != before
+    assert Seal(link).read(files[1].path, context=files[1].context) == b"content 1"
+
+
 @pytest.mark.parametrize("after", range(6))
 def test_a_rotation_broken_off_anywhere_leaves_all_readable_and_goes_on(tmp_path, seal, monkeypatch, after):
     files = make_files(tmp_path, seal)
