@@ -33,6 +33,7 @@ SEEN: Final = 0.05
 """P(whole tumour) from which the network sees a tumour at all."""
 
 MARGIN_MM: Final = 10.0
+"""Along each axis, to whole voxels: a cube around every voxel where it sees one."""
 
 
 def calibrate_prediction(prediction: Prediction, temperatures: Temperatures) -> Prediction:
