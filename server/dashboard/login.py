@@ -1,6 +1,8 @@
 """Logging in and out, and health: the only routes that anybody may use."""
 
+import re
 import secrets
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
@@ -9,11 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from gmmas_runtime.web_requests import CSRF_FIELD, form_of, own_path, same_secret
 from server.dashboard.gate import Gate, OpenRoute, ReadRoute, Visitor
 from server.dashboard.pages import render
-from server.operators import Way
+from server.operators import OPERATOR_NAME, Way
 from server.wording import format_seconds
 
 router = APIRouter(route_class=OpenRoute)
 leaving = APIRouter(route_class=ReadRoute)
+
+_FORM_PATH: Final = "/login"
 
 
 @router.get("/health")
@@ -40,9 +44,8 @@ async def log_in(request: Request) -> Response:
         return _form(request, status=403, fault="The form was out of date. Please try again.")
     operator, wait_s = await gate.verify(form.get("token", "").strip())
     if operator is None:
-        await gate.record(
-            request, nobody, f"refused: {'too many failures' if wait_s else 'token'} ({form.get('token', '').partition('.')[0]:.64})"
-        )
+        reason = "too many failures" if wait_s else "token"
+        await gate.record(request, nobody, f"refused: {reason} ({_claimed_name(form.get('token', ''))})")
         if wait_s:
             fault = f"Too many failures. Please wait {format_seconds(wait_s)}."
             return _form(request, status=429, fault=fault, headers={"Retry-After": f"{wait_s:.0f}"})
@@ -58,7 +61,7 @@ async def log_in(request: Request) -> Response:
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    response.delete_cookie(_form_cookie(gate))
+    response.delete_cookie(_form_cookie(gate), path=_FORM_PATH)
     return response
 
 
@@ -81,9 +84,15 @@ def _form(request: Request, *, status: int = 200, fault: str = "", headers: dict
     request.state.visitor = Visitor()
     response = render(request, "login.html", status_code=status, csrf=secret, next=following, fault=fault, headers=headers)
     response.set_cookie(
-        _form_cookie(gate), secret, max_age=3600, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/login"
+        _form_cookie(gate), secret, max_age=3600, httponly=True, samesite="strict", secure=request.url.scheme == "https", path=_FORM_PATH
     )
     return response
+
+
+def _claimed_name(token: str) -> str:
+    """Return the name in a token for the record; half a token may be the secret half."""
+    name = "".join(letter for letter in token.partition(".")[0] if letter.isprintable())
+    return name if re.fullmatch(OPERATOR_NAME, name) else "no operator's name"
 
 
 def _form_cookie(gate: Gate) -> str:

@@ -167,8 +167,20 @@ def test_a_login_opens_a_session_and_leads_to_the_page_that_was_asked_for(desk: 
     body = {"csrf": client.cookies["gmmas_login_9093"], "token": f" {desk.tokens[Role.RESEARCHER]}\n", "next": f"/runs/{desk.key}"}
     answer = client.post("/login", data=body)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{desk.key}")
+    assert "gmmas_login_9093" not in client.cookies, "a form serves once"
     assert client.get(f"/runs/{desk.key}").status_code == 200
     assert [call.outcome for call in desk.store.calls()][1:] == ["logged in", "refused: 303"]
+
+
+def test_half_a_token_is_in_no_record(desk: DeskUnderTest) -> None:
+    """Who pastes what stands behind the point alone has pasted the secret."""
+    secret = desk.tokens[Role.COORDINATOR].partition(".")[2]
+    for told in (secret, f" {secret}", f"{secret}."):
+        client = desk.client()
+        client.get("/login")
+        assert client.post("/login", data={"csrf": client.cookies["gmmas_login_9093"], "token": told}).status_code == 401
+    assert {call.outcome for call in desk.store.calls()} == {"refused: token (no operator's name)"}
+    assert secret not in desk.folder.operators.read_bytes().decode("latin-1")
 
 
 def test_a_login_wants_its_own_form(desk: DeskUnderTest) -> None:
