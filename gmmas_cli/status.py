@@ -44,17 +44,17 @@ def status(
 ) -> None:
     """Show a coordinator, its hospitals and a run. Exit code 1 if the coordinator does not answer or the run has failed."""
     console = Console()
-    if costs or events:
-        _tell_record(console, run_dir, costs=costs, site=site, as_json=as_json)
-        return
-    if as_json or site:
+    if (as_json and not (costs or events)) or (site and not costs):
         raise ConfigError(
             "--json and --site say how a record is shown",
             where="gmmas status",
-            got="neither --costs nor --events",
-            expected="one of them",
+            got="--site without --costs" if site else "neither --costs nor --events",
+            expected="--costs, or with --json --events",
             remedy="for example: gmmas status runs/first --costs --json",
         )
+    if costs or events:
+        _tell_record(console, run_dir, costs=costs, site=site, as_json=as_json)
+        return
     if run_dir is None and server is None:
         raise ConfigError(
             "nothing to show",
@@ -84,13 +84,13 @@ def _tell_record(console: Console, run_dir: Path | None, *, costs: bool, site: s
         )
     path = open_work(run_dir).events_path
     if costs:
-        entries = [entry for entry in read_ledger(path) if site in (None, entry.site)] if as_json else read_ledger(path)
+        entries = read_ledger(path)
+        tables = cost_tables(entries, site=site)  # refuses a site that the run does not have
         if as_json:
-            _print_lines(entries)
-        else:
-            for table in cost_tables(entries, site=site):
-                console.print(table)
-                console.print()
+            _print_lines(entry for entry in entries if site in (None, entry.site))
+        for table in () if as_json else tables:
+            console.print(table)
+            console.print()
         return
     happened = read_events(path)
     if as_json:

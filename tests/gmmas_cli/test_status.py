@@ -87,6 +87,8 @@ def test_costs_for_programs(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
     assert [entry["outcome"] for entry in entries if entry["site"] == "east"] == ["accepted", "accepted", "missing"]
     assert run_program(["status", str(run.path), "--costs", "--json", "--site", "east"]) == 0
     assert {json.loads(line)["site"] for line in capsys.readouterr().out.splitlines()} == {"east"}
+    assert run_program(["status", str(run.path), "--costs", "--json", "--site", "nowhere"]) == 1
+    assert "east, north" in capsys.readouterr().err
 
 
 def test_what_happened(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,3 +116,5 @@ def test_options_that_need_another(run: RunFolder, capsys: pytest.CaptureFixture
     assert "neither --costs nor --events" in capsys.readouterr().err
     assert run_program(["status", "--costs"]) == 1
     assert "no run is named" in capsys.readouterr().err
+    assert run_program(["status", str(run.path), "--events", "--site", "east"]) == 1, "all that happened is not what was asked for"
+    assert "--site without --costs" in capsys.readouterr().err
