@@ -3,6 +3,7 @@
 A run may lie anywhere on the machine; the dashboard shows those that are noted here and opens no other path, whatever is asked for.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -58,10 +59,14 @@ def run_key(run_dir: Path) -> str:
 def _note(folder: CoordinatorFolder, path: Path, kind: str) -> None:
     if path in _noted(folder, kind):
         return
-    # One short write at the end of the file is whole, whoever else writes.
-    descriptor = os.open(folder.path / REGISTER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    # One short write at the end of the file is whole, whoever else writes; but for a full disk or a crash, which may have cut the last one.
+    descriptor = os.open(folder.path / REGISTER, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, json.dumps({kind: str(path)}).encode() + b"\n")
+        size = os.fstat(descriptor).st_size
+        is_cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        line = b"\n" * is_cut + json.dumps({kind: str(path)}).encode() + b"\n"
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.path / REGISTER))
     finally:
         os.close(descriptor)
 

@@ -44,6 +44,11 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
     with (folder.path / REGISTER).open("ab") as register:
         register.write(b'{"run": "/half\n["a"]\n{"other": 1}\n')
     assert list(known_runs(folder).values()) == [first]
+    with (folder.path / REGISTER).open("ab") as register:
+        register.write(b'{"run": "/half')
+    second = make_run(tmp_path / "second")
+    note_run(folder, second)
+    assert sorted(known_runs(folder).values()) == [first, second], "it takes nothing with it"
 
 
 def test_folders_of_one_name_have_keys_of_their_own(tmp_path: Path) -> None:
