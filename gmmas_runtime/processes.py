@@ -30,7 +30,7 @@ __all__ = ["ProcessEvent", "ProcessEventKind", "ProcessSpec", "ProcessState", "P
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
-MEMORY_EVERY_S = 2.0
+LOOK_EVERY_S = 2.0
 STOP_GRACE_S = 10.0
 
 
@@ -133,14 +133,16 @@ class Supervisor:
 
     def _supervise(self) -> None:
         """Run until stopped (the thread's whole life)."""
-        next_memory = 0.0
+        next_look = 0.0
         try:
             while not self._stop.is_set():
                 now = time.monotonic()
                 changed = self._advance(now)
-                if now >= next_memory:
+                if now >= next_look:
                     self._measure_memory()
-                    next_memory, changed = now + MEMORY_EVERY_S, True
+                    for child in self._children:
+                        child.limit_log()
+                    next_look, changed = now + LOOK_EVERY_S, True
                 if changed:
                     self._publish()
                 if all(child.settled for child in self._children) or self.failure() is not None:

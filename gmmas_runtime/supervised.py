@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from gmmas_runtime import child as child_program
+from gmmas_runtime.files import write_atomic
 from gmmas_runtime.process_state import ProcessState, ProcessStatus, create_time_of
 from gmmas_schema.errors import FederationError, GmmasError
 
@@ -31,7 +32,7 @@ class ProcessSpec:
         argv: program and arguments.
         environment: variables set on top of the supervisor's own.
         folder: working folder.
-        log_file: stdout and stderr are appended here (rights 0600; moved to `.1` beyond 20 MiB at a start).
+        log_file: stdout and stderr are appended here (rights 0600; beyond 20 MiB the last of it goes to `.1`, and it begins anew).
         ready: says whether the process serves; None: ready once started. Called often, from the supervisor's thread, so it must be quick.
         ready_timeout_s: longest wait for `ready`; for the first start including its restarts.
         restart: start again after an exit; off: an exit is final.
@@ -116,8 +117,7 @@ class SupervisedProcess:
             self.restarts += 1
         self._first_start = self._first_start or now
         self._started, self._next_check = now, 0.0
-        if spec.log_file.exists() and spec.log_file.stat().st_size > LOG_LIMIT_BYTES:
-            spec.log_file.replace(spec.log_file.with_name(spec.log_file.name + ".1"))
+        self.limit_log()
         descriptor = os.open(spec.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._log_offset = os.fstat(descriptor).st_size
@@ -186,6 +186,24 @@ class SupervisedProcess:
             expected=f"ready within {self.spec.ready_timeout_s:g} s",
             remedy="read the log named above",
         )
+
+    def limit_log(self) -> None:
+        """Keep the log from filling the disk: strangers can have a server write a line for each request that it refuses.
+
+        The process keeps the file that it has and goes on at its beginning, since it appends.
+        """
+        path = self.spec.log_file
+        with contextlib.suppress(OSError):
+            with path.open("rb") as handle:
+                size = handle.seek(0, os.SEEK_END)
+                if size <= LOG_LIMIT_BYTES:
+                    return
+                handle.seek(size - LOG_LIMIT_BYTES)
+                last = handle.read(LOG_LIMIT_BYTES)
+            with contextlib.suppress(OSError):  # on a full disk the room counts for more than the lines
+                write_atomic(path.with_name(path.name + ".1"), last, durable=False)
+            os.truncate(path, 0)
+            self._log_offset = 0
 
     def log_tail(self) -> str:
         """Return the end of what this start of the process has written."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gmmas_runtime import processes, supervised
 from gmmas_runtime.process_state import (
     ProcessState,
     SupervisorLock,
@@ -288,6 +289,21 @@ def test_damaged_state_file_is_no_state(tmp_path: Path) -> None:
     (tmp_path / "processes.json").write_text('{"pid": ')
     assert read_state(tmp_path / "processes.json") is None
     assert live_state(tmp_path / "absent.json") is None
+
+
+def test_a_log_stays_small_while_its_process_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "LOG_LIMIT_BYTES", 20_000)
+    monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.0)
+    log, older = tmp_path / "talker.log", tmp_path / "talker.log.1"
+    older.write_bytes(b"of before")
+    with Supervisor([shell(tmp_path, "talker", "while :; do echo 'a stranger was refused'; done")]) as supervisor:
+        wait_until(lambda: older.stat().st_size == 20_000)
+        first = older.stat().st_ino
+        wait_until(lambda: older.stat().st_ino != first, what="more in the same file, and again too much")
+        assert supervisor.status()[0].restarts == 0
+    assert set(older.read_bytes().splitlines()[1:-1]) == {b"a stranger was refused"}
+    assert b"\0" not in log.read_bytes(), "it appends"
+    assert [path.stat().st_mode & 0o777 for path in (log, older)] == [0o600, 0o600]
 
 
 def test_a_supervisor_that_is_just_starting_is_stopped_too(tmp_path: Path) -> None:
