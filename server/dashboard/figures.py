@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.vocabulary import MARKER_NAMES, REGIONS, TASKS, Region, Task
+from server.enrolment import Connection
 from server.ledger import Cost, LedgerEntry, add_up
 from server.reasons import Reason, reason_of
 from server.run_view import RunView, Trouble, first_line
@@ -186,8 +187,11 @@ def _mark_code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
+CONNECTIONS: Final = {Connection.REGISTERED: "never connected", Connection.UNREGISTERED: "revoked"}
+
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "bytes": format_bytes,
+    "connection": lambda connection: CONNECTIONS.get(connection, connection.value),
     "code": _mark_code,
     "duration": format_seconds,
     "clock": format_clock,

@@ -14,7 +14,6 @@ from server.dashboard.figures import accuracy_table, cost_tables, curves, feed_l
 from server.dashboard.gate import ChangeRoute, ReadRoute, Visitor
 from server.dashboard.watched_run import RunSummary, WatchedRun
 from server.drift import LOOKED_AT, drift_of
-from server.enrolment import Connection
 from server.events import EVENTS_FILE, events_after
 from server.following import resume_command
 from server.ledger import read_ledger
@@ -176,6 +175,5 @@ def _sites(request: Request) -> dict[str, Any]:
     return {
         "nodes": desk.nodes(),
         "processes": state.processes if state else (),
-        "Connection": Connection,
         "address": desk.folder.config.public_address,
     }

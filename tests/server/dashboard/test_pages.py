@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from server.checkpoint import RunFolder
 from server.dashboard import actions
 from server.dashboard.app import STATIC
 from server.dashboard.figures import KINDS, feed_line
+from server.enrolment import Connection, NodeStatus
 from server.events import EventLog
 from server.operators import Role
 from server.records import Outcome, RoundRecord, SiteRecord
@@ -236,6 +238,24 @@ def test_a_hospital_that_was_out_stands_not_with_an_older_model(desk: DeskUnderT
     (drifts,) = re.findall(r"drift-title.*?</section>", html, re.DOTALL)
     assert "<td>none</td>" not in drifts, "of two hospitals nothing can be compared, which is not the same as nothing found"
     assert client.get(f"/api/runs/{desk.key}").json()["sites"]["east"]["dice"] == {"wt": 0.1}
+
+
+def test_connections_are_told_in_the_same_words_everywhere(desk: DeskUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """North was enrolled with a new key and has not come back yet."""
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    nodes = [
+        NodeStatus("north", "1", Connection.UNREGISTERED, "a" * 64, moment, moment),
+        NodeStatus("north", "2", Connection.REGISTERED, "b" * 64, moment, None),
+        NodeStatus("east", "3", Connection.ONLINE, "c" * 64, moment, moment),
+    ]
+    monkeypatch.setattr("server.dashboard.desk.list_nodes", lambda _folder: tuple(nodes))
+    listed, told = page(desk, "/sites").text, page(desk, f"/runs/{desk.key}").text
+    assert all(words in listed for words in ("revoked", "never connected", "online"))
+    assert "never connected" in told
+    assert "online" in told
+    assert not [words for words in ("registered", "revoked") if words in told], "the key that is in force counts"
+    sites = desk.client(Role.RESEARCHER, bearer=True).get("/api/sites").json()
+    assert [site["connection"] for site in sites] == ["unregistered", "registered", "online"]
 
 
 def test_hidden_updates_are_said_to_be_hidden(desk: DeskUnderTest, tmp_path: Path) -> None:
