@@ -257,9 +257,11 @@ def write_table(cells: Sequence[Cell]) -> str:
     for attack in (name for name in ATTACKS if any(cell.attack == name for cell in cells)):
         own = [[cell for cell in cells if (cell.attack, cell.defence) == (attack, defence)] for defence in defences]
         lines.append(f"| {attack} | " + " | ".join(_describe(found) for found in own) + " |")
+    seeds, commits = sorted({cell.seed for cell in cells}), sorted({cell.software for cell in cells})
     lines += [
         "",
-        "Mean Dice of WT, TC and ET on the held-out hospital. (a/b): replies of the bad site and of honest ones that were refused.",
+        f"Mean Dice of WT, TC and ET on the held-out hospital; one bad site of {len(SCANNERS)}. (a/b): replies of the bad site and of",
+        f"honest ones that were refused. Seeds {', '.join(map(str, seeds))}; a few hundredths are chance. Software {', '.join(commits)}.",
     ]
     broken = [f"- {cell.attack}, {cell.defence}, seed {cell.seed}: after round {cell.rounds}, {cell.ended}" for cell in cells if cell.ended]
     return "\n".join([*lines, *(["", "Runs that broke down:", "", *broken] if broken else [])]) + "\n"
@@ -286,6 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--final", action="store_true", help="write the table to benchmarks/results")
     parser.add_argument("--quick", action="store_true", help="tiny")
     options = parser.parse_args(arguments)
+    if options.quick and options.final:
+        parser.error("--quick measures nothing, so it has no final table")
+    for named, known in ((options.attacks, ATTACKS), (options.defences, DEFENCES)):
+        if unknown := set(named.split(",")) - set(known):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     console, software = Console(), commit()
     wanted = pairs(options.attacks.split(","), options.defences.split(","))
     benches = [Bench(options.out, QUICK if options.quick else FULL, int(seed)) for seed in options.seeds.split(",")]

@@ -98,6 +98,7 @@ def make_site(definition: ModelDefinition, samples: Mapping[Split, Sequence[Samp
         site: its name.
         attack: one of ATTACKS.
     """
+    assert attack in ATTACKS, attack
     if attack == "labels":
         samples = {**samples, Split.TRAIN: [flip_labels(sample) for sample in samples[Split.TRAIN]]}
     if attack in FACTORS or attack in {"nan", "shape"}:

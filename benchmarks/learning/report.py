@@ -17,6 +17,10 @@ from gmmas_schema.vocabulary import Split, Task
 Results = Mapping[str, Mapping[int, ArmResult]]
 """Results by arm and seed."""
 
+SEGMENTING: Final = ("dice", "et_t1ce", "dice_full")
+OTHERS: Final = ("auc_idh", "auc_codeletion", "ece", "fewer_better")
+"""Figures of the table with their differences, those before and behind the worst hospital."""
+
 _MISSING: Final = "–"
 
 
@@ -118,9 +122,9 @@ def write_markdown(summary: Summary) -> str:
     for row in summary.arms:
         regions = " / ".join(_number(row.figures[f"dice_{region}"].mean) for region in ("wt", "tc", "et"))
         cells = [row.arm.piece, row.arm.name, str(len(row.seeds)), regions]
-        cells += [_with_difference(row.figures[name]) for name in ("dice", "et_t1ce", "dice_full")]
+        cells += [_with_difference(row.figures[name]) for name in SEGMENTING]
         cells += [_number(row.worst_site)]
-        cells += [_with_difference(row.figures[name]) for name in ("auc_idh", "auc_codeletion", "ece", "fewer_better")]
+        cells += [_with_difference(row.figures[name]) for name in OTHERS]
         cells += [f"{row.mib_down + row.mib_up:.0f}", f"{row.seconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *_legend(summary), *_notes(summary), ""])
@@ -197,14 +201,43 @@ def _legend(summary: Summary) -> list[str]:
         "AUCs are with all four sequences, ECE is over all subsets and both markers. *Worst hospital* is the lowest mean Dice among the",
         f"training hospitals, on their own {own} patients with their own sequences. MiB and seconds are those of a run.",
         f"`{bound}` is the upper bound.",
+        *_caution(summary),
         "",
     ]
+
+
+def _caution(summary: Summary) -> list[str]:
+    """Return what a reader of many intervals over few seeds has to know."""
+    intervals = sum(row.figures[name].difference.low is not None for row in summary.arms for name in (*SEGMENTING, *OTHERS))
+    seeds = max((len(row.seeds) for row in summary.arms), default=0)
+    lines = [
+        f"The table holds {intervals} intervals, not corrected for their number: where nothing differs, one in 20 is bold by chance, and",
+        f"more where training falls out differently from seed to seed, which {seeds} seeds show only in part (with 3, up to one in 4).",
+        "What is bold in one figure alone is a question for more seeds.",
+    ]
+    if summary.site == summary.plan["test"]:
+        lines += [f"Choices were made on `{summary.plan['development']}`; what is best here has not been chosen by that."]
+    return lines
+
+
+def _verdict(summary: Summary) -> str:
+    """Return the line that says which arms the mean Dice tells apart from what they are compared with."""
+    changes = {row.arm.name: row.figures["dice"].difference for row in summary.arms}
+    known = {name: (change.low, change.high) for name, change in changes.items() if change.low is not None and change.high is not None}
+    worse = [name for name, (_, high) in known.items() if high < 0]
+    better = [name for name, (low, _) in known.items() if low > 0]
+    neither = [name for name in known if name not in {*worse, *better}]
+    told = {"worse": worse, "better": better, "not told apart": neither}
+    return "- mean Dice, each against what it is compared with: " + "; ".join(
+        f"{word}: {', '.join(f'`{name}`' for name in names) or 'none'}" for word, names in told.items()
+    )
 
 
 def _notes(summary: Summary) -> list[str]:
     bound = summary.plan["upper_bound"]
     federated = [row for row in summary.arms if row.arm.kind == "federated" and row.ratio.value is not None]
-    lines = [f"- `{row.arm.name}` reaches {_interval(row.ratio)} of the mean 15-subset Dice of `{bound}`" for row in federated]
+    lines = [_verdict(summary)]
+    lines += [f"- `{row.arm.name}` reaches {_interval(row.ratio)} of the mean 15-subset Dice of `{bound}`" for row in federated]
     lines += [f"- `{row.arm.name}`: {row.arm.note}" for row in summary.arms if row.arm.note]
     lines += [f"- `{row.arm.name}` is compared with `{row.arm.compare_with}`" for row in summary.arms if row.arm.compare_with]
     lines += [_surfaces(row, summary) for row in summary.arms if row.figures["hd95"].mean is not None]

@@ -87,6 +87,14 @@ def test_a_table_shows_dice_refusals_and_runs_that_broke_down(tmp_path) -> None:
     assert "- nan, no checks, seed 1: after round 2, ModelError: x" in table
 
 
+@pytest.mark.parametrize("arguments", [["--attacks", "sign_flip"], ["--defences", "none"], ["--quick", "--final"]])
+def test_what_would_run_for_hours_as_something_else_is_refused(tmp_path, capsys, arguments) -> None:
+    """An attack of another name would be an honest site; a quick table is no result."""
+    with pytest.raises(SystemExit):
+        main(["--report", "--out", str(tmp_path), *arguments])
+    assert "known are" in (error := capsys.readouterr().err) or "no final table" in error
+
+
 def test_it_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path) -> None:
     arguments = ["--quick", "--out", str(tmp_path), "--attacks", "nan", "--defences", "no checks,default"]
     assert main(arguments) == 0

@@ -57,6 +57,15 @@ def test_the_table_marks_what_is_beyond_chance(plan, results) -> None:
     assert any(line.startswith("- `gmmas` reaches 0.9") and line.endswith("`pooled`") for line in lines)
 
 
+def test_the_page_says_which_arms_differ_and_how_many_intervals_it_holds(plan, results) -> None:
+    text = write_markdown(report(plan, results))
+    assert "against what it is compared with: worse: `fedavg`; better: `pooled`; not told apart: `modality-dropout-0`" in text
+    assert f"holds {3 * 7} intervals" in text
+    assert "which 3 seeds show only in part" in text
+    assert "Choices were made" not in text
+    assert "Choices were made on `development`" in write_markdown(report(plan, results, final=True))
+
+
 def test_an_arm_may_be_compared_with_another_than_the_reference(plan) -> None:
     summary = report(plan, make_results(plan, {"gmmas": 0.9, "wire-fp32": 0.7, "wire-int8": 0.69}))
     row = next(row for row in summary.arms if row.arm.name == "wire-int8")
