@@ -19,6 +19,7 @@ from benchmarks.federation.accounting import Sample, TreeSampler, at, become_rea
 from benchmarks.federation.launching import Launcher
 from benchmarks.federation.network import enter_own_loopback
 from benchmarks.federation.plan import Cell, System, notes_folder
+from benchmarks.software import commit
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 
@@ -49,6 +50,7 @@ class Result(FrozenModel):
         peak_by_program: largest memory by "role/program"; sums where a program ran more than once.
         ended_unseen_s: how far the sum of processor seconds ever fell; the error of the method.
         extra: what a system tells of itself.
+        software: commit that was measured.
     """
 
     cell: Cell
@@ -67,6 +69,7 @@ class Result(FrozenModel):
     own_loopback: bool
     machine: str
     extra: dict[str, float]
+    software: str = "unknown"
 
 
 def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
@@ -105,6 +108,7 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
         own_loopback=own_loopback,
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
         extra=extra,
+        software=commit(),
     )
 
 

@@ -34,6 +34,7 @@ def summarise(results: Sequence[Result], *, command: str) -> dict[str, Any]:
         "machine": first.machine,
         "load": sorted(round(result.load, 1) for result in results),
         "train_s": first.cell.train_s,
+        "software": sorted({result.software for result in results}),
         "own_loopback": all(result.own_loopback for result in results),
         "accounting_error_s": max(result.ended_unseen_s for result in results),
         "systems": {system: WHAT[system] for system in sorted({result.cell.system for result in results})},
@@ -71,7 +72,7 @@ def write_markdown(summary: dict[str, Any]) -> str:
         f"`{summary['command']}` on {summary['machine']}; load average {summary['load'][0]} to {summary['load'][-1]}. Stand-in training of "
         f"{summary['train_s']:g} s. Medians over runs; *of Flower* is the ratio to plain Flower with as many sites and the same model. "
         "Payload is what messages carry per site and round; loopback is everything that passed the machine's loopback per round, each "
-        "node's inner traffic and all headers included.",
+        f"node's inner traffic and all headers included. Software of this project: {', '.join(summary['software'])}.",
         "",
         _line(COLUMNS),
         _line(["---"] * len(COLUMNS)),

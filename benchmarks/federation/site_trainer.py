@@ -11,13 +11,15 @@ import client.trainer_servicer
 from benchmarks.federation.stand_in import train
 from client.cohort import SiteCohort
 from client.trainer import main
+from gmmas_data.cases import Case
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.messages import Evaluation, Interval, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Layout, Split, Task
 from gmmas_workflows.training import TrainOutcome
 
-LABELLED = {Task.SEGMENTATION: 20, Task.IDH: 20, Task.CODELETION: 20}
+PATIENTS = {Split.TRAIN: 20, Split.VALIDATION: 4}
+LABELLED = dict.fromkeys((Task.SEGMENTATION, Task.IDH, Task.CODELETION), PATIENTS[Split.TRAIN])
 
 
 class StandInTrainer:
@@ -33,31 +35,42 @@ class StandInTrainer:
 
     def report(self, request: TaskRequest) -> SiteReport:
         """Return a report whose accuracy is made up."""
-        dice = {region: Interval(value=0.5, n=4) for region in REGIONS}
+        dice = {region: Interval(value=0.5, n=PATIENTS[Split.VALIDATION]) for region in REGIONS}
         return SiteReport(
             site=self._site,
             run=request.run,
             round=request.round,
             model_digest=request.model.digest(),
             modalities=MODALITIES,
-            cases=20,
+            cases=PATIENTS[Split.TRAIN],
             labelled=LABELLED,
             losses=dict.fromkeys(LABELLED, 0.5),
             steps=1,
-            evaluation=Evaluation(split=request.evaluate or Split.VALIDATION, cases=4, dice=dice),
+            evaluation=Evaluation(split=request.evaluate or Split.VALIDATION, cases=PATIENTS[Split.VALIDATION], dice=dice),
             peak_memory_mib=peak_memory_mib(),
         )
 
 
+def open_cohort(*_: object, **__: object) -> SiteCohort:
+    """Return patients without files, for a site's policy asks how many it trains on."""
+    cases = {
+        split: tuple(Case(f"{split}-{number}", f"{split}-{number}", {}, None, Layout.BRATS2021) for number in range(PATIENTS.get(split, 0)))
+        for split in Split
+    }
+    return SiteCohort(cases, 0)
+
+
 def describe(_: SiteCohort, *, site: str, model: ModelDefinition) -> SiteDescription:
     """Return a site that has everything."""
-    return SiteDescription(site=site, model_digest=model.digest(), software="benchmark", modalities=MODALITIES, cases=20, labelled=LABELLED)
+    return SiteDescription(
+        site=site, model_digest=model.digest(), software="benchmark", modalities=MODALITIES, cases=PATIENTS[Split.TRAIN], labelled=LABELLED
+    )
 
 
 def put_in() -> None:
     """Put the stand-ins into the service."""
     servicer: Any = client.trainer_servicer
-    servicer.open_cohort = lambda *_, **__: SiteCohort(dict.fromkeys(Split, ()), 0)
+    servicer.open_cohort = open_cohort
     servicer.describe_cohort = describe
     servicer.prepare_samples = lambda *_, **__: {}
     servicer.LocalTrainer = StandInTrainer

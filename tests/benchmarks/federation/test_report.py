@@ -55,6 +55,7 @@ def test_without_flower_there_is_no_ratio_and_nodes_are_compared_with_nodes():
 def test_the_page_and_the_picture(tmp_path):
     summary, _ = rows([result("gmmas"), result("flower", overhead_s=8.0), result("gmmas-nodes", sites=16)])
     page = write_markdown(summary)
+    assert "Software of this project: unknown." in page
     assert "| 4 MB | 4 | gmmas | 2.00 | 0.25 | 1.00 | 1.00 | 500 | 1.00, 2.00 | 10.0 | 3 |" in page
     draw(summary, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
