@@ -119,6 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=measure, args=(count, options.processes, sender))
         child.start()
+        sender.close()  # the child's own is left, so that one that dies ends the waiting
         found = receiver.recv()
         child.join()
         result["parameters"] = found.pop("parameters")

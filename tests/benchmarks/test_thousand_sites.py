@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.thousand_sites import RESULT, main
 
 
@@ -12,6 +14,11 @@ def test_it_measures_a_round_of_real_messages(tmp_path: Path) -> None:
     assert 0.5 < found["mib_down_per_site"] / (result["parameters"] * 2 / 2**20) <= 1.01
     assert 0.5 < found["mib_up_per_site"] / (result["parameters"] * 4 / 2**20) <= 1.01
     assert found["coordinator_peak_mib"] >= found["coordinator_mib_before"] > 10
+
+
+def test_a_measuring_process_that_dies_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(EOFError):
+        main(["--sites", "0", "--processes", "1", "--out", str(tmp_path / "result.json")])
 
 
 def test_the_committed_result_shows_memory_that_does_not_grow_with_the_sites() -> None:
