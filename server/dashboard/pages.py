@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -149,7 +150,8 @@ def _rounds(run: WatchedRun) -> dict[str, Any]:
 
 def _links(request: Request, run: WatchedRun) -> dict[str, str]:
     """Return where the run is in MLflow, and the commands for a terminal."""
-    mlflow, store = desk_of(request).config.mlflow or run.config.tracking.uri, MlflowTracker(run.config.tracking, run.path).uri
+    mlflow = _without_account(desk_of(request).config.mlflow or run.config.tracking.uri)
+    store = _without_account(MlflowTracker(run.config.tracking, run.path).uri)
     marker = run.path / "mlflow_run"
     page = ""
     if mlflow.startswith(("http://", "https://")):
@@ -163,6 +165,12 @@ def _links(request: Request, run: WatchedRun) -> dict[str, str]:
         "resume": resume_command(run.path, coordinator),
         "predict": f"gmmas predict CASE_FOLDER --model {run.path / 'models' / 'best'} --out prediction",
     }
+
+
+def _without_account(uri: str) -> str:
+    """Return an address without the name and password that a store may ask for: every operator reads the page."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def _summaries(request: Request) -> list[RunSummary]:
