@@ -36,6 +36,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import ReasonCode
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.site import SplitConfig
@@ -199,8 +200,8 @@ class Bench:
         with _without_checks(defence == "no checks"):
             try:
                 simulate(folder, dict(zip(names, sites, strict=True)), tracker=NoTracker())
-            except Exception as error:  # a run that breaks down is a result, one that never began is not
-                if not folder.finished_rounds():
+            except Exception as error:  # a run that an attack breaks is a result, one that never began or that the machine broke is not
+                if attack == "none" or not folder.finished_rounds() or _is_the_machines(error):
                     raise
                 ended = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         records = folder.read_records()
@@ -235,6 +236,11 @@ class Bench:
 
     def _path(self, attack: str, defence: str) -> Path:
         return self._folder / f"{attack}--{defence.replace(' ', '-')}"
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Tell a full disk or memory from what an attack does."""
+    return isinstance(error, OSError | MemoryError) or getattr(error, "code", None) in {ReasonCode.DISK, ReasonCode.OUT_OF_MEMORY}
 
 
 @contextmanager

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.attacks import DEFENCES, FULL, Bench, Cell, main, pairs, write_table
+from benchmarks.attacks import DEFENCES, FULL, QUICK, Bench, Cell, main, pairs, write_table
 from benchmarks.hostile_sites import ATTACKS, FACTORS, flip_labels, make_site
+from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.federation import FederationConfig, HoldersStrategy
 from gmmas_schema.vocabulary import Region, Split
 from server.checkpoint import RunFolder
@@ -93,6 +94,22 @@ def test_what_would_run_for_hours_as_something_else_is_refused(tmp_path, capsys,
     with pytest.raises(SystemExit):
         main(["--report", "--out", str(tmp_path), *arguments])
     assert "known are" in (error := capsys.readouterr().err) or "no final table" in error
+
+
+@pytest.mark.parametrize(("attack", "error"), [("nan", FederationError("full", code=ReasonCode.DISK)), ("none", ValueError("x"))])
+def test_what_no_attack_did_is_no_result(tmp_path, monkeypatch, attack, error) -> None:
+    bench = Bench(tmp_path, QUICK, 1)
+    bench.prepare(processes=1)
+    begun = RunFolder.finished_rounds
+
+    def fail(folder, *_, **__):
+        monkeypatch.setattr(RunFolder, "finished_rounds", lambda self: begun(self) or (0,))
+        raise error
+
+    monkeypatch.setattr("benchmarks.attacks.simulate", fail)
+    with pytest.raises(type(error)):
+        bench.run(attack, "no checks", software="")
+    assert bench.read(attack, "no checks") is None
 
 
 def test_it_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path) -> None:
