@@ -8,6 +8,7 @@ import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gmmas_cli.progress import progress_bar
 from gmmas_runtime.manifest import Origin, Standing
@@ -81,7 +82,8 @@ def tell_origin(console: Console, origin: Origin) -> None:
     """Say who vouches for a model, and that nobody does where nobody does."""
     if origin.is_signed:
         told = f"the model is {origin.standing}" + (f" ({origin.signer})" if origin.signer else "")
-        console.print(told + ("" if origin.standing is Standing.VOUCHED else "; --authority authority.pem checks by whom"), soft_wrap=True)
+        hint = "" if origin.standing is Standing.VOUCHED else "; --authority authority.pem checks by whom"
+        console.print(Text(told + hint), soft_wrap=True)
     else:
         console.print(f"nobody vouches for this model: {origin.standing}", style="yellow")
 

@@ -14,7 +14,7 @@ from gmmas_cli.site_control import DEFAULT_CONFIG, ByOption, ConfigOption, opera
 from gmmas_cli.site_setup import write_enrolment_file
 from gmmas_runtime.enrolment_file import fingerprint_of, key_sha256
 from gmmas_runtime.keys import load_node_key, make_node_key
-from gmmas_runtime.process_state import live_state
+from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError
 from gmmas_schema.site import SiteConfig
 
@@ -42,12 +42,11 @@ def new_key(
 ) -> None:
     """Make a new key and its enrolment file; the old key and the record that it signed are put aside. Stop the node first."""
     site, console = SiteConfig.from_yaml(config), Console()
-    running = live_state(NodeFolder(site.node.state).state_file)
-    if running is not None:
+    if is_supervised(NodeFolder(site.node.state).state_file):
         raise FederationError(
             "this node is running",
             where=site.node.state,
-            got=f"a supervisor with pid {running.pid}",
+            got="a live supervisor",
             expected="a stopped node",
             remedy="`gmmas site stop`, then try again",
         )

@@ -9,7 +9,7 @@ from rich.console import Console
 from client.folder import NodeFolder
 from gmmas_cli.encryption import require_encryption, rotate, tell
 from gmmas_data.cache import prune_samples, sealed_samples
-from gmmas_runtime.process_state import live_state
+from gmmas_runtime.process_state import is_supervised
 from gmmas_schema.errors import FederationError
 from gmmas_schema.site import SiteConfig
 from gmmas_workflows.site_state import sealed_states
@@ -25,7 +25,7 @@ def rotate_key(
     site = SiteConfig.from_yaml(config)
     encryption = require_encryption(site.encryption, where=config)
     folder = NodeFolder(site.node.state)
-    if live_state(folder.state_file) is not None:
+    if is_supervised(folder.state_file):
         raise FederationError(
             "the node is running",
             where=folder.root,

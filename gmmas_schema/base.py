@@ -46,7 +46,8 @@ class FrozenModel(BaseModel):
                 expected="a readable YAML file",
                 remedy="check the path and its rights; site_configs/ holds commented examples",
             ) from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+            # The last three are how PyYAML itself fails, at 2026-02-30 or at deep nesting.
             raise ConfigError(
                 f"{cls.__name__} is not valid YAML",
                 where=path,

@@ -1,5 +1,6 @@
 """A disk that is full or read-only ends the work with one clear error, and the work goes on once there is room."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from server.submission import is_at_work
 from tests.client.serving import TIMEOUT_S, make_tensors, serving
 from tests.client.sites import make_request, read_site
 from tests.faults.small_disk import SmallDisk, small_disk
+from tests.faults.table import EQUAL, Row, write_row
 from tests.server.simulated_sites import RecordingTracker, make_grid
 from tests.server.test_resume import new_folder, outcome, run, sites
 
@@ -40,6 +42,11 @@ def resume(folder: RunFolder) -> object:
     return outcome(folder)
 
 
+def _note(fault: str, stage: str, since: float, *, outcome: str = EQUAL, resumes: int = 1) -> None:
+    row = Row(fault, stage, outcome, resumes=resumes, failed_attempts=0, seconds=time.monotonic() - since, note="within one process")
+    write_row(row)
+
+
 @pytest.mark.parametrize(
     ("kind", "leave_bytes"),
     [
@@ -52,7 +59,7 @@ def resume(folder: RunFolder) -> object:
 def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(
     disk: SmallDisk, unbroken: object, kind: EventKind, leave_bytes: int
 ) -> None:
-    filled = []
+    filled, since = [], time.monotonic()
 
     def fill(event: Event) -> None:
         if event.kind is kind and event.round in {0, 2, 4, None} and not filled:
@@ -72,10 +79,11 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(
     read_events(folder.events_path)
     assert resume(folder) == unbroken
     assert folder.finished_rounds() >= before
+    _note("disk of the coordinator full", kind.value.replace("_", " "), since)
 
 
 def test_a_run_on_a_read_only_disk_says_so(disk: SmallDisk, unbroken: object) -> None:
-    folder = new_folder(disk.path / "run")
+    since, folder = time.monotonic(), new_folder(disk.path / "run")
     with disk.read_only():
         assert not is_at_work(folder.path)
         with pytest.raises(FederationError) as caught:
@@ -83,6 +91,7 @@ def test_a_run_on_a_read_only_disk_says_so(disk: SmallDisk, unbroken: object) ->
     assert caught.value.code is ReasonCode.DISK
     assert "read-only" in caught.value.got
     assert resume(folder) == unbroken
+    _note("disk of the coordinator read-only", "run started", since)
 
 
 def test_a_run_whose_models_will_not_fit_is_not_begun(disk: SmallDisk) -> None:
@@ -93,7 +102,7 @@ def test_a_run_whose_models_will_not_fit_is_not_begun(disk: SmallDisk) -> None:
 
 
 def test_a_site_whose_disk_is_full_answers_with_that_and_trains_once_there_is_room(tmp_path: Path, disk: SmallDisk) -> None:
-    config = read_site(tmp_path / "site")
+    since, config = time.monotonic(), read_site(tmp_path / "site")
     config = config.model_copy(update={"node": config.node.model_copy(update={"state": disk.path / "state"})})
     with serving(config) as trainer:
         disk.fill(leave_bytes=16384)
@@ -110,6 +119,7 @@ def test_a_site_whose_disk_is_full_answers_with_that_and_trains_once_there_is_ro
         assert caught.value.code is ReasonCode.AUDIT_LOG, "nothing leaves that is not on record"
         disk.free()
         assert trainer.train(make_request(number=2), make_tensors(), timeout_s=TIMEOUT_S)[1]
+    _note("disk of a site full", "training", since, outcome="says so, trains once there is room", resumes=0)
 
 
 def test_a_state_that_cannot_be_written_leaves_the_one_before(disk: SmallDisk) -> None:

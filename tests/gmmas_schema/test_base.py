@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmas_schema.base import FrozenModel, differing_keys
+from gmmas_schema.errors import ConfigError
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.dictionaries(st.text("ab", min_size=1), v), max_leaves=8
@@ -46,3 +49,11 @@ def test_what_is_left_at_its_default_is_no_choice() -> None:
     assert After(name="a").choices_digest() != After(name="a", new=True).choices_digest()
     assert After(name="a").choices_digest() != After(name="a", part=Part(depth=3)).choices_digest()
     assert Before(name="a").digest() != After(name="a").digest()
+
+
+@pytest.mark.parametrize("text", ["since: 2026-02-30", "[" * 5000, "a: {", "\x00"])
+def test_what_is_no_yaml_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "federation.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        FrozenModel.from_yaml(path)
