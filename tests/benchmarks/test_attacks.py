@@ -112,6 +112,7 @@ def test_what_no_attack_did_is_no_result(tmp_path, monkeypatch, attack, error) -
     assert bench.read(attack, "no checks") is None
 
 
+@pytest.mark.slow
 def test_it_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path) -> None:
     arguments = ["--quick", "--out", str(tmp_path), "--attacks", "nan", "--defences", "no checks,default"]
     assert main(arguments) == 0

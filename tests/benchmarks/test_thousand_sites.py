@@ -6,6 +6,7 @@ import pytest
 from benchmarks.thousand_sites import RESULT, main
 
 
+@pytest.mark.slow
 def test_it_measures_a_round_of_real_messages(tmp_path: Path) -> None:
     main(["--sites", "3", "--processes", "1", "--out", str(tmp_path / "result.json")])
     result = json.loads((tmp_path / "result.json").read_text())

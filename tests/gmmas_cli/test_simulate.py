@@ -84,6 +84,7 @@ def test_killed_or_interrupted_it_is_resumed_to_the_same_bits(
     assert (ours.last_sha256, ours.best_sha256) == (theirs.last_sha256, theirs.best_sha256)
 
 
+@pytest.mark.slow
 def test_phantoms_are_made_for_the_run(tmp_path: Path) -> None:
     plain = yaml.safe_load(write_simulation(tmp_path, copies=2).read_text())
     del plain["cohorts"]

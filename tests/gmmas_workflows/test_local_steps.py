@@ -16,8 +16,8 @@ def distance(start, outcome) -> float:
 
 
 def test_a_strong_proximal_pull_holds_a_round_near_the_received_model(trainer, make_request, start) -> None:
-    plan = {"local_steps": 24, "warmup_steps": 0, "final_learning_rate_share": 1.0}
-    ways = [distance(start, trainer.train(start, make_request(rounds=1, proximal_weight=mu, **plan))) for mu in (0, 0.1, 10, 1000)]
+    plan = {"local_steps": 12, "warmup_steps": 0, "final_learning_rate_share": 1.0}
+    ways = [distance(start, trainer.train(start, make_request(rounds=1, proximal_weight=mu, **plan))) for mu in (0, 10, 1000)]
     assert ways == sorted(ways, reverse=True)
     assert ways[-1] < 0.25 * ways[0]
 

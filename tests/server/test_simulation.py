@@ -47,6 +47,7 @@ def test_the_run_does_not_depend_on_the_number_of_processes(tmp_path):
     assert {event.site for event in replies if event.round == 1} == set(SITES)
 
 
+@pytest.mark.slow
 def test_no_site_is_late_however_short_the_deadline(tmp_path):
     folder = make_folder(tmp_path / "run", rounds=1, deadline_s=0.001)
     simulate(folder, sites(), tracker=NoTracker(), processes=2)
