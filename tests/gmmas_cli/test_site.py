@@ -272,6 +272,7 @@ def test_a_node_in_the_background_is_shown_paused_resumed_and_stopped(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_cohort_that_cannot_be_read_ends_the_start_with_its_explanation(node: SiteConfig, tmp_path: Path) -> None:
     scan = next(node.data.root.rglob("*_t1.nii"))
     scan.write_bytes(b"no scan")

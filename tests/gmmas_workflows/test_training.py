@@ -58,6 +58,7 @@ def test_the_same_request_gives_the_same_bits_whatever_ran_before(make_trainer, 
     assert first.report.losses == again.report.losses
 
 
+@pytest.mark.slow
 def test_a_network_learns_whole_volumes_from_patches(definition, make_sample, make_request, start) -> None:
     cut = definition.model_copy(update={"grid": definition.grid.model_copy(update={"patch": (8, 12, 8)})})
     samples = {Split.TRAIN: [make_sample(n) for n in range(8)], Split.VALIDATION: [make_sample(n) for n in range(100, 104)]}

@@ -153,6 +153,7 @@ def test_enrolled_node_comes_online_and_a_revoked_one_is_cut_off(coordinator: Co
         assert online_nodes(coordinator.path) == ()
 
 
+@pytest.mark.slow
 def test_a_run_without_sites_ends_with_its_reason(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
     prepare_run(tmp_path / "run", run_config(join_deadline_s=1.0))
     flower_run = submit_run(coordinator.path, tmp_path / "run")

@@ -44,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_byte(made: Path, tmp_path: Path) -> None:
     make_cohorts(SPEC, tmp_path / "again", processes=1)
     assert content(tmp_path / "again") == content(made)
