@@ -20,7 +20,7 @@ from gmmas_data.audit_report import SERIOUS, write_report
 from gmmas_data.cases import Case
 from gmmas_data.cohort_audit import aggregate_of, audit_cohort
 from gmmas_data.layouts import read_cases, survey_folder
-from gmmas_runtime.files import write_atomic
+from gmmas_runtime.files import read_hex, write_atomic
 from gmmas_runtime.keys import load_node_key
 from gmmas_runtime.signed_record import sign_record
 from gmmas_schema.audit import SALT_BYTES, AuditAggregate, CohortAudit
@@ -106,13 +106,7 @@ def read_salt(path: Path) -> bytes:
     Raises:
         ConfigError: the file cannot be read or is no salt.
     """
-    try:
-        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        raise _wrong_salt(path, type(error).__name__) from error
-    if len(secret) < SALT_BYTES:
-        raise _wrong_salt(path, f"{len(secret)} bytes")
-    return secret
+    return read_hex(path, fewest=SALT_BYTES, refuse=lambda got: _wrong_salt(path, got))
 
 
 def _wrong_salt(path: Path, got: str) -> ConfigError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gmmas_runtime.files import write_atomic
+from gmmas_runtime.files import read_hex, write_atomic
 from gmmas_schema.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
@@ -51,13 +51,7 @@ def keyed(key: bytes, kind: str, text: str) -> str:
 def _read_key(path: Path) -> bytes:
     if not path.exists():
         write_atomic(path, secrets.token_hex(32).encode())
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        raise _bad_key(path, type(error).__name__) from error
-    if len(key) < 32:
-        raise _bad_key(path, f"{len(key)} bytes")
-    return key
+    return read_hex(path, fewest=32, refuse=lambda got: _bad_key(path, got))
 
 
 def _bad_key(path: Path, got: str) -> ConfigError:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +93,23 @@ def make_private_folder(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
     return path
+
+
+def read_hex(path: Path, *, fewest: int, refuse: Callable[[str], Exception]) -> bytes:
+    """Return the bytes that a text file gives in hexadecimal digits.
+
+    Args:
+        path: the file.
+        fewest: bytes that it must give.
+        refuse: returns the error to raise, from what the file is instead.
+    """
+    try:
+        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise refuse(type(error).__name__) from error
+    if len(secret) < fewest:
+        raise refuse(f"{len(secret)} bytes")
+    return secret
 
 
 def sha256_file(path: Path) -> str:

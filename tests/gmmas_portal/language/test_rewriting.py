@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gmmas_portal.language.endpoint import Verdict
 from gmmas_portal.language.rewriting import rewrite_report
-from gmmas_portal.reports.report import Audience, Wording
+from gmmas_portal.reports.report import Audience, Report, Wording
 from gmmas_portal.reports.writing import write_report
 from gmmas_schema.case_record import AbstainCode, Abstention, FactStatus, RecordSegmentation
 from tests.gmmas_portal.language.fake_model import FakeModel, as_given
@@ -70,6 +70,13 @@ def test_markup_makes_the_whole_answer_untrustworthy(fake_model: FakeModel) -> N
     assert report.wording is Wording.TEMPLATE_AFTER_REFUSAL
 
 
+def assert_refused(report: Report, of: str, text: str, fake_model: FakeModel) -> None:
+    """A model answers with this text for one sentence, and the report keeps its own."""
+    assert of in {sentence.id for sentence in report.sentences}
+    fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
+    assert rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == report.sentences
+
+
 PATIENT_ATTACKS = [
     ("measures.volumes", "On your pictures, a computer program outlined a cancer and measured: {{volume.wt}}."),
     ("measures.volumes", "On your pictures, a computer program outlined an area that will grow and measured: {{volume.wt}}."),
@@ -102,10 +109,7 @@ PATIENT_ATTACKS = [
 
 @pytest.mark.parametrize(("of", "text"), PATIENT_ATTACKS)
 def test_attack_does_not_reach_the_patients_version(of: str, text: str, fake_model: FakeModel) -> None:
-    report = sample_report(Audience.PATIENT)
-    assert of in {sentence.id for sentence in report.sentences}
-    fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
-    assert rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append).sentences == report.sentences
+    assert_refused(sample_report(Audience.PATIENT), of, text, fake_model)
 
 
 OTHER_ATTACKS = [
@@ -145,11 +149,7 @@ def test_attack_on_a_sentence_that_few_reports_have_does_not_reach_it(
         abstentions=(Abstention(code=AbstainCode.QUALITY, reason="an image is blurred", facts=()),),
         segmentation=RecordSegmentation(version=2, author="corrector", sha256="c" * 64, based_on=1),
     )
-    report = write_report(record, audience=audience, on=ON)
-    assert of in {sentence.id for sentence in report.sentences}
-    fake_model.answer(as_given(report.sentences, **{of.replace(".", "__"): {"text": text}}))
-    rewritten = rewrite_report(report, fake_model.endpoint(), on_call=fake_model.calls.append)
-    assert rewritten.sentences == report.sentences
+    assert_refused(write_report(record, audience=audience, on=ON), of, text, fake_model)
     assert fake_model.calls[-1].faults
 
 
