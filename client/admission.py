@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, printable
+from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, quotable
 from client.audit_log import AuditLog
 from client.cohort import SiteCohort
 from client.folder import NodeFolder
@@ -104,7 +104,7 @@ class Gate:
         request, call = docket.request, docket.call
         entry = AuditEntry(
             kind=AuditKind(docket.action.value),
-            run=printable(request.run) if request is not None else "",
+            run=quotable(request.run) if request is not None else "",
             round=request.round if request is not None else None,
             request=hash_parts(call.document.encode(), call.tensors),
             verdict=_verdict(docket),

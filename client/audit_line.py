@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ReasonCode
+from gmmas_schema.printable import printable
 
 NO_LINE: Final = "0" * 64
 """What stands for the hash of the line before the first."""
@@ -129,9 +130,9 @@ def hash_parts(document: bytes, tensors: bytes) -> str:
     return hashlib.sha256(hashlib.sha256(document).digest() + tensors).hexdigest()
 
 
-def printable(text: str) -> str:
+def quotable(text: str) -> str:
     """Return a name that came from outside as it may stand in a line."""
-    return "".join(character for character in text if character.isprintable())[:128]
+    return printable(text)[:128]
 
 
 def digest_of(raw: bytes) -> str:

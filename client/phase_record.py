@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from flwr.app import RecordDict
 
-from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, printable
+from client.audit_line import AuditEntry, AuditKind, AuditOutcome, hash_parts, quotable
 from client.audit_log import AuditLog
 from gmmas_schema.errors import GmmasError, ReasonCode
 from strategies.secure_letters import read_phase_reply, read_phase_request
@@ -48,7 +48,7 @@ def _entry(content: RecordDict) -> AuditEntry:
         return AuditEntry(kind=AuditKind.SECURE)
     return AuditEntry(
         kind=AuditKind.SECURE,
-        run=printable(question.run),
+        run=quotable(question.run),
         round=question.round,
         phase=question.phase,
         request=hash_parts(question.model_dump_json().encode(), payload),

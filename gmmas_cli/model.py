@@ -15,6 +15,7 @@ from gmmas_runtime.manifest import Standing, check_manifest
 from gmmas_schema.errors import ConfigError, GmmasError
 from gmmas_schema.manifest import CARD_FILE
 from gmmas_schema.model_card import ModelCard
+from gmmas_schema.printable import printable
 from gmmas_schema.promotion import GateRules
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def verify(
         made = f"round {manifest.round} of {manifest.run}" if manifest.run else "not a run's"
         told = f"{made}; model definition {manifest.model_digest[:12]}; published by gmmas-fed {manifest.software}"
         # Anybody may have written the manifest: its words stay on one line, and are no markup.
-        console.print(Text("  " + "".join(letter for letter in told if letter.isprintable())))
+        console.print(Text("  " + printable(told)))
     if origin.standing is Standing.VOUCHED:
         console.print(Text(f"The model is as it was published, {origin.standing} ({origin.signer}).", style="green"), soft_wrap=True)
     elif origin.standing is Standing.SIGNED:

@@ -27,6 +27,7 @@ from gmmas_runtime.keys import load_certificate, load_private_key
 from gmmas_runtime.signed_record import read_signed_record, sign_record
 from gmmas_schema.errors import GmmasError, TrustError
 from gmmas_schema.manifest import MANIFEST_FILE, MODEL_FILES, ModelManifest
+from gmmas_schema.printable import printable
 
 _LARGEST_BYTES = 2**20
 
@@ -150,7 +151,7 @@ def check_manifest(folder: Path, *, authority: Path | None = None, ignore: Colle
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     signer = str(names[0].value) if names else certificate.subject.rfc4514_string()
     # Anybody may sign under any name: a line break in it would put words of theirs below the answer.
-    signer = "".join(letter for letter in signer if letter.isprintable())
+    signer = printable(signer)
     return Origin(Standing.SIGNED if authority is None else Standing.VOUCHED, manifest, signer)
 
 

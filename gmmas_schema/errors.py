@@ -16,6 +16,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 
+from gmmas_schema.printable import printable
+
 
 class ReasonCode(StrEnum):
     """The only description of a failure that leaves a site; the value is what travels."""
@@ -82,7 +84,7 @@ class GmmasError(ValueError):
         """Return what, got and expected as one line of at most 300 printable characters."""
         parts = [self.what, f"got {self.got}" if self.got else "", f"expected {self.expected}" if self.expected else ""]
         text = " ".join("; ".join(part for part in parts if part).split())
-        return "".join(character for character in text if character.isprintable())[:300]
+        return printable(text)[:300]
 
     def explain(self) -> str:
         """Return the message as lines: what, then where, got, expected and remedy as far as they are known."""

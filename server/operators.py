@@ -26,6 +26,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from gmmas_schema.errors import ConfigError, TrustError
+from gmmas_schema.printable import printable
 from server.operator_tables import open_operators
 
 OPERATOR_NAME: Final = r"[a-z0-9][a-z0-9-]{0,30}"
@@ -200,7 +201,7 @@ class OperatorStore:
 
     def note(self, action: str, outcome: str, *, operator: str | None, role: str | None, way: Way, client: str) -> None:
         """Append a call to the record; control characters and the end of long texts are left out."""
-        clean = ["".join(letter for letter in text if letter.isprintable())[:300] for text in (client, action, outcome)]
+        clean = [printable(text)[:300] for text in (client, action, outcome)]
         with self._open() as database:
             columns = "time, operator, role, way, client, action, outcome"
             database.execute(f"INSERT INTO calls ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (time.time(), operator, role, way, *clean))  # noqa: S608

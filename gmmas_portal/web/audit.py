@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gmmas_portal.web.tables import Database
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.printable import printable
 
 NO_LINE: Final = "0" * 64
 """What stands for the hash of the line before the first."""
@@ -130,4 +131,4 @@ def _follows(n: int, text: str, sha256: str, expected_n: int, previous: str) -> 
 
 
 def _printable(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable())[:_LONGEST]
+    return printable(text)[:_LONGEST]

@@ -22,6 +22,7 @@ import numpy as np
 from gmmas_data.volumes import read_image
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.printable import printable
 
 READ: Final = (
     *("SeriesNumber", "SeriesDescription", "ProtocolName", "SequenceName", "ImageType", "RepetitionTime", "EchoTime", "InversionTime"),
@@ -158,5 +159,5 @@ def _header_of(path: Path) -> tuple[Any, int]:
 
 
 def _short(text: str) -> str:
-    clean = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    clean = printable(" ".join(text.split()))
     return clean if len(clean) <= _LONGEST else f"{clean[:_LONGEST]}…"

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from gmmas_runtime.web_requests import CSRF_FIELD, form_of, own_path, same_secret
+from gmmas_schema.printable import printable
 from server.dashboard.gate import Gate, OpenRoute, ReadRoute, Visitor
 from server.dashboard.pages import render
 from server.operators import OPERATOR_NAME, Way
@@ -91,7 +92,7 @@ def _form(request: Request, *, status: int = 200, fault: str = "", headers: dict
 
 def _claimed_name(token: str) -> str:
     """Return the name in a token for the record; half a token may be the secret half."""
-    name = "".join(letter for letter in token.partition(".")[0] if letter.isprintable())
+    name = printable(token.partition(".")[0])
     return name if re.fullmatch(OPERATOR_NAME, name) else "no operator's name"
 
 
