@@ -37,7 +37,7 @@ class FrozenModel(BaseModel):
             ConfigError: the file is missing, is not YAML, or has a missing, unknown or wrong key; every fault is named.
         """
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{cls.__name__} cannot be read",
@@ -46,15 +46,7 @@ class FrozenModel(BaseModel):
                 expected="a readable YAML file",
                 remedy="check the path and its rights; site_configs/ holds commented examples",
             ) from error
-        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            # The last three are how PyYAML itself fails, at 2026-02-30 or at deep nesting.
-            raise ConfigError(
-                f"{cls.__name__} is not valid YAML",
-                where=path,
-                got=" ".join(str(error).split()),
-                expected="YAML",
-                remedy="mend the line named above",
-            ) from error
+        raw = read_yaml(text, what=cls.__name__, where=path)
         return cls.parse(raw, where=path, folder=path.resolve().parent)
 
     @classmethod
@@ -71,6 +63,26 @@ class FrozenModel(BaseModel):
                 expected="keys and values as in site_configs/",
                 remedy="mend or remove the keys named above",
             ) from error
+
+
+def read_yaml(text: str, *, what: str, where: object) -> Any:
+    """Return the plain data of a YAML text.
+
+    Args:
+        text: of a person.
+        what: it is, for the error.
+        where: it comes from.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        # The last three are how PyYAML itself fails, at 2026-02-30 or at deep nesting.
+        raise ConfigError(
+            f"{what} is not valid YAML", where=where, got=" ".join(str(error).split()), expected="YAML", remedy="mend the line named above"
+        ) from error
 
 
 def differing_keys(before: Any, after: Any, *, key: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gmmas_runtime.files import make_private_folder
 from gmmas_runtime.web_requests import form_of
+from gmmas_schema.base import read_yaml
 from gmmas_schema.errors import ConfigError, GmmasError
 from gmmas_schema.federation import FederationConfig
 from server.dashboard.desk import Desk
@@ -68,17 +69,7 @@ def begin(desk: Desk, folder: str, text: str) -> str:
         ConfigError: the name or the configuration is wrong, or the folder is in use.
         FederationError: the coordinator does not answer, or refuses.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        # What looks like a date or a number and is none fails inside PyYAML's own conversion.
-        raise ConfigError(
-            "the configuration is not valid YAML",
-            where="configuration",
-            got=" ".join(str(error).split()),
-            expected="YAML",
-            remedy="mend the line named above",
-        ) from error
+    raw = read_yaml(text, what="the configuration", where="configuration")
     config = FederationConfig.parse({} if raw is None else raw, where="configuration")
     path = desk.folder.runs / _folder_name(folder or config.name)
     make_private_folder(desk.folder.runs)

@@ -20,7 +20,7 @@ from server.run_register import known_runs, known_validations, missing_runs, not
 from server.validation_folder import PICTURE, ValidationFolder
 from tests.gmmas_cli.events import event
 from tests.server.dashboard.conftest import DeskUnderTest
-from tests.server.dashboard.test_pages import page
+from tests.server.dashboard.page import page
 
 PATIENTS = {"north": 4321, "south": 7}
 
