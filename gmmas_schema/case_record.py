@@ -91,7 +91,7 @@ class Fact(FrozenModel):
         if isinstance(self.value, bool):
             return "yes" if self.value else "no"
         number = f"{self.value:.{self.decimals}f}" if isinstance(self.value, float) else str(self.value)
-        return number if self.unit in ("", "1") else f"{number}{'' if self.unit == '%' else ' '}{self.unit}"
+        return number if self.unit in ("", "1") else f"{number} {self.unit}"
 
 
 class Abstention(FrozenModel):

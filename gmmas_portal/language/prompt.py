@@ -1,4 +1,5 @@
-"""What the language model is told: the rules, the allowed words, and sentences as templates with the labels of their placeholders.
+"""What the language model is told: the rules, the allowed words, and sentences as templates, and the phrases that replace
+their placeholders, without values.
 
 No value, no name, no pseudonym and no identifier is part of it; of a question only those words that the vocabulary or the sentences know.
 """
@@ -16,7 +17,7 @@ RULES: Final = """You word sentences of a medical report anew. You do not add, d
 Answer with JSON alone: {"sentences": [{"id": "...", "text": "...", "cites": ["..."]}]}
 - One entry for each given sentence, with its id and its cites unchanged.
 - Each text is one English sentence with one full stop at its end, about as long as the given one.
-- Copy every placeholder such as {{volume.wt}} exactly, as often as it is given. A label with its value in brackets replaces it.
+- Copy every placeholder such as {{volume.wt}} exactly, as often as it is given. What `labels` says of it, with its value, replaces it.
 - Write no figures and no number words, no markup, no addresses, no quotation marks.
 - Keep every not, no, left open, alone, consistent, required, tissue, exactly, patients, person and forecast that is there; add none.
 - Between two placeholders write only commas, "and", "as well as", "also" or "with".
@@ -36,7 +37,7 @@ def ask_to_reword(
 
     Args:
         sentences: to be worded anew.
-        labels: of facts and evidence, without values.
+        labels: of facts and evidence: phrases without values.
         audience: who will read them.
         vocabulary: its neutral words are named.
         question: known words of a question; sentences that do not answer it may then be left out.

@@ -17,8 +17,8 @@ from gmmas_portal.language.endpoint import ChatEndpoint, LanguageCall, OnCall, V
 from gmmas_portal.language.prompt import ask_again, ask_to_reword
 from gmmas_portal.language.verifier import Fault, FaultCode, find_faults, read_answer
 from gmmas_portal.language.vocabulary import Vocabulary, read_vocabulary
-from gmmas_portal.reports.report import Audience, Report, Sentence, Wording
-from gmmas_portal.reports.wording import PLAIN_LABELS, fill
+from gmmas_portal.reports.report import Report, Sentence, Wording
+from gmmas_portal.reports.wording import fill, outline_of
 from gmmas_schema.errors import GmmasError
 
 ATTEMPTS: Final = 2
@@ -124,9 +124,8 @@ def apply_wording(sentence: Sentence, reworded: Reworded, report: Report, *, lib
 
 
 def labels_of(report: Report, aliases: Aliases) -> dict[str, str]:
-    """Return what the model is told of facts and evidence: labels alone, and of evidence that it is some."""
-    plain = report.audience is Audience.PATIENT
-    facts = {fact.id: PLAIN_LABELS.get(fact.id, fact.label) if plain else fact.label for fact in report.facts}
+    """Return what the model is told of facts and evidence: phrases without values, and of evidence that it is some."""
+    facts = {fact.id: outline_of(fact, audience=report.audience) for fact in report.facts}
     return facts | dict.fromkeys(aliases.evidence.values(), "a published statement")
 
 

@@ -13,7 +13,7 @@ PARTS: Final = ("volume.oedema", "volume.necrosis")
 SHARES: Final = ("share.wt", "volume.brain")
 DIAMETERS: Final = ("diameter.wt.longest", "diameter.et.longest", "diameter.et.axial", "diameter.et.axial_perpendicular")
 FOCI: Final = ("foci.wt", "foci.et")
-PLACE: Final = ("location.side", "share.left", "midline.crossing", "location.lobe_1", "location.lobe_2", "location.lobe_3")
+PLACE: Final = ("location.side", "location.lobe_1", "location.lobe_2", "location.lobe_3", "share.left", "midline.crossing")
 MARKERS: Final = ("marker.idh", "marker.codeletion", "marker.grade", "marker.mgmt")
 TISSUE: Final = (
     "tissue.idh",
@@ -41,8 +41,8 @@ def write_for_clinician(material: Material) -> list[Sentence]:
     pen.write_list(
         Section.ORIGIN, "model.origin", "The findings come from", ("model.name", "model.version", "model.signed", "model.calibrated")
     )
-    pen.write_list(Section.ORIGIN, "model.training", "About the model is known:", ("model.hospitals", "model.weights"))
-    pen.write_list(Section.ORIGIN, "outline.origin", "Measured was", ("outline.version", "outline.corrected"))
+    pen.write_list(Section.ORIGIN, "model.training", "Known about the model:", ("model.hospitals", "model.weights"))
+    pen.write(Section.ORIGIN, "outline.origin", "Measured was {{outline.version}}, {{outline.corrected}}.")
     return pen.sentences
 
 
@@ -62,7 +62,7 @@ def _measures(pen: Pen) -> None:
     several, diameters = [name for name in FOCI if pen.material.has_several(name)], pen.material.found(DIAMETERS)
     if several and diameters:
         pen.write(Section.SIZE, "measures.largest", "Each diameter is that of the largest part.", facts=(*several, *diameters))
-    pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies as follows:", PLACE)
+    pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies", PLACE)
 
 
 def _predictions(pen: Pen) -> None:
@@ -81,7 +81,7 @@ def _predictions(pen: Pen) -> None:
         template = "The imaging pattern is consistent with {{subtype.told}}; tissue is required."
         pen.write(Section.PREDICTED, "markers.pattern", template, evidence=reminder)
     for predicted, measured in differing:
-        template = f"Tissue and prediction differ, and tissue decides: {list_of((predicted, measured))}."
+        template = f"The network predicts {{{{{predicted}}}}}, tissue shows {{{{{measured}}}}}, and tissue decides."
         pen.write(Section.PREDICTED, f"{predicted.replace('marker', 'markers')}_differs", template)
 
 
@@ -143,4 +143,5 @@ def _images(pen: Pen) -> None:
     opening = "For patients of whom exactly these sequences were shown, the model reached"
     pen.write_list(Section.IMAGES, "sequences.accuracy", opening, accuracy)
     if accuracy == ["accuracy.measured"]:
-        pen.write(Section.IMAGES, "sequences.accuracy", "How well the model does is not known: {{accuracy.measured}}.")
+        template = "How well the model does with exactly these sequences was not measured."
+        pen.write(Section.IMAGES, "sequences.accuracy", template, facts=accuracy)

@@ -40,17 +40,17 @@ def _measures(pen: Pen) -> None:
 
 
 def _outlined(pen: Pen) -> None:
-    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured:", ["volume.wt"])
-    pen.write_list(Section.SIZE, "measures.enhancing", "Of this area it measured as well:", ["volume.et"])
+    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured", ["volume.wt"])
+    pen.write_list(Section.SIZE, "measures.enhancing", "Of this, it measured", ["volume.et"])
     if pen.material.value("volume.tc") != 0:  # without a core, nothing lies around or within it
-        pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured:", ["volume.oedema"])
-        pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured:", ["volume.necrosis"])
+        pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured", ["volume.oedema"])
+        pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured", ["volume.necrosis"])
     pen.write_list(Section.SIZE, "measures.diameters", "It also measured how far the area reaches:", ["diameter.wt.longest"])
     if pen.material.has_several("foci.wt"):
         length = ", and the length is that of the largest" if pen.material.found(["diameter.wt.longest"]) else ""
         pen.write(Section.SIZE, "measures.foci", f"The area is made of separate places{length}: {{{{foci.wt}}}}.")
-    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is:", ["share.wt"])
-    pen.write_list(Section.PLACE, "location.place", "The area lies here:", ["location.side", "location.lobe_1", "midline.crossing"])
+    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is", ["share.wt"])
+    pen.write_list(Section.PLACE, "location.place", "The area lies", ["location.side", "location.lobe_1", "midline.crossing"])
 
 
 def _kind(pen: Pen) -> None:
@@ -62,7 +62,7 @@ def _kind(pen: Pen) -> None:
         pen.write(Section.TISSUE, "tissue.contradiction", template, facts=facts)
     elif tissue.diagnosis is not None:
         result = "the result is" if material.record.fact(NAMED) is not None else "together the results correspond to"
-        pen.write(Section.TISSUE, "tissue.diagnosis", f"Your tissue was examined, and {result}: {{{{{NAMED}}}}}.", facts=tissue.facts)
+        pen.write(Section.TISSUE, "tissue.diagnosis", f"Your tissue was examined, and {result} {{{{{NAMED}}}}}.", facts=tissue.facts)
         pen.write_list(Section.TISSUE, "tissue.results", "The laboratory also found:", FURTHER_TISSUE)
     elif tissue.facts:
         template = "Your care team can explain what was found in your tissue."
@@ -118,5 +118,5 @@ def _images(pen: Pen) -> None:
     tested = accuracy != ["accuracy.measured"]
     template = f"The program {'was tested' if tested else 'has not been tested'} with exactly these kinds of pictures."
     pen.write(Section.IMAGES, "sequences.accuracy", template, facts=accuracy)
-    template = "This report was made with research software and does not replace your doctor: {{model.name}}."
+    template = "This report was made with research software, {{model.name}}, and does not replace your doctor."
     pen.write(Section.ORIGIN, "model.origin", template, facts=["model.weights"])

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gmmas_portal.reports.wording import join_words
 from gmmas_schema.case_record import AbstainCode, CaseRecord, Fact, FactStatus
 from gmmas_schema.model_card import Figure
 from gmmas_schema.vocabulary import MARKER_NAMES, Modality, Region
@@ -26,7 +27,7 @@ def _sequences(record: CaseRecord) -> tuple[Fact, ...]:
         ("sequences.missing", "sequences missing", record.modalities_missing),
     )
     return tuple(
-        Fact(id=name, label=label, value=", ".join(MODALITY_NAMES[m] for m in modalities), source="file")
+        Fact(id=name, label=label, value=join_words([MODALITY_NAMES[m] for m in modalities]), source="file")
         for name, label, modalities in held
         if modalities
     )
@@ -52,8 +53,9 @@ def _accuracy(record: CaseRecord) -> tuple[Fact, ...]:
 
 
 def _figure(figure: Figure) -> str:
-    interval = "" if figure.low is None or figure.high is None else f", 95 % interval {figure.low:.2f} to {figure.high:.2f}"
-    return f"{figure.value:.2f}{interval}{'' if figure.patients is None else f', {figure.patients} patients'}"
+    interval = [] if figure.low is None or figure.high is None else [f"95 % interval {figure.low:.2f} to {figure.high:.2f}"]
+    known = ", ".join([*interval, *([] if figure.patients is None else [f"{figure.patients} patients"])])
+    return f"{figure.value:.2f} ({known})" if known else f"{figure.value:.2f}"
 
 
 def _model(record: CaseRecord) -> tuple[Fact, ...]:

@@ -1,8 +1,8 @@
-"""What becomes of a placeholder: label and value together, so that no value can come to stand behind another label.
+"""What becomes of a placeholder: what a fact is and its value in one phrase, so that no value can come to stand behind another name.
 
-found       volume of the whole tumour (31.4 ml)
-abstained   MGMT promoter (left open: confidence 0.61 is below 0.80)      the value is never told
-absent      volume of the enhancing tumour (not measured: T1ce is missing)
+found       a whole-tumour volume of 31.4 ml (phrases.py); without a phrase of its own, label and value: part of the brain (2.2 %)
+abstained   MGMT promoter by imaging                              the value is never told: the sentence says that it is left open
+absent      volume of the enhancing tumour                        likewise, that it was not measured
 evidence    the clause of its entry, with its figures
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gmmas_portal.evidence.library import Evidence
+from gmmas_portal.reports.phrases import CLINICIAN, PATIENT, Phrase, phrase_for
 from gmmas_portal.reports.report import EVIDENCE_PREFIX, PLACEHOLDER, Audience
 from gmmas_schema.case_record import Fact, FactStatus
 
@@ -42,44 +43,47 @@ PLAIN_LABELS: Final = {
 }
 """Labels for patients; a fact without one keeps its own."""
 
-SHORT_LABELS: Final = {"subtype.told": "subtype"}
-"""Labels that would say again what the sentence says."""
-
 _BRACKETED: Final = re.compile(r"(.+) \((.+)\)")
 
-PLAIN_VALUES: Final = {
-    "tissue.idh": {"mutant": "changed", "wildtype": "not changed"},
-    "tissue.codeletion": {"codeleted": "found", "intact": "not found"},
-    "tissue.mgmt": {"methylated": "found", "unmethylated": "not found"},
-    "location.side": {"bilateral": "both sides", "midline": "the middle"},
-}
-"""Words for values of these facts; a value without one is told as it is."""
+_PHRASES: Final[Mapping[Audience, Mapping[str, Phrase]]] = {Audience.CLINICIAN: CLINICIAN, Audience.PATIENT: PATIENT}
+
+_HIDDEN: Final = "..."
 
 PLAIN_UNITS: Final = {"ml": "millilitres", "mm": "millimetres", "%": "percent"}
 
 
 def tell_fact(fact: Fact, *, audience: Audience) -> str:
-    """Return label and value of a fact, or that its question is open."""
-    plain = audience is Audience.PATIENT
-    label = label_of(fact, audience=audience)
-    if fact.status is FactStatus.FOUND:
-        confidence = "" if fact.confidence is None or plain else f", calibrated probability {100 * fact.confidence:.0f} %"
-        told = f"{plain_value(fact) if plain else fact.value_text()}{confidence}"
-    else:
-        told = "left open" if fact.status is FactStatus.ABSTAINED else "not measured"
-    bracketed = _BRACKETED.fullmatch(label)
-    return f"{bracketed[1]} ({told}; {bracketed[2]})" if bracketed else f"{label} ({told})"
+    """Return a fact that may be told as a phrase with its value, any other by its label alone."""
+    if fact.status is not FactStatus.FOUND:
+        return label_of(fact, audience=audience)
+    value = _value(fact, audience=audience)
+    told = phrase_for(_PHRASES[audience], fact.id, value) or _labelled(label_of(fact, audience=audience), value)
+    if fact.confidence is None or audience is Audience.PATIENT:
+        return told
+    return f"{told} (calibrated probability {100 * fact.confidence:.0f} %)"
 
 
 def label_of(fact: Fact, *, audience: Audience) -> str:
     """Return what a fact is called before this reader."""
-    return (PLAIN_LABELS if audience is Audience.PATIENT else SHORT_LABELS).get(fact.id, fact.label)
+    return PLAIN_LABELS.get(fact.id, fact.label) if audience is Audience.PATIENT else fact.label
 
 
-def plain_value(fact: Fact) -> str:
-    """Return a value in plain words, its unit too."""
-    text = PLAIN_VALUES.get(fact.id, {}).get(fact.value_text(), fact.value_text())
-    return f"{text.removesuffix(fact.unit).strip()} {PLAIN_UNITS[fact.unit]}" if fact.unit in PLAIN_UNITS else text
+def outline_of(fact: Fact, *, audience: Audience) -> str:
+    """Return how a fact will stand in a sentence, without its value: `a whole-tumour volume of ...`."""
+    phrase = phrase_for(_PHRASES[audience], fact.id, _HIDDEN) if fact.status is FactStatus.FOUND else None
+    return phrase if phrase is not None and phrase != _HIDDEN else label_of(fact, audience=audience)
+
+
+def _labelled(label: str, value: str) -> str:
+    bracketed = _BRACKETED.fullmatch(label)
+    return f"{bracketed[1]} ({value}; {bracketed[2]})" if bracketed else f"{label} ({value})"
+
+
+def _value(fact: Fact, *, audience: Audience) -> str:
+    """Return a value as it is told; to patients with its unit in words."""
+    text = fact.value_text()
+    plain = audience is Audience.PATIENT and fact.unit in PLAIN_UNITS
+    return f"{text.removesuffix(fact.unit).strip()} {PLAIN_UNITS[fact.unit]}" if plain else text
 
 
 def tell_evidence(entry: Evidence, *, audience: Audience) -> str:

@@ -22,28 +22,28 @@ MEASURES = (
     measured("volume.wt", "volume of the whole tumour", 31.42, "ml"),
     measured("volume.tc", "volume of the tumour core", 12.04, "ml"),
     measured("volume.et", "volume of the enhancing tumour", 8.27, "ml"),
-    measured("volume.oedema", "volume of the tumour outside its core", 19.38, "ml"),
-    measured("volume.necrosis", "volume of the core that does not enhance", 3.77, "ml"),
-    measured("share.wt", "share of the brain", 2.2, "%"),
+    measured("volume.oedema", "volume of oedema and infiltrated tissue", 19.38, "ml"),
+    measured("volume.necrosis", "volume of the core that does not enhance (necrosis)", 3.77, "ml"),
+    measured("share.wt", "part of the brain taken by the whole tumour", 2.2, "%"),
     measured("diameter.wt.longest", "longest diameter of the whole tumour", 52.3, "mm"),
     measured("diameter.et.longest", "longest diameter of the enhancing tumour", 29.8, "mm"),
-    measured("foci.wt", "separate parts of the whole tumour", 1),
-    measured("foci.et", "separate parts of the enhancing tumour", 2),
-    measured("location.side", "side", "left"),
-    measured("midline.crossing", "crosses the midline", False),
-    measured("location.lobe_1", "lobe (atlas-estimated)", "left frontal lobe"),
+    measured("foci.wt", "number of foci of the whole tumour of 0.1 ml and more", 1),
+    measured("foci.et", "number of enhancing foci of 0.1 ml and more", 2),
+    measured("location.side", "side of the tumour", "left"),
+    measured("midline.crossing", "tumour crosses the midline", False),
+    measured("location.lobe_1", "main location of the tumour (atlas-estimated, by planes in MNI space)", "left frontal lobe"),
 )
 PREDICTIONS = (
-    measured("marker.idh", "IDH status", "wildtype", source="network", confidence=0.93),
+    measured("marker.idh", "IDH status by imaging", "wildtype", source="network", confidence=0.93),
     measured("marker.idh.p", "probability of an IDH mutation", 0.07, "1", source="network", decimals=2),
-    measured("marker.codeletion", "1p/19q status", "intact", source="network", confidence=0.97),
-    measured("subtype.told", "subtype", "glioblastoma", source="network", confidence=0.9),
+    measured("marker.codeletion", "1p/19q status by imaging", "intact", source="network", confidence=0.97),
+    measured("subtype.told", "subtype that the imaging pattern is most consistent with", "glioblastoma", source="network", confidence=0.9),
     measured("subtype.glioblastoma", "probability of glioblastoma", 0.9, "1", source="network", decimals=2),
 )
 OPEN = (
     measured(
         "marker.mgmt",
-        "MGMT promoter",
+        "MGMT promoter status by imaging",
         "methylated",
         source="network",
         confidence=0.61,
@@ -53,9 +53,9 @@ OPEN = (
     ),
 )
 TISSUE = (
-    measured("tissue.idh", "IDH on tissue", "wildtype", source="clinician"),
-    measured("tissue.codeletion", "1p/19q on tissue", "intact", source="clinician"),
-    measured("tissue.mgmt", "MGMT promoter on tissue", "methylated", source="clinician"),
+    measured("tissue.idh", "IDH status on tissue", "wildtype", source="clinician"),
+    measured("tissue.codeletion", "1p/19q status on tissue", "intact", source="clinician"),
+    measured("tissue.mgmt", "MGMT promoter status on tissue", "methylated", source="clinician"),
     measured("tissue.necrosis", "necrosis or microvascular proliferation on tissue", True, source="clinician"),
     measured("tissue.h3", "H3 alteration on tissue", False, source="clinician"),
 )

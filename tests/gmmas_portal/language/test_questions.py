@@ -302,7 +302,9 @@ def test_model_words_an_answer_anew_and_may_leave_sentences_out(fake_model: Fake
     fake_model.answer(as_given((chosen,), among=plain.sentences, measures__volumes={"text": text}))
     answer = answer_question("How big is the area?", PATIENT, endpoint=fake_model.endpoint(), on_call=fake_model.calls.append)
     assert [sentence.id for sentence in answer.sentences] == ["measures.volumes"]
-    assert answer.text().startswith("On your pictures, the computer program outlined an area, and measured is size of the whole area")
+    assert answer.text().startswith(
+        "On your pictures, the computer program outlined an area, and measured is 31.4 millilitres for the whole area"
+    )
     assert answer.wording is Wording.LANGUAGE_MODEL
     assert [call.purpose for call in fake_model.calls] == ["question"]
 

@@ -29,8 +29,8 @@ def test_accepted_wording_carries_the_values(fake_model: FakeModel) -> None:
     report = rewrite_report(REPORT, fake_model.endpoint(), on_call=fake_model.calls.append)
     sentence = report.of_section(REPORT.sentences[0].section)[0]
     assert sentence.text == (
-        "The measured volumes are volume of the whole tumour (31.4 ml), volume of the tumour core (12.0 ml)"
-        " and volume of the enhancing tumour (8.3 ml)."
+        "The measured volumes are a whole-tumour volume of 31.4 ml, a tumour-core volume of 12.0 ml"
+        " and an enhancing-tumour volume of 8.3 ml."
     )
     assert (report.wording, report.worded_by) == (Wording.LANGUAGE_MODEL, "fake")
     assert (sentence.facts, sentence.evidence) == (REPORT.sentences[0].facts, REPORT.sentences[0].evidence)

@@ -111,4 +111,4 @@ def test_names_are_text_and_no_markup() -> None:
 
 def test_table_of_facts_tells_no_value_of_an_open_question() -> None:
     pages = squeeze(" ".join(read_pages(render_pdf(sample_report()))))
-    assert squeeze("MGMT promoter left open network") in pages
+    assert squeeze("MGMT promoter status by imaging left open network") in pages
