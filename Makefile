@@ -16,8 +16,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/gmmas demo
 
+# Three, so that two cores have something to do while a test waits.
 test: install
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m "slow and not faults"

@@ -96,10 +96,17 @@ def test_what_would_run_for_hours_as_something_else_is_refused(tmp_path, capsys,
     assert "known are" in (error := capsys.readouterr().err) or "no final table" in error
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Return a working folder with its patients."""
+    folder = tmp_path_factory.mktemp("bench")
+    Bench(folder, QUICK, 1).prepare(processes=1)
+    return folder
+
+
 @pytest.mark.parametrize(("attack", "error"), [("nan", FederationError("full", code=ReasonCode.DISK)), ("none", ValueError("x"))])
-def test_what_no_attack_did_is_no_result(tmp_path, monkeypatch, attack, error) -> None:
-    bench = Bench(tmp_path, QUICK, 1)
-    bench.prepare(processes=1)
+def test_what_no_attack_did_is_no_result(prepared, monkeypatch, attack, error) -> None:
+    bench = Bench(prepared, QUICK, 1)
     begun = RunFolder.finished_rounds
 
     def fail(folder, *_, **__):

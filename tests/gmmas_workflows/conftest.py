@@ -100,7 +100,7 @@ def start(definition: ModelDefinition) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def make_request(definition: ModelDefinition) -> Callable[..., TaskRequest]:
     def make(*, number: int = 1, rounds: int = 3, seed: int = 0, evaluate: Split | None = None, **plan: object) -> TaskRequest:
-        options: dict[str, object] = {"local_steps": 4, "batch_size": 2, "warmup_steps": 2, "precision": "fp32"} | plan
+        options: dict[str, object] = {"local_steps": 2, "batch_size": 2, "warmup_steps": 2, "precision": "fp32"} | plan
         return TaskRequest(
             action=Action.TRAIN,
             run="run-1",

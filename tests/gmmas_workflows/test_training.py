@@ -145,7 +145,7 @@ def test_the_report_counts_what_was_done(make_trainer, make_request, make_sample
     }
     trainer = make_trainer(samples=samples)
     done: list[tuple[int, int]] = []
-    outcome = trainer.train(start, make_request(), on_progress=lambda *at: done.append(at))
+    outcome = trainer.train(start, make_request(local_steps=4), on_progress=lambda *at: done.append(at))
     report = outcome.report
     assert report.cases == 3
     assert report.labelled == {Task.SEGMENTATION: 2, Task.IDH: 2, Task.CODELETION: 0}
@@ -183,7 +183,7 @@ def test_sequences_that_no_training_case_has_are_not_held(definition, make_sampl
 def test_cancelling_ends_the_task_with_its_code(make_trainer, make_request, start) -> None:
     asked = iter([False, False, True])
     with pytest.raises(GmmasError, match="step 2") as caught:
-        make_trainer().train(start, make_request(), should_stop=lambda: next(asked))
+        make_trainer().train(start, make_request(local_steps=4), should_stop=lambda: next(asked))
     assert caught.value.code is ReasonCode.CANCELLED
     with pytest.raises(GmmasError, match="case 1"):
         make_trainer().train(start, make_request(evaluate=Split.VALIDATION), should_stop=lambda: True)

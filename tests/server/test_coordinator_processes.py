@@ -166,6 +166,7 @@ def test_a_run_without_sites_ends_with_its_reason(coordinator: CoordinatorFolder
     assert run_state(coordinator.path, flower_run).status == "finished:failed"
 
 
+@pytest.mark.slow  # make test-faults kills the run at every stage
 def test_a_killed_run_is_noticed_and_can_be_resumed_and_stopped(coordinator: CoordinatorFolder, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     prepare_run(run_dir, run_config(join_deadline_s=300.0))

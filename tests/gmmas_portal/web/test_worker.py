@@ -170,6 +170,7 @@ def test_a_dicom_study_becomes_a_case_under_a_pseudonym_of_its_own(site: PortalU
     assert not any((site.folder.path / path).exists() for path in second.images.values())
 
 
+@pytest.mark.slow  # tests/gmmas_data/test_skull_stripping.py takes skulls off in the short suite
 def test_the_skull_of_a_study_comes_off_by_the_program_of_the_hospital(site: PortalUnderTest, tmp_path: Path) -> None:
     doctor = site.client(Role.CLINICIAN)
     assert "their skull stays on" in doctor.get("/upload").text
