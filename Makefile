@@ -18,7 +18,7 @@ demo: install
 
 # Three, so that two cores have something to do while a test waits.
 test: install
-	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/pytest -m "slow and not faults"

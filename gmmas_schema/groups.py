@@ -15,6 +15,7 @@ While sites' heads are averaged, the segmentation head may be split into rows (s
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from gmmas_schema.errors import ProtocolError
@@ -42,6 +43,7 @@ REGION_ROWS = tuple(f"head.{Task.SEGMENTATION}.{r}" for r in REGIONS)
 """Parts of head.segmentation, where it is averaged region by region."""
 
 
+@lru_cache(maxsize=4096)  # asked for every tensor of every reply
 def group_of(tensor: str) -> str:
     """Return the group of a tensor name.
 

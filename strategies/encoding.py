@@ -13,6 +13,7 @@ and weights beyond 65,504 stay float32. The length of every form follows from th
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 import numpy as np
@@ -44,6 +45,8 @@ class Precision:
 
 FULL: Final = Precision()
 
+_BYTES_EACH: Final = {"f4": 4, "f2": 2}
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -61,18 +64,18 @@ class Segment:
     form: Form = "f4"
     kept: int = 0
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def length_bytes(self) -> int:
         """Number of bytes, by the shape alone."""
-        scales = 4 * channels_of(self.shape)
-        return {"f4": 4 * self.size, "f2": 2 * self.size, "i1": scales + self.size, "s1": scales + -(-self.size // 8) + self.kept}[
-            self.form
-        ]
+        if self.form in _BYTES_EACH:
+            return _BYTES_EACH[self.form] * self.size
+        values = self.size if self.form == "i1" else -(-self.size // 8) + self.kept
+        return 4 * channels_of(self.shape) + values
 
 
 def encode(name: str, value: Float32, precision: Precision = FULL) -> tuple[Segment, bytes]:

@@ -53,7 +53,7 @@ def test_only_what_the_verifier_passes_reaches_a_page_and_a_signature(
     assert site.post(doctor, f"{path}/reword").status_code == 303
     assert Worker(site.folder).do_next()
     page = doctor.get(path).text
-    assert ("The measured volumes are volume of the whole tumour (31.4 ml)" in page) is passes
+    assert ("The measured volumes are a whole-tumour volume of 31.4 ml" in page) is passes
     assert "grown" not in page
     assert site.post(doctor, f"{path}/sign", digest=before, reviewed="yes").status_code == 409, "it reads otherwise now, or is marked"
     if passes:

@@ -72,6 +72,7 @@ def same(prediction, output: Path) -> None:
     assert said["subtype"] == pytest.approx({str(s): p for s, p in findings.subtype.items()}, abs=1e-6)
 
 
+@pytest.mark.slow  # the same through its API is below
 def test_monais_command_line_writes_what_predict_writes(bundle, weights, tmp_path) -> None:
     done = run_monai(bundle, "run", "--config_file", "configs/inference.yaml", "--dataset_dir", str(CASE), "--output_dir", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -16,12 +16,14 @@ from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from gmmas_workflows.evaluation import subsets
 from gmmas_workflows.export.onnx_graph import TOLERANCE, OnnxRecord, compare, write_onnx
 
+pytestmark = pytest.mark.slow  # PyTorch takes half a minute to trace; test_traceable.py holds what it traces against the network
+
 TEMPERATURES = {Region.TC: 2.0, Task.IDH: 3.0}
 
 
-@pytest.fixture(scope="module", params=[(Modality.T1CE, Modality.FLAIR), pytest.param(MODALITIES, marks=pytest.mark.slow)], ids="+".join)
+@pytest.fixture(scope="module", params=[(Modality.T1CE, Modality.FLAIR), MODALITIES], ids="+".join)
 def readable(request: pytest.FixtureRequest) -> tuple[Modality, ...]:
-    """Sequences that the model has an encoder for: tracing takes seconds for each."""
+    """Sequences that the model has an encoder for."""
     return request.param
 
 
