@@ -1,6 +1,10 @@
-"""The order of the suite: what takes longest begins first, or one worker is left with it in the end."""
+"""The order of the suite: what takes longest begins first, or one worker is left with it in the end. No property test is timed."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 LONGEST = ("tests/integration/", "tests/server/", "tests/gmmas_portal/web/", "tests/gmmas_cli/", "tests/gmmas_workflows/")
 """Beginnings of node ids, the longest files first."""

@@ -39,12 +39,12 @@ def federate(path, attack):
 @pytest.mark.parametrize(
     ("attack", "refused", "named"),
     [
-        ("none", [False, False], ""),
+        pytest.param("none", [False, False], "", marks=pytest.mark.slow),
         ("sign-flip", [False, False], ""),
         ("scale-100x", [True, True], "size of its update"),
         ("nan", [True, True], "values"),
-        ("shape", [True, True], "form of"),
-        ("replay", [False, True], "round"),
+        pytest.param("shape", [True, True], "form of", marks=pytest.mark.slow),
+        pytest.param("replay", [False, True], "round", marks=pytest.mark.slow),
         ("stale", [False, True], "round"),
         ("labels", [False, False], ""),
     ],
@@ -104,6 +104,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # its patients take longest
 @pytest.mark.parametrize(("attack", "error"), [("nan", FederationError("full", code=ReasonCode.DISK)), ("none", ValueError("x"))])
 def test_what_no_attack_did_is_no_result(prepared, monkeypatch, attack, error) -> None:
     bench = Bench(prepared, QUICK, 1)

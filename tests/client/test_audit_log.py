@@ -70,7 +70,7 @@ def test_an_empty_log_is_whole(tmp_path: Path) -> None:
     assert verify_log(tmp_path, PUBLIC).is_whole
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_changed_byte_is_found_at_its_line(written: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = shutil.copytree(written, tmp_path_factory.mktemp("changed") / "log")
@@ -91,7 +91,7 @@ def test_any_changed_byte_is_found_at_its_line(written: Path, tmp_path_factory: 
     assert verdict.where == f"{path.name}, line {line}"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_line_taken_away_swapped_or_doubled_is_found(
     written: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -113,7 +113,7 @@ def test_any_line_taken_away_swapped_or_doubled_is_found(
     assert not verify_log(folder, PUBLIC).is_whole
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_cut_is_found(written: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = shutil.copytree(written, tmp_path_factory.mktemp("cut") / "log")
@@ -158,7 +158,7 @@ def test_a_history_written_anew_with_another_key_is_found_at_its_first_line(tmp_
     assert verdict.lines == 0
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(torn=st.binary(min_size=1, max_size=300) | st.integers(1, 10**6))
 @example(torn=b"\n")
 @example(torn=b"{}\n\n")

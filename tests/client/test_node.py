@@ -112,6 +112,7 @@ def test_a_fault_of_the_trainer_is_final_and_a_crash_is_not(tmp_path: Path) -> N
 
 
 @pytest.mark.integration
+@pytest.mark.slow  # make test-faults kills trainers too
 def test_a_killed_trainer_is_brought_back_and_sigterm_ends_it(tmp_path: Path) -> None:
     spec = replace(specs_of(tmp_path)[TRAINER], back_off_s=(0.1, 1.0))
     events, ready_again = [], threading.Event()

@@ -130,7 +130,7 @@ def cohort_of(groups: list[tuple[tuple[Modality, ...], bool | None, bool, int]])
     return [made_up(n, modalities=g[0], idh=g[1], mask=g[2]) for n, g in enumerate(members)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(groups=GROUPS)
 def test_counts_add_up_and_no_small_one_is_told(groups: list[tuple[tuple[Modality, ...], bool | None, bool, int]]) -> None:
     table = make_table(cohort_of(groups))
@@ -141,7 +141,7 @@ def test_counts_add_up_and_no_small_one_is_told(groups: list[tuple[tuple[Modalit
     assert not set(told) & table.hidden
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(groups=GROUPS)
 def test_nothing_in_the_aggregate_tells_a_withheld_count(groups: list[tuple[tuple[Modality, ...], bool | None, bool, int]]) -> None:
     pairs = cohort_of(groups)

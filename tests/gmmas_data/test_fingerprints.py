@@ -29,7 +29,7 @@ def cosine(coefficients: np.ndarray) -> float:
     return similarity({Modality.FLAIR: tuple(map(float, coefficients))}, {Modality.FLAIR: tuple(map(float, ORIGINAL))})
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(axes=st.permutations([0, 1, 2]), flips=st.tuples(st.booleans(), st.booleans(), st.booleans()), scale=st.floats(0.01, 100))
 def test_storage_and_scale_change_nothing(axes: list[int], flips: tuple[bool, ...], scale: float) -> None:
     values, mask, affine = FLAIR.values_XYZ * np.float32(scale), MASK, FLAIR.affine.copy()

@@ -57,7 +57,7 @@ def only(case: Case, modalities: Collection[Modality]) -> Case:
 SUBSETS = st.sets(st.sampled_from(MODALITIES), min_size=1)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(shown=SUBSETS)
 def test_other_sequences_change_no_bit_of_a_scan(whole_case: Case, shown: set[Modality]) -> None:
     together, fewer = preprocess_case(whole_case, GRID), preprocess_case(only(whole_case, shown), GRID)
@@ -67,7 +67,7 @@ def test_other_sequences_change_no_bit_of_a_scan(whole_case: Case, shown: set[Mo
         np.testing.assert_array_equal(fewer.image_MXYZ[place], expected)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     kept=st.sampled_from(MODALITIES),
     others=SUBSETS,

@@ -223,7 +223,7 @@ def nifti(kind: type) -> bytes:
 
 
 ORIGINALS = {"nifti1": nifti(nib.Nifti1Image), "nifti2": nifti(nib.Nifti2Image), "gzip": gzip.compress(nifti(nib.Nifti1Image), mtime=0)}
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz

@@ -49,7 +49,7 @@ def interior(mask: np.ndarray, margin: int) -> np.ndarray:
 geometries = st.builds(affine_of, orientations, spacings, origins, st.floats(-0.3, 0.3))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(affine=geometries, spacing_mm=st.sampled_from([0.7, 1.0, 2.0, 3.1, 4.0]))
 def test_forward_reproduces_a_ramp(affine: np.ndarray, spacing_mm: float) -> None:
     """Linear interpolation and a symmetric filter keep linear functions: any error of place would show."""
@@ -63,7 +63,7 @@ def test_forward_reproduces_a_ramp(affine: np.ndarray, spacing_mm: float) -> Non
     assert (np.diag(placement.affine)[:3] > 0.9 * spacing_mm).all(), "the grid points right, anterior, superior"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(affine=geometries, spacing_mm=st.sampled_from([0.7, 1.0, 2.0, 3.1]))
 def test_restore_reproduces_a_ramp(affine: np.ndarray, spacing_mm: float) -> None:
     grid = GridConfig(spacing_mm=spacing_mm, shape=(12, 10, 14))
@@ -82,7 +82,7 @@ def test_restore_reproduces_a_ramp(affine: np.ndarray, spacing_mm: float) -> Non
     assert not inside[((place < -0.51) | (place > reach + 0.01)).any(axis=0)].any(), "beyond the grid there is nothing"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(orientation=orientations, order=st.sampled_from([0, 1]), origin=origins)
 def test_equal_spacing_restores_exactly(orientation: tuple[list[int], tuple[float, ...]], order: int, origin: tuple[float, ...]) -> None:
     affine = affine_of(orientation, (1.2, 1.2, 1.2), origin)
@@ -93,7 +93,7 @@ def test_equal_spacing_restores_exactly(orientation: tuple[list[int], tuple[floa
     np.testing.assert_array_equal(back, values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(affine=geometries, spacing_mm=st.sampled_from([0.7, 1.0, 2.0, 4.0]), radius=st.floats(0.1, 0.4))
 def test_area_keeps_the_volume(affine: np.ndarray, spacing_mm: float, radius: float) -> None:
     mask = ellipsoid(SHAPE, centre=(0.5, 0.45, 0.55), radii=(radius,) * 3)

@@ -44,7 +44,7 @@ def possible(
     return ends[0], ends[1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(COUNTS, min_size=width, max_size=width), min_size=1, max_size=3)))
 def test_no_small_count_can_be_computed(rows: list[list[int]]) -> None:
     counts, sums = two_way(rows)
@@ -58,7 +58,7 @@ def test_no_small_count_can_be_computed(rows: list[list[int]]) -> None:
             assert high > SMALLEST_COUNT - 1.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(with_it=COUNTS, without=COUNTS)
 def test_what_is_never_told_is_protected_too(with_it: int, without: int) -> None:
     """`cases` and `cases with T1` give `cases without T1`, though nobody asked for it."""
@@ -71,7 +71,7 @@ def test_what_is_never_told_is_protected_too(with_it: int, without: int) -> None
         assert told == {"all": with_it + without, "with": with_it}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(frequent=st.lists(st.integers(SMALLEST_COUNT, 30), min_size=1, max_size=3), rare=st.integers(1, SMALLEST_COUNT - 1))
 def test_what_a_name_says_computes_no_small_count(frequent: list[int], rare: int) -> None:
     """12 cases, of which the sequences in a row of their own are 11 or more and some are `other`, would be 11 and 1."""

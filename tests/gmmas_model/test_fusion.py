@@ -44,7 +44,7 @@ def test_one_sample_alone_has_the_same_values_as_beside_absent_ones() -> None:
     torch.testing.assert_close(alone, beside, atol=1e-6, rtol=0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.booleans(), min_size=2, max_size=4).filter(any), st.integers(0, 100))
 def test_fusion_is_the_formula(present: list[bool], seed: int) -> None:
     torch.manual_seed(seed)

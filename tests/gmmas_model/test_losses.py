@@ -58,7 +58,7 @@ def batches(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spec=batches(),
     optional=st.sets(st.sampled_from([Task.GRADE, Task.MGMT])),
@@ -190,7 +190,6 @@ def test_an_empty_mask_pushes_the_prediction_down() -> None:
     assert gradient.max() < 1
 
 
-@settings(deadline=None)
 @given(st.lists(HUGE, min_size=3, max_size=3), st.integers(0, 3), REGIONS_KNOWN, st.integers(1, 2))
 def test_segmentation_loss_is_finite_for_any_logit_and_mask(values: list[float], depth: int, known: list[bool], size: int) -> None:
     """`depth` regions hold the one voxel of tumour; with 0 every mask is empty."""

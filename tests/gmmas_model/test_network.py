@@ -83,7 +83,7 @@ def test_a_sites_network_is_a_subset_of_the_whole_one(network: GmmasNetwork, mod
         assert torch.equal(own, other)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=3), garbage=st.sampled_from(GARBAGE), bf16=st.booleans())
 def test_what_stands_in_an_absent_modality_is_never_read(
     networks: dict[tuple[Task, ...], GmmasNetwork], make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float, bf16: bool
@@ -99,7 +99,7 @@ def test_what_stands_in_an_absent_modality_is_never_read(
         assert a.isfinite().all()
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=2), garbage=st.sampled_from(GARBAGE))
 def test_what_stands_in_an_absent_modality_moves_no_weight(
     networks: dict[tuple[Task, ...], GmmasNetwork], make_batch: Callable[..., Batch], rows: list[list[bool]], garbage: float

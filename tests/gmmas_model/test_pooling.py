@@ -36,7 +36,7 @@ def test_tumour_volumes_count_every_voxel_once(overlap) -> None:
 
 
 @given(seed=st.integers(0, 2**31))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_windows_side_by_side_pool_like_the_whole(seed) -> None:
     levels, probability = _levels(seed)
     whole, parts = pool_sums(levels, probability).features(), _by_windows(levels, probability, overlap=0).features()
@@ -46,7 +46,7 @@ def test_windows_side_by_side_pool_like_the_whole(seed) -> None:
 
 
 @given(seed=st.integers(0, 2**31), overlap=st.sampled_from([0.5, 0.75]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_overlapping_windows_pool_the_finest_level_like_the_whole(seed, overlap) -> None:
     levels, probability = _levels(seed)
     whole, parts = pool_sums(levels, probability).features(), _by_windows(levels, probability, overlap=overlap).features()

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmas_model.prediction import Prediction, chain_log_probability
@@ -57,7 +57,6 @@ def test_regions_are_nested(logits: tuple[float, float, float]) -> None:
     assert 0 <= et <= tc <= wt <= 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=3))
 def test_chain_is_exact_and_its_gradient_finite(logits: list[float]) -> None:
     logits_1R = torch.tensor([logits], requires_grad=True)

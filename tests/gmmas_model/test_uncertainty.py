@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmas_model.inference import predict_probabilities
@@ -150,7 +150,6 @@ def test_mirror_images_add_to_the_spread(network, batch) -> None:
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20), st.integers(0, 20))
-@settings(deadline=None)
 def test_running_moments_are_those_of_the_whole(values, singles) -> None:
     """However many values come one by one and the rest as a group."""
     moments, whole = RunningMoments(), torch.tensor(values, dtype=torch.float64)

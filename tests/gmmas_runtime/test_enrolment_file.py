@@ -112,7 +112,7 @@ def test_a_signature_of_another_key_is_refused(tmp_path: Path) -> None:
         read_enrolment(path)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=300) | st.recursive(st.none() | st.text(), lambda v: st.lists(v) | st.dictionaries(
     st.sampled_from(["record", "signature", "public_key"]) , v), max_leaves=8).map(lambda v: json.dumps(v).encode()))  # fmt: skip
 def test_any_file_is_read_or_refused_in_words(tmp_path: Path, content: bytes) -> None:

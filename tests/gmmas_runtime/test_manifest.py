@@ -82,7 +82,7 @@ def test_a_model_without_a_signature_is_read_but_not_under_an_authority(federati
         check_manifest(folder, authority=authority)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_changed_byte_of_any_file_is_found(signer: Signer, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = write_model(tmp_path_factory.mktemp("model"), CALIBRATION_FILE)

@@ -51,7 +51,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> ec.EllipticCurvePrivateKey:
     return load_node_key(path)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(record=st.dictionaries(st.text(), VALUES))
 def test_any_record_survives(tmp_path_factory: pytest.TempPathFactory, key: ec.EllipticCurvePrivateKey, record: dict[str, object]) -> None:
     path = tmp_path_factory.getbasetemp() / "record.json"

@@ -54,7 +54,7 @@ def test_windows_hold_local_times(hours: str, moment: str, is_open: bool) -> Non
     assert policy(hours).is_open(local.astimezone(UTC)) is is_open
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     moment=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
     begin=st.times(),
@@ -108,7 +108,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(policy=st.dictionaries(st.sampled_from(sorted(SitePolicy.model_fields)), VALUES) | VALUES)
 def test_any_values_are_a_policy_or_are_refused_in_words(policy: object) -> None:
     try:

@@ -18,7 +18,7 @@ VALUES = st.recursive(
 KEYS = ("root", "layout", "labels", "modalities", "table", "segmentation_values", "exclude", "skip_bad_cases", "split")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.dictionaries(st.sampled_from(KEYS), VALUES), other=VALUES)
 def test_any_values_are_taken_or_refused(data: dict[str, object], other: object) -> None:
     for raw in ({"site": "north", "data": data, "coordinator": other, "node": other}, other):
@@ -26,7 +26,7 @@ def test_any_values_are_taken_or_refused(data: dict[str, object], other: object)
             SiteConfig.parse(raw, where="site.yaml")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.binary(max_size=200) | VALUES.map(lambda value: yaml.safe_dump(value).encode()))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
     path: Path = tmp_path_factory.mktemp("fuzz") / "site.yaml"

@@ -38,7 +38,7 @@ def collect(pairs, query=CURVES, *, split=Split.VALIDATION):
 places = st.lists(st.tuples(st.integers(0, 2), st.floats(-4, 4), st.booleans()), min_size=3, max_size=8)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(places)
 def test_sites_added_up_are_all_cases_in_one_place(make_sample, rows) -> None:
     pairs = [

@@ -153,7 +153,7 @@ def test_scores_of_other_cases_are_refused() -> None:
         attribute_figures({**scores, (Modality.T1,): scores[Modality.T1,][::-1]}, seed=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_every_figure_is_divided_without_rest(seed: int) -> None:
     rng = np.random.default_rng(seed)

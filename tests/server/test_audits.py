@@ -157,7 +157,7 @@ def bands(seed: int, *, like: tuple[str, ...] | None = None, common: int = 0) ->
     return fresh if like is None else (*like[:common], *fresh[common:])
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     one=st.lists(st.lists(st.sampled_from("ab"), min_size=BANDS, max_size=BANDS), max_size=5),
     other=st.lists(st.lists(st.sampled_from("abc"), min_size=BANDS, max_size=BANDS), max_size=5),

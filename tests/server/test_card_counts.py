@@ -32,7 +32,7 @@ def test_a_few_unlabelled_cases_of_many_are_protected() -> None:
     assert None in (told.site_cases["site-1"], told.site_labelled["site-1"][Task.SEGMENTATION])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 15)), min_size=1, max_size=4))
 def test_nobody_can_compute_a_small_count(rows) -> None:
     sites = {

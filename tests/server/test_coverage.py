@@ -50,7 +50,7 @@ sites = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sites)
 def test_no_small_count_is_ever_told_nor_the_difference_of_two_nested_rows(rows: list[SiteRow]) -> None:
     found = coverage_of(rows)

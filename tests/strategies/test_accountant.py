@@ -38,7 +38,7 @@ def test_a_budget_without_end_has_an_end():
     assert MOST_RELEASES // 2 <= affordable_releases(noise_multiplier=1e6, delta=DELTA, epsilon=1e6) <= MOST_RELEASES
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     noise_multiplier=st.floats(0.05, 200),
     epsilon=st.floats(0.01, 500),

@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.fedprox import ProximalPull
@@ -7,7 +7,6 @@ from strategies.fedprox import ProximalPull
 numbers = st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5)
 
 
-@settings(deadline=None)
 @given(numbers, st.floats(0.0078125, 100, width=32), st.booleans())
 def test_the_gradient_is_that_of_the_written_out_term(values, mu, trained):
     start = torch.tensor(values)

@@ -66,7 +66,7 @@ def following(federation, config, *, tamper=lambda site, tensors: tensors):
 
 
 @pytest.mark.parametrize("config", STEPS, ids=lambda config: config.kind)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(federation=sites, task=st.sampled_from(TASKS), shift=st.floats(0.125, 100, width=32))
 def test_heads_are_moved_by_those_with_labels_alone(config, federation, task, shift):
     """Pseudo-labels are no labels; what a site without any puts into the head changes no bit of the next one."""
@@ -82,7 +82,7 @@ def test_heads_are_moved_by_those_with_labels_alone(config, federation, task, sh
 
 
 @pytest.mark.parametrize("config", STEPS, ids=lambda config: config.kind)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(federation=sites, shift=st.floats(0.125, 100, width=32))
 def test_the_row_of_the_enhancing_tumour_is_moved_by_those_that_see_it_alone(config, federation, shift):
     def tamper(index, tensors):
@@ -96,7 +96,7 @@ def test_the_row_of_the_enhancing_tumour_is_moved_by_those_that_see_it_alone(con
 
 
 @pytest.mark.parametrize("config", STEPS, ids=lambda config: config.kind)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(federation=sites)
 def test_what_nobody_holds_stays_as_it_was(config, federation):
     after, before = following(federation, config), model(0)

@@ -54,7 +54,7 @@ def distance(first, second):
     return math.sqrt(sum(float(np.sum((first[name].astype(float) - second[name]) ** 2)) for name in first))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(contributions(), min_size=1, max_size=4), contributions(), st.integers(1, 5))
 def test_one_site_moves_the_sum_by_at_most_the_clip_whatever_it_holds_and_sends(others, own, sites):
     """With the same noise, what is left of the difference of two neighbouring releases is the site's part of the sum."""

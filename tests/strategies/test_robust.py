@@ -134,7 +134,7 @@ def test_what_nobody_sends_is_unchanged_bit_for_bit(aggregate, combine):
         assert (value is CURRENT[name]) == (name != "fusion.a")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(0.01, 10.0))
 def test_clipped_updates_are_as_long_as_allowed_and_keep_their_way(tmp_path_factory, scale):
     replies = {"a": reply(1, scale=0.01), "b": reply(2, scale=scale)}

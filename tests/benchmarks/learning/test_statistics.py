@@ -116,7 +116,7 @@ def test_other_patients_are_refused() -> None:
         CaseTable.of(rows | {"t1ce": rows["t1ce"][::-1]})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(sorted(FIGURES)), st.lists(st.floats(0.1, 0.9), min_size=2, max_size=2))
 def test_exchanging_the_arms_turns_the_difference_round(name, skills) -> None:
     first, second = ({seed: make_table(skill, seed=seed) for seed in (4, 5)} for skill in skills)

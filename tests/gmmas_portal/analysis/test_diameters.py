@@ -30,7 +30,7 @@ def test_a_ball_has_its_diameter() -> None:
     assert longest_diameter(ball((4.0, -20, 14), 25.0), MNI_AFFINE) == pytest.approx(50, abs=2.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(MASKS, st.floats(0.5, 3), st.floats(0.5, 3), st.floats(0.5, 3))
 def test_the_longest_diameter_is_that_of_all_pairs(mask: np.ndarray, x: float, y: float, z: float) -> None:
     affine = np.diag([x, y, z, 1.0])
@@ -39,7 +39,7 @@ def test_the_longest_diameter_is_that_of_all_pairs(mask: np.ndarray, x: float, y
     assert longest_diameter(mask, affine) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(MASKS, st.integers(0, 2**32 - 1))
 def test_turning_the_patient_changes_no_diameter(mask: np.ndarray, seed: int) -> None:
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
@@ -77,7 +77,7 @@ def test_diameters_lie_in_the_slices_of_the_named_axis() -> None:
     assert largest_slice_diameters(mask, ISOTROPIC, axis=1).longest_mm == pytest.approx(1)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(hnp.arrays(np.bool_, (6, 6, 1)).filter(np.any))
 def test_the_chord_at_right_angles_is_that_of_a_dense_scan(mask: np.ndarray) -> None:
     """Held against cutting the hull at many places, with another way of cutting (half-planes of the hull)."""

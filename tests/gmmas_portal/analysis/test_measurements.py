@@ -111,7 +111,7 @@ def test_without_a_brain_there_is_no_share() -> None:
     assert _facts(tumour((-40, 20, 20)), brain_ml=0.0)[ids.SHARE_WT].status is FactStatus.ABSENT
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_no_fact_depends_on_the_order_in_which_voxels_are_stored(order: list[int], flips: tuple[bool, ...]) -> None:
     labels = tumour((-14, 20, 40))

@@ -261,7 +261,7 @@ def test_open_question_is_answered_as_open() -> None:
     assert "left open" in answer.text()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200), st.sampled_from([CLINICIAN, PATIENT]))
 def test_answer_is_made_of_the_reports_sentences_and_fixed_texts(question: str, report: object) -> None:
     assert report in (CLINICIAN, PATIENT)

@@ -199,7 +199,7 @@ def test_every_sentence_as_given_is_accepted(fake_model: FakeModel) -> None:
         assert [call.verdict for call in fake_model.calls] == [Verdict.ACCEPTED]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.text(max_size=300))
 def test_any_answer_at_all_leaves_a_whole_report(answer: str, fake_model: FakeModel) -> None:
     fake_model.answer(answer)

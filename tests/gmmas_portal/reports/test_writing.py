@@ -22,7 +22,7 @@ def text_of(report: Report) -> str:
     return " ".join(sentence.text for sentence in report.sentences)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(records(), audiences, st.sampled_from([None, "hidden", "shown"]))
 def test_every_sentence_rests_on_what_the_report_holds(record: CaseRecord, audience: Audience, survival: str | None) -> None:
     report = write_report(record, audience=audience, on=ON, survival=survival)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_every_sentence_rests_on_what_the_report_holds(record: CaseRecord, audie
     assert Report.model_validate_json(report.model_dump_json()) == report
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records())
 def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(record: CaseRecord) -> None:
     report = write_report(record, audience=Audience.CLINICIAN, on=ON)
@@ -56,7 +56,7 @@ def test_clinician_reads_of_every_fact_that_may_be_told_and_of_every_open_one(re
     assert expected <= told
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records())
 def test_patient_reads_no_predicted_marker(record: CaseRecord) -> None:
     report = write_report(record, audience=Audience.PATIENT, on=ON)

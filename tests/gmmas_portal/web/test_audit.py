@@ -61,7 +61,7 @@ def test_whoever_goes_round_that_is_found(trail: AuditTrail, tmp_path: Path, dam
     assert trail.verify().broken_at == (4 if damage == "rehashed" else 3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(max_size=600))
 def test_any_text_keeps_the_chain(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     trail = AuditTrail(Database(tmp_path_factory.mktemp("audit") / "portal.db"))

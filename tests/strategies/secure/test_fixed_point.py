@@ -43,7 +43,7 @@ def test_the_extreme_of_all_sites_is_read_back_exactly(grid, sign):
     assert weight == grid.sites * LIMIT
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(grids, st.data())
 def test_the_error_is_within_the_stated_bounds(grid, data):
     sites = data.draw(st.integers(1, grid.sites))

@@ -47,7 +47,7 @@ def silent(monkeypatch):
 changes = st.floats(-1e4, 1e4, width=32) | st.floats(-(2.0**-6), 2.0**-6, width=32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(changes, min_size=1, max_size=60),
     split=st.integers(0, 60),
