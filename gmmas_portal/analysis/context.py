@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import Field
 
 from gmmas_model.weights import Weights
+from gmmas_runtime.manifest import Standing
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.case_record import RecordModel
 from gmmas_schema.errors import ModelError
@@ -83,7 +84,7 @@ class KnownModel:
         weights: the model.
         name: as users know it.
         version: registered version, or run and round.
-        signed: its manifest is signed (gmmas_runtime.manifest).
+        signed: under the authority that it was held against; anybody can sign under their own.
         card: its model card; None where it has none.
     """
 
@@ -107,9 +108,11 @@ class KnownModel:
         """
         if isinstance(model, KnownModel):
             return model
-        weights, signed, documents = (
-            (model, False, {}) if isinstance(model, Weights) else (model.weights, model.origin.is_signed, model.documents)
-        )
+        signed, documents = False, dict[str, bytes]()
+        if isinstance(model, Weights):
+            weights = model
+        else:
+            weights, documents, signed = model.weights, dict(model.documents), model.origin.standing is Standing.VOUCHED
         card = _read_card(documents, weights)
         origin = weights.metadata
         named = f"{origin['run']}, round {origin['round']}" if {"run", "round"} <= origin.keys() else origin.get("run", "")

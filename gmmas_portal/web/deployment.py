@@ -63,7 +63,8 @@ def prepare_portal(path: Path, *, sample: Path | None = None, **given: Any) -> P
     config = PortalConfig.parse(before | changed, where="gmmas portal", folder=path)
     folder = PortalFolder(path, config) if exists else PortalFolder.make(path, config)
     # Before portal.yaml says so: what is refused changes nothing. Under another authority the model in use has to prove itself anew.
-    if not folder.model_marker.exists() or "model" in changed or config.authority != before.get("authority", ""):
+    unproven = bool(config.authority) and folder.authority is None
+    if not folder.model_marker.exists() or "model" in changed or config.authority != before.get("authority", "") or unproven:
         adopt_model(folder)
     if exists and config.model_dump(mode="json") != before:
         folder = PortalFolder.make(path, config)

@@ -62,6 +62,8 @@ def adopt_model(folder: PortalFolder) -> str:
             with whole_folder(folder.models / name) as made:
                 for file in files:
                     shutil.copyfile(found / file, made / file)
+    if authority is not None:
+        write_atomic(folder.authority_copy, authority.read_bytes())
     write_atomic(folder.model_marker, name.encode())
     return sha256
 
@@ -70,10 +72,10 @@ def read_papers(folder: PortalFolder) -> ModelPapers:
     """Return what is known of the model in use.
 
     Raises:
-        TrustError: its files are not those of its manifest.
+        TrustError: its files are not those of its manifest, or it is not of the authority that was named.
     """
     path = folder.model
-    origin = check_manifest(path)
+    origin = check_manifest(path, authority=folder.authority)
     record = WeightsRecord.model_validate_json((path / RECORD_FILE).read_bytes())
     run = record.metadata.get("run", "")
     number = record.metadata.get("round", "")

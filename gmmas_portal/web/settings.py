@@ -145,6 +145,16 @@ class PortalFolder:
         return self.models / self.model_marker.read_text(encoding="ascii").strip()
 
     @property
+    def authority_copy(self) -> Path:
+        """Certificate of the authority that the model in use was checked against; the file that was named may go."""
+        return self.path / "authority.pem"
+
+    @property
+    def authority(self) -> Path | None:
+        """The same, or None where none was named."""
+        return self.authority_copy if self.config.authority and self.authority_copy.is_file() else None
+
+    @property
     def state_file(self) -> Path:
         """What the running processes are."""
         return self.path / "processes.json"

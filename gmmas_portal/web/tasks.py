@@ -73,7 +73,7 @@ class Workshop:
     @cached_property
     def model(self) -> KnownModel:
         """The model in use, read once in the life of a worker."""
-        return KnownModel.of(open_model(str(self.folder.model)))
+        return KnownModel.of(open_model(str(self.folder.model), authority=self.folder.authority))
 
     def do(self, job: Job, tell: Tell) -> None:
         """Do a job.
