@@ -17,6 +17,7 @@ def test_it_measures_a_round_of_real_messages(tmp_path: Path) -> None:
     assert found["coordinator_peak_mib"] >= found["coordinator_mib_before"] > 10
 
 
+@pytest.mark.slow  # it imports all that a coordinator does
 def test_a_measuring_process_that_dies_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(EOFError):
         main(["--sites", "0", "--processes", "1", "--out", str(tmp_path / "result.json")])

@@ -64,6 +64,7 @@ def test_weights_are_those_of_sites_that_live_on(sites: dict[str, SimulatedSite]
     assert results[0].test == results[1].test
 
 
+@pytest.mark.slow
 def test_no_case_stays_in_memory(sites: dict[str, SimulatedSite], tmp_path: Path) -> None:
     gc.collect()
     before = sum(type(each) is Sample for each in gc.get_objects())

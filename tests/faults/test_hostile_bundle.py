@@ -166,7 +166,7 @@ def flowers_executor(node: SuperNode, *, home: Path, user: int) -> Iterator[None
         process.wait()
 
 
-@pytest.mark.parametrize("account", ["own", "second"])
+@pytest.mark.parametrize("account", [pytest.param("own", marks=pytest.mark.slow), "second"])
 def test_flowers_own_executor_runs_it_and_file_rights_decide_what_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: str
 ) -> None:

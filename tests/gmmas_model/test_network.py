@@ -160,6 +160,7 @@ def test_two_runs_agree_to_the_bit(make_batch: Callable[..., Batch]) -> None:
 NATIVE_ONLY = pytest.mark.skipif(not native_bf16("cpu"), reason="no bf16 instructions in this processor; emulation takes half a minute")
 
 
+@pytest.mark.slow  # gmmas_workflows/test_training.py learns in the short suite
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=NATIVE_ONLY)])
 def test_a_few_steps_fit_one_small_volume(make_batch: Callable[..., Batch], precision: str) -> None:
     torch.manual_seed(0)

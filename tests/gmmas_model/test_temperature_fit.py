@@ -61,7 +61,7 @@ def reliability(*bins: tuple[int, float, float]) -> Reliability:
 observations = st.lists(st.tuples(st.floats(-20, 20, width=32), st.booleans(), st.integers(0, 3)), min_size=10, max_size=40)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(observations, st.randoms())
 def test_merged_sites_give_the_temperature_of_all_patients_in_one_place(rows, random) -> None:
     pooled = patients([x for x, _, _ in rows], [t for _, t, _ in rows])

@@ -198,6 +198,7 @@ def test_dicom_files_say_who_verified_them_only_while_it_is_so(site: PortalUnder
 
 
 @pytest.mark.usefixtures("framed")
+@pytest.mark.slow
 def test_a_signature_that_is_taken_back_during_an_export_is_in_none(site: PortalUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     row, worker = sign(site, site.client(Role.CLINICIAN)), Worker(site.folder)
     from gmmas_portal.web import tasks
