@@ -24,7 +24,7 @@ from gmmas_workflows.train_folder import TrainFolder
 from tests.gmmas_data.scans import SUFFIX, Layout, brain, save, tumour, write_case
 
 SHAPE = (30, 36, 28)
-ROUNDS = 12  # enough that an interrupt after the second never comes too late
+ROUNDS = 8  # enough that an interrupt after the second never comes too late
 SPLIT = {"validation": 0.25, "test": 0.25}
 
 

@@ -117,6 +117,7 @@ def test_json_is_whole_and_short(plan, results) -> None:
     assert len(write_json(report(plan, results))) < 100_000
 
 
+@pytest.mark.slow
 def test_plots_show_every_arm(plan, results, tmp_path, monkeypatch) -> None:
     from matplotlib.figure import Figure
 

@@ -108,6 +108,7 @@ def test_an_interrupted_call_leaves_whole_cases_and_is_resumed(tmp_path: Path) -
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_told_and_what_was_made_is_kept(tmp_path: Path) -> None:
     spec = PhantomSpec(spacing_mm=4.0, sites=(SPEC.sites[1].model_copy(update={"cases": 8}),))
 
