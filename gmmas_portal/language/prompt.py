@@ -1,5 +1,4 @@
-"""What the language model is told: the rules, the allowed words, and sentences as templates, and the phrases that replace
-their placeholders, without values.
+"""What the language model is told: the rules, the allowed words, sentences as templates, and the phrases that replace their placeholders.
 
 No value, no name, no pseudonym and no identifier is part of it; of a question only those words that the vocabulary or the sentences know.
 """
