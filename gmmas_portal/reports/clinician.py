@@ -48,9 +48,9 @@ def write_for_clinician(material: Material) -> list[Sentence]:
 
 def _measures(pen: Pen) -> None:
     if pen.material.outlines_nothing():
-        pen.write_list(
-            Section.SIZE, "measures.none", "No tumour is outlined, and this does not exclude a tumour:", (*VOLUMES, *PARTS, *FOCI)
-        )
+        none = "No tumour large enough to count" if pen.material.outlines_too_little() else "No tumour"
+        opening = f"{none} is outlined, and this does not exclude a tumour:"
+        pen.write_list(Section.SIZE, "measures.none", opening, (*VOLUMES, *PARTS, *FOCI))
     else:
         pen.write_list(Section.SIZE, "measures.volumes", "The following was measured on the outlined tumour:", VOLUMES)
         pen.write_list(Section.SIZE, "measures.parts", "Its parts were measured as well:", PARTS)
@@ -62,7 +62,8 @@ def _measures(pen: Pen) -> None:
     several, diameters = [name for name in FOCI if pen.material.has_several(name)], pen.material.found(DIAMETERS)
     if several and diameters:
         pen.write(Section.SIZE, "measures.largest", "Each diameter is that of the largest part.", facts=(*several, *diameters))
-    pen.write_list(Section.PLACE, "location.place", "The outlined tumour lies", PLACE)
+    outlined = "What is outlined" if pen.material.outlines_too_little() else "The outlined tumour"
+    pen.write_list(Section.PLACE, "location.place", f"{outlined} lies", PLACE)
 
 
 def _predictions(pen: Pen) -> None:
@@ -103,7 +104,8 @@ def _tissue(pen: Pen) -> None:
         Section.TISSUE, "tissue.reading", "A reading of the images was entered:", [n for n in TISSUE if n.startswith("reading.")]
     )
     for number, pair in enumerate(tissue.contradictions):
-        template = f"No tumour type is named, for the results do not fit together: {list_of(pair)}."
+        results = "the entered diagnosis and a result" if NAMED in pair else "the results"
+        template = f"No tumour type is named, for {results} do not fit together: {list_of(pair)}."
         pen.write(Section.TISSUE, f"tissue.contradiction_{number}", template)
     if tissue.diagnosis is not None:
         classified = [entry.evidence for entry in pen.material.of_topic(Topic.CLASSIFICATION)]

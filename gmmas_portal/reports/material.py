@@ -45,6 +45,10 @@ class Material:
         """Return whether the outline is known to be empty, or too small to count."""
         return 0 in (self.value("volume.wt"), self.value("foci.wt"))
 
+    def outlines_too_little(self) -> bool:
+        """Return whether something may be outlined that is too small to count, so that `none` would be said of what is measured."""
+        return self.outlines_nothing() and self.value("volume.wt") != 0
+
     def has_several(self, name: str) -> bool:
         """Return whether more than one part was counted."""
         return isinstance(count := self.value(name), int) and count > 1

@@ -29,27 +29,36 @@ def write_for_patient(material: Material) -> list[Sentence]:
 
 def _measures(pen: Pen) -> None:
     if pen.material.outlines_nothing():
-        opening = "On your pictures, a computer program outlined no area, and this does not mean that nothing is there:"
+        area = "area large enough to count" if pen.material.outlines_too_little() else "area"
+        none = f"no {area} was outlined" if _is_corrected(pen) else f"a computer program outlined no {area}"
+        opening = f"On your pictures, {none}, and this does not mean that nothing is there:"
         pen.write_list(Section.SIZE, "measures.none", opening, ["volume.wt"])
         template = "What your pictures show, only your care team can tell."
         pen.write(Section.SIZE, "measures.team", template, facts=pen.material.found(["volume.wt", "foci.wt"]))
     else:
         _outlined(pen)
-    if pen.material.value("outline.corrected") is True:
+    if _is_corrected(pen):
         pen.write(Section.SIZE, "outline.origin", "A member of your care team has corrected the outline: {{outline.version}}.")
 
 
+def _is_corrected(pen: Pen) -> bool:
+    return pen.material.value("outline.corrected") is True
+
+
 def _outlined(pen: Pen) -> None:
-    pen.write_list(Section.SIZE, "measures.volumes", "On your pictures, a computer program outlined an area and measured", ["volume.wt"])
-    pen.write_list(Section.SIZE, "measures.enhancing", "Of this, it measured", ["volume.et"])
+    outlined = "an area was outlined, and a computer program" if _is_corrected(pen) else "a computer program outlined an area and"
+    pen.write_list(Section.SIZE, "measures.volumes", f"On your pictures, {outlined} measured", ["volume.wt"])
+    whole = pen.material.found(["volume.wt"])  # without the sentence before, `it` is nothing
+    it = "it" if whole else "a computer program"
+    pen.write_list(Section.SIZE, "measures.enhancing", f"{'Of this, ' if whole else ''}{it} measured", ["volume.et"])
     if pen.material.value("volume.tc") != 0:  # without a core, nothing lies around or within it
-        pen.write_list(Section.SIZE, "measures.oedema", "Around the core it measured", ["volume.oedema"])
-        pen.write_list(Section.SIZE, "measures.necrosis", "Within the core it measured", ["volume.necrosis"])
-    pen.write_list(Section.SIZE, "measures.diameters", "It also measured how far the area reaches:", ["diameter.wt.longest"])
+        pen.write_list(Section.SIZE, "measures.oedema", f"Around the core {it} measured", ["volume.oedema"])
+        pen.write_list(Section.SIZE, "measures.necrosis", f"Within the core {it} measured", ["volume.necrosis"])
+    pen.write_list(Section.SIZE, "measures.diameters", f"{it} also measured how far the area reaches:", ["diameter.wt.longest"])
     if pen.material.has_several("foci.wt"):
         length = ", and the length is that of the largest" if pen.material.found(["diameter.wt.longest"]) else ""
-        pen.write(Section.SIZE, "measures.foci", f"The area is made of separate places{length}: {{{{foci.wt}}}}.")
-    pen.write_list(Section.SIZE, "measures.share", "Compared with the whole brain this is", ["share.wt"])
+        pen.write(Section.SIZE, "measures.foci", f"The area is made of {{{{foci.wt}}}}{length}.")
+    pen.write_list(Section.SIZE, "measures.share", "The whole area that looks changed makes up", ["share.wt"])
     pen.write_list(Section.PLACE, "location.place", "The area lies", ["location.side", "location.lobe_1", "midline.crossing"])
 
 

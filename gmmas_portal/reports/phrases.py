@@ -10,27 +10,30 @@ A fact without a phrase is told by its label, with the value in brackets.
 from collections.abc import Mapping
 from typing import Final
 
+from gmmas_portal.analysis.foci import SMALLEST_ML
+
 Phrase = str | Mapping[str, str]
 
 _LOCATION: Final = "{} (atlas-estimated)"
+_COUNTED: Final = f"of {SMALLEST_ML} ml or more"
 
 CLINICIAN: Final[Mapping[str, Phrase]] = {
     "volume.wt": "a whole-tumour volume of {}",
     "volume.tc": "a tumour-core volume of {}",
     "volume.et": "an enhancing-tumour volume of {}",
     "volume.oedema": "{} of oedema and infiltrated tissue",
-    "volume.necrosis": "{} of core that does not enhance",
+    "volume.necrosis": "{} of core that does not enhance, necrotic or not",
     "volume.brain": "a brain volume of {}, fluid included",
-    "share.wt": "a tumour share of {}",
+    "share.wt": "a whole-tumour share of {} of the brain",
     "diameter.wt.longest": "a longest diameter of {} for the whole tumour",
     "diameter.et.longest": "a longest diameter of {} for the enhancing tumour",
-    "diameter.et.axial": "an axial diameter of {} for the enhancing tumour",
-    "diameter.et.axial_perpendicular": "an axial diameter of {} at right angles to it",
-    "foci.wt": {"1": "1 focus of the whole tumour", "*": "{} foci of the whole tumour"},
-    "foci.et": {"1": "1 enhancing focus", "*": "{} enhancing foci"},
+    "diameter.et.axial": "a longest axial diameter of {} for the enhancing tumour",
+    "diameter.et.axial_perpendicular": "a perpendicular axial diameter of {} for the enhancing tumour",
+    "foci.wt": {"1": f"1 whole-tumour focus {_COUNTED}", "*": f"{{}} whole-tumour foci {_COUNTED}"},
+    "foci.et": {"1": f"1 enhancing focus {_COUNTED}", "*": f"{{}} enhancing foci {_COUNTED}"},
     "location.side": {"left": "on the left", "right": "on the right", "bilateral": "on both sides", "midline": "in the midline"},
-    "share.left": "with {} of it left of the midline",
-    "midline.crossing": {"yes": "crossing the midline", "no": "without crossing the midline"},
+    "share.left": "with {} of the tumour left of the midline",
+    "midline.crossing": {"yes": "with tumour on both sides of the midline", "no": "without clearly crossing the midline"},
     "location.lobe_1": f"mainly in the {_LOCATION}",
     "location.lobe_2": f"partly in the {_LOCATION}",
     "location.lobe_3": f"partly in the {_LOCATION}",
@@ -48,8 +51,8 @@ CLINICIAN: Final[Mapping[str, Phrase]] = {
         "no": "neither necrosis nor microvascular proliferation",
     },
     "tissue.molecular": {
-        "yes": "a TERT promoter mutation, EGFR amplification or +7/-10",
-        "no": "no TERT promoter mutation, EGFR amplification or +7/-10",
+        "yes": "a TERT promoter mutation or EGFR amplification or +7/-10",
+        "no": "neither TERT promoter mutation nor EGFR amplification nor +7/-10",
     },
     "tissue.cdkn2a": {"yes": "a homozygous CDKN2A/B deletion", "no": "no homozygous CDKN2A/B deletion"},
     "tissue.h3": {"yes": "an H3 alteration", "no": "no H3 alteration"},
@@ -84,20 +87,23 @@ PATIENT: Final[Mapping[str, Phrase]] = {
     "volume.wt": "{} for the whole area that looks changed",
     "volume.tc": "{} for its core",
     "volume.et": "{} for the part that takes up contrast agent",
-    "volume.oedema": "{}, much of it swelling",
-    "volume.necrosis": "{} that take up no contrast agent",
-    "share.wt": "{} of it",
+    "volume.oedema": "{} of swelling and other changed tissue",
+    "volume.necrosis": "{} for the part of the core that takes up no contrast agent",
+    "share.wt": "{} of the brain",
     "diameter.wt.longest": "{} at its longest",
     "diameter.et.longest": "{} at the longest of the part that takes up contrast agent",
-    "foci.wt": "{} places",
+    "foci.wt": "{} separate places",
     "location.side": {
         "left": "on the left side of the head",
         "right": "on the right side of the head",
         "bilateral": "on both sides of the head",
         "midline": "in the middle of the head",
     },
-    "midline.crossing": {"yes": "reaching over the middle of the brain", "no": "not reaching over the middle of the brain"},
-    "location.lobe_1": "mostly in the {} (estimated)",
+    "midline.crossing": {
+        "yes": "with parts on both sides of the middle of the brain",
+        "no": "without clearly reaching over the middle of the brain",
+    },
+    "location.lobe_1": "with its largest part in the {} (estimated)",
     "tissue.diagnosis": "{}",
     "tissue.grade": "grade {}",
     "tissue.idh": {"mutant": "a changed IDH gene", "wildtype": "an IDH gene that is not changed"},

@@ -19,7 +19,7 @@ PLAIN_LABELS: Final = {
     "volume.wt": "size of the whole area that looks changed",
     "volume.tc": "size of its core",
     "volume.et": "size of the part that takes up contrast agent",
-    "volume.oedema": "size of the area around the core, much of it swelling",
+    "volume.oedema": "size of the area of swelling and other changed tissue around the core",
     "volume.necrosis": "size of the part of the core that takes up no contrast agent",
     "share.wt": "share of the brain",
     "diameter.wt.longest": "greatest length of the whole area",
@@ -27,7 +27,7 @@ PLAIN_LABELS: Final = {
     "foci.wt": "number of separate places",
     "location.side": "side of the head",
     "midline.crossing": "reaches over the middle of the brain",
-    "location.lobe_1": "part of the brain, estimated",
+    "location.lobe_1": "part of the brain",
     "location.lobe_2": "further part of the brain, estimated",
     "location.lobe_3": "further part of the brain, estimated",
     "tissue.diagnosis": "kind of tumour",
@@ -60,7 +60,7 @@ def tell_fact(fact: Fact, *, audience: Audience) -> str:
     told = phrase_for(_PHRASES[audience], fact.id, value) or _labelled(label_of(fact, audience=audience), value)
     if fact.confidence is None or audience is Audience.PATIENT:
         return told
-    return f"{told} (calibrated probability {100 * fact.confidence:.0f} %)"
+    return f"{told} (calibrated probability {_percent(fact.confidence)} %)"
 
 
 def label_of(fact: Fact, *, audience: Audience) -> str:
@@ -72,6 +72,11 @@ def outline_of(fact: Fact, *, audience: Audience) -> str:
     """Return how a fact will stand in a sentence, without its value: `a whole-tumour volume of ...`."""
     phrase = phrase_for(_PHRASES[audience], fact.id, _HIDDEN) if fact.status is FactStatus.FOUND else None
     return phrase if phrase is not None and phrase != _HIDDEN else label_of(fact, audience=audience)
+
+
+def _percent(confidence: float) -> str:
+    """Return a confidence in percent; never as 100, which would be certainty."""
+    return "above 99" if round(100 * confidence) >= 100 else f"{100 * confidence:.0f}"
 
 
 def _labelled(label: str, value: str) -> str:

@@ -68,7 +68,7 @@ def test_patient_reads_no_predicted_marker(record: CaseRecord) -> None:
 def test_values_stand_behind_their_labels() -> None:
     text = text_of(sample_report())
     assert "a whole-tumour volume of 31.4 ml, a tumour-core volume of 12.0 ml and an enhancing-tumour volume of 8.3 ml." in text
-    assert "lies on the left, mainly in the left frontal lobe (atlas-estimated) and without crossing the midline." in text
+    assert "lies on the left, mainly in the left frontal lobe (atlas-estimated) and without clearly crossing the midline." in text
     assert "the network predicts IDH wildtype (calibrated probability 93 %)." in text
     assert "This question is left open: MGMT promoter status by imaging; confidence 0.61 is below 0.80." in text
     assert "The imaging pattern is consistent with glioblastoma (calibrated probability 90 %); tissue is required." in text
@@ -157,6 +157,44 @@ def test_empty_outline_is_told_as_none_and_as_no_exclusion() -> None:
         assert claim not in patient
 
 
+def test_outline_too_small_to_count_is_not_called_none_where_it_is_measured() -> None:
+    little = [fact for fact in EMPTY if fact.id != "volume.wt"]
+    little += [measured("volume.wt", "volume of the whole tumour", 0.06, "ml"), measured("location.side", "side of the tumour", "left")]
+    clinician, patient = (text_of(write_report(make_record(little), audience=audience, on=ON)) for audience in Audience)
+    assert "No tumour large enough to count is outlined, and this does not exclude a tumour: a whole-tumour volume of 0.1 ml" in clinician
+    assert "What is outlined lies on the left." in clinician
+    assert "The outlined tumour" not in clinician
+    assert "outlined no area large enough to count, and this does not mean that nothing is there" in patient
+
+
+def test_program_is_not_said_to_have_outlined_what_a_person_did() -> None:
+    corrected = make_record().segmentation.model_copy(update={"version": 2, "author": "a person", "based_on": 1})
+    for facts, opening in ((MEASURES, "an area was outlined, and a computer program measured"), (EMPTY, "no area was outlined, and this")):
+        patient = text_of(write_report(make_record(facts, segmentation=corrected), audience=Audience.PATIENT, on=ON))
+        assert f"On your pictures, {opening}" in patient
+        assert "program outlined" not in patient
+
+
+@pytest.mark.parametrize("name", ["volume.et", "volume.oedema", "volume.necrosis", "diameter.wt.longest"])
+def test_patient_reads_who_measured_where_the_whole_was_not(name: str) -> None:
+    alone = [fact for fact in MEASURES if fact.id == name]
+    text = write_report(make_record(alone), audience=Audience.PATIENT, on=ON).of_section(Section.SIZE)[0].text
+    assert "a computer program" in text.lower()
+    assert "Of this" not in text
+
+
+def test_share_of_the_brain_is_not_told_of_the_sentence_before() -> None:
+    patient = text_of(sample_report(Audience.PATIENT))
+    assert "The whole area that looks changed makes up 2.2 percent of the brain." in patient
+
+
+def test_entered_diagnosis_that_does_not_fit_is_told_as_entered() -> None:
+    named = measured("tissue.diagnosis", "diagnosis on tissue", "glioblastoma", source="clinician")
+    grade = measured("tissue.grade", "WHO grade on tissue", 2, source="clinician")
+    text = text_of(write_report(make_record((named, grade)), audience=Audience.CLINICIAN, on=ON))
+    assert "for the entered diagnosis and a result do not fit together: glioblastoma and WHO grade 2." in text
+
+
 def test_patient_reads_of_oedema_around_a_core_only_where_there_is_a_core() -> None:
     patient = text_of(write_report(make_record(changed("volume.tc", 0.0)), audience=Audience.PATIENT, on=ON))
     assert "core it measured" not in patient
@@ -168,7 +206,7 @@ def test_of_several_parts_the_diameters_are_said_to_be_those_of_the_largest() ->
     assert "Each diameter is that of the largest part." in text_of(write_report(several, audience=Audience.CLINICIAN, on=ON))
     assert "Each diameter is" not in text_of(write_report(single, audience=Audience.CLINICIAN, on=ON))
     patient = text_of(write_report(several, audience=Audience.PATIENT, on=ON))
-    assert "separate places, and the length is that of the largest: 3 places." in patient
+    assert "The area is made of 3 separate places, and the length is that of the largest." in patient
     assert "separate places" not in text_of(write_report(single, audience=Audience.PATIENT, on=ON))
 
 
