@@ -76,7 +76,7 @@ CLINICIAN: Final[Mapping[str, Phrase]] = {
     "model.name": "the model {}",
     "model.version": "version {}",
     "model.weights": "weights whose digest begins with {}",
-    "model.signed": {"yes": "signed by the coordinator", "no": "not signed by the coordinator"},
+    "model.signed": {"yes": "signed by the coordinator", "no": "without a verified signature of the coordinator"},
     "model.calibrated": {"yes": "calibrated", "no": "not calibrated"},
     "model.hospitals": {"1": "training at 1 hospital", "*": "training at {} hospitals"},
     "outline.version": "version {} of the outline",
