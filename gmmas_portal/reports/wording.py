@@ -43,6 +43,13 @@ PLAIN_LABELS: Final = {
 }
 """Labels for patients; a fact without one keeps its own."""
 
+CLINICIAN_LABELS: Final = {
+    "subtype.told": "subtype by imaging",
+    "marker.grade": "WHO grade by imaging, low or high",
+    "midline.crossing": "whether the tumour crosses the midline",
+}
+"""Labels for clinicians that fit into a list of open questions better than the fact's own."""
+
 _BRACKETED: Final = re.compile(r"(.+) \((.+)\)")
 
 _PHRASES: Final[Mapping[Audience, Mapping[str, Phrase]]] = {Audience.CLINICIAN: CLINICIAN, Audience.PATIENT: PATIENT}
@@ -65,7 +72,7 @@ def tell_fact(fact: Fact, *, audience: Audience) -> str:
 
 def label_of(fact: Fact, *, audience: Audience) -> str:
     """Return what a fact is called before this reader."""
-    return PLAIN_LABELS.get(fact.id, fact.label) if audience is Audience.PATIENT else fact.label
+    return (PLAIN_LABELS if audience is Audience.PATIENT else CLINICIAN_LABELS).get(fact.id, fact.label)
 
 
 def outline_of(fact: Fact, *, audience: Audience) -> str:
