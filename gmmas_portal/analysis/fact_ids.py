@@ -42,8 +42,11 @@ DIAMETER_ET_AXIAL: Final = "diameter.et.axial"
 DIAMETER_ET_PERPENDICULAR: Final = "diameter.et.axial_perpendicular"
 """Largest diameter at right angles to DIAMETER_ET_AXIAL in the same slice, mm."""
 
+SMALLEST_ML: Final = 0.1
+"""Smaller foci are not counted: a few voxels are within the error of any outline."""
+
 FOCI_WT: Final = "foci.wt"
-"""Number of separate parts of the whole tumour (26 neighbours, gmmas_portal.analysis.foci.SMALLEST_ML and more)."""
+"""Number of separate parts of the whole tumour (26 neighbours, SMALLEST_ML and more)."""
 
 FOCI_ET: Final = "foci.et"
 """The same of the enhancing tumour."""

@@ -1,13 +1,10 @@
 """Separate parts of a mask: foci. Two voxels are of one focus if they touch by a face, an edge or a corner (26 neighbours)."""
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-SMALLEST_ML: Final = 0.1
-"""Smaller parts are not counted: a few voxels are within the error of any outline."""
+from gmmas_portal.analysis.fact_ids import SMALLEST_ML
 
 
 def count_foci(mask: NDArray[np.bool_], *, voxel_ml: float) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gmmas_data.regions import regions_of
 from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.diameters import largest_slice_diameters, longest_diameter
-from gmmas_portal.analysis.foci import SMALLEST_ML, count_foci, largest_focus
+from gmmas_portal.analysis.foci import count_foci, largest_focus
 from gmmas_portal.analysis.frame import MeasurementFrame
 from gmmas_portal.analysis.lobes import METHOD, share_lobes
 from gmmas_schema.case_record import AbstainCode, Fact, FactStatus
@@ -53,8 +53,8 @@ def measure(labels_IJK: NDArray[np.uint8], frame: MeasurementFrame) -> tuple[Fac
     return (
         *_volumes(masks, frame),
         *_diameters(whole, enhancing, frame),
-        _measured(ids.FOCI_WT, f"number of foci of the whole tumour of {SMALLEST_ML} ml and more", _foci(whole, frame), unit="1"),
-        _measured(ids.FOCI_ET, f"number of enhancing foci of {SMALLEST_ML} ml and more", _foci(enhancing, frame), unit="1"),
+        _measured(ids.FOCI_WT, f"number of foci of the whole tumour of {ids.SMALLEST_ML} ml and more", _foci(whole, frame), unit="1"),
+        _measured(ids.FOCI_ET, f"number of enhancing foci of {ids.SMALLEST_ML} ml and more", _foci(enhancing, frame), unit="1"),
         *_sides(whole, frame),
         *_places(whole, frame),
     )

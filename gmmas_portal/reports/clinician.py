@@ -121,11 +121,11 @@ def _open(pen: Pen) -> None:
         pen.write(Section.OPEN, f"open.{names[0]}", f"{opening} {list_of(names)}; {{{{{reason}}}}}.")
     for reason, names in material.by_reason(FactStatus.ABSENT):
         pen.write(Section.OPEN, f"absent.{names[0]}", f"The following was not measured: {list_of(names)}; {{{{{reason}}}}}.")
-    told = {str(fact.value) for name, fact in material.facts.items() if name.startswith("reason.") and name in pen.told()}
-    for name in (name for name in material.facts if name.startswith("reason.")):
-        if any(str(material.value(name)) in text for text in told):
-            continue
-        pen.write(Section.OPEN, f"open.{name}", f"Caution is due: {{{{{name}}}}}.")
+    reasons, spoken = {name: str(fact.value) for name, fact in material.facts.items() if name.startswith("reason.")}, pen.told()
+    told = [text for name, text in reasons.items() if name in spoken]
+    for name, text in reasons.items():
+        if not any(text in longer for longer in told):
+            pen.write(Section.OPEN, f"open.{name}", f"Caution is due: {{{{{name}}}}}.")
     rest = [name for name in material.with_status(FactStatus.FOUND) if name not in pen.told() and not is_untold(name)]
     pen.write_list(Section.IMAGES, "record.rest", "The record holds as well:", [name for name in rest if name != "tissue.diagnosis"])
 

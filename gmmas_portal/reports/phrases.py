@@ -10,12 +10,16 @@ A fact without a phrase is told by its label, with the value in brackets.
 from collections.abc import Mapping
 from typing import Final
 
-from gmmas_portal.analysis.foci import SMALLEST_ML
+from gmmas_portal.analysis.fact_ids import SMALLEST_ML
 
 Phrase = str | Mapping[str, str]
 
 _LOCATION: Final = "{} (atlas-estimated)"
 _COUNTED: Final = f"of {SMALLEST_ML} ml or more"
+
+_IDH: Final = {"mutant": "an IDH mutation", "wildtype": "IDH wildtype"}
+_CODELETION: Final = {"codeleted": "a 1p/19q codeletion", "intact": "intact 1p/19q"}
+_MGMT: Final = {"methylated": "a methylated MGMT promoter", "unmethylated": "an unmethylated MGMT promoter"}
 
 CLINICIAN: Final[Mapping[str, Phrase]] = {
     "volume.wt": "a whole-tumour volume of {}",
@@ -37,15 +41,15 @@ CLINICIAN: Final[Mapping[str, Phrase]] = {
     "location.lobe_1": f"mainly in the {_LOCATION}",
     "location.lobe_2": f"partly in the {_LOCATION}",
     "location.lobe_3": f"partly in the {_LOCATION}",
-    "marker.idh": {"mutant": "an IDH mutation", "wildtype": "IDH wildtype"},
-    "marker.codeletion": {"codeleted": "a 1p/19q codeletion", "intact": "intact 1p/19q"},
+    "marker.idh": _IDH,
+    "marker.codeletion": _CODELETION,
     "marker.grade": {"high": "a high grade (WHO 3 or 4)", "low": "a low grade (WHO 2)"},
-    "marker.mgmt": {"methylated": "a methylated MGMT promoter", "unmethylated": "an unmethylated MGMT promoter"},
+    "marker.mgmt": _MGMT,
     "subtype.told": "{}",
-    "tissue.idh": {"mutant": "an IDH mutation", "wildtype": "IDH wildtype"},
-    "tissue.codeletion": {"codeleted": "a 1p/19q codeletion", "intact": "intact 1p/19q"},
+    "tissue.idh": _IDH,
+    "tissue.codeletion": _CODELETION,
     "tissue.grade": "WHO grade {}",
-    "tissue.mgmt": {"methylated": "a methylated MGMT promoter", "unmethylated": "an unmethylated MGMT promoter"},
+    "tissue.mgmt": _MGMT,
     "tissue.necrosis": {
         "yes": "necrosis or microvascular proliferation",
         "no": "neither necrosis nor microvascular proliferation",
@@ -85,13 +89,11 @@ CLINICIAN: Final[Mapping[str, Phrase]] = {
 
 PATIENT: Final[Mapping[str, Phrase]] = {
     "volume.wt": "{} for the whole area that looks changed",
-    "volume.tc": "{} for its core",
     "volume.et": "{} for the part that takes up contrast agent",
     "volume.oedema": "{} of swelling and other changed tissue",
     "volume.necrosis": "{} for the part of the core that takes up no contrast agent",
     "share.wt": "{} of the brain",
     "diameter.wt.longest": "{} at its longest",
-    "diameter.et.longest": "{} at the longest of the part that takes up contrast agent",
     "foci.wt": "{} separate places",
     "location.side": {
         "left": "on the left side of the head",

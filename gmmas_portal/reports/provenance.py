@@ -53,9 +53,12 @@ def _accuracy(record: CaseRecord) -> tuple[Fact, ...]:
 
 
 def _figure(figure: Figure) -> str:
-    interval = [] if figure.low is None or figure.high is None else [f"95 % interval {figure.low:.2f} to {figure.high:.2f}"]
-    known = ", ".join([*interval, *([] if figure.patients is None else [f"{figure.patients} patients"])])
-    return f"{figure.value:.2f} ({known})" if known else f"{figure.value:.2f}"
+    known = []
+    if figure.low is not None and figure.high is not None:
+        known.append(f"95 % interval {figure.low:.2f} to {figure.high:.2f}")
+    if figure.patients is not None:
+        known.append(f"{figure.patients} patients")
+    return f"{figure.value:.2f} ({', '.join(known)})" if known else f"{figure.value:.2f}"
 
 
 def _model(record: CaseRecord) -> tuple[Fact, ...]:

@@ -1,5 +1,6 @@
 """The small real case, and random weights under which every region appears on it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import Weights
 from gmmas_schema.model import ModelDefinition
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.vocabulary import Modality, Task
 
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
 
@@ -15,6 +16,12 @@ CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
 def weights_of(network: GmmasNetwork, definition: ModelDefinition) -> Weights:
     tensors = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
     return Weights(tensors, definition, sha256="ab" * 32)
+
+
+def without_encoders(weights: Weights, *modalities: Modality) -> Weights:
+    """Return the weights of a model that never had an encoder of these sequences."""
+    absent = [f".{modality}." for modality in modalities]
+    return replace(weights, tensors={name: value for name, value in weights.tensors.items() if not any(part in name for part in absent)})
 
 
 def random_weights(definition: ModelDefinition) -> Weights:

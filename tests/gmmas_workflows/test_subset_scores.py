@@ -16,6 +16,7 @@ from gmmas_schema.model import GridConfig, ModelDefinition
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from gmmas_workflows.evaluation import score_cases
 from gmmas_workflows.subset_scores import mean_gates, measure_subsets
+from tests.gmmas_workflows.predictions import without_encoders
 
 READ = (Modality.T1CE, Modality.FLAIR)
 CASE = Path(__file__).parents[1] / "data" / "BraTS2021_00006"
@@ -32,8 +33,7 @@ def weights(definition: ModelDefinition, start, tmp_path_factory) -> Weights:
 @pytest.fixture(scope="module")
 def of_two(weights: Weights) -> Weights:
     """Return a model that reads T1ce and FLAIR only, so that there are three subsets to measure."""
-    tensors = {name: value for name, value in weights.tensors.items() if ".t1." not in name and ".t2." not in name}
-    return replace(weights, tensors=tensors, sha256="1" * 64)
+    return replace(without_encoders(weights, Modality.T1, Modality.T2), sha256="1" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,7 @@ def test_cases_without_a_sequence_of_the_model_do_not_count(weights, case, tmp_p
     found = measure_subsets([partial, case], weights, tmp_path)
     assert found.left_out == ("B",)
     assert {score.case_id for scores in found.scores.values() for score in scores} == {case.case_id}
-    without_t1 = {name: value for name, value in weights.tensors.items() if ".t1." not in name}
-    fewer = measure_subsets([partial, case], replace(weights, tensors=without_t1, sha256="0" * 64), tmp_path)
+    fewer = measure_subsets([partial, case], replace(without_encoders(weights, Modality.T1), sha256="0" * 64), tmp_path)
     assert fewer.left_out == ()
     assert len(fewer.scores) == 8
     with pytest.raises(DataError, match="no case has every sequence"):

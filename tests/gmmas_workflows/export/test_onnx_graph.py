@@ -15,6 +15,7 @@ from gmmas_schema.errors import ModelError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from gmmas_workflows.evaluation import subsets
 from gmmas_workflows.export.onnx_graph import TOLERANCE, OnnxRecord, compare, write_onnx
+from tests.gmmas_workflows.predictions import without_encoders
 
 pytestmark = pytest.mark.slow  # PyTorch takes half a minute to trace; test_traceable.py holds what it traces against the network
 
@@ -29,8 +30,7 @@ def readable(request: pytest.FixtureRequest) -> tuple[Modality, ...]:
 
 @pytest.fixture(scope="module")
 def weights(weights: Weights, readable: tuple[Modality, ...]) -> Weights:
-    absent = [f".{modality}." for modality in MODALITIES if modality not in readable]
-    return replace(weights, tensors={name: value for name, value in weights.tensors.items() if not any(part in name for part in absent)})
+    return without_encoders(weights, *(modality for modality in MODALITIES if modality not in readable))
 
 
 @pytest.fixture(scope="module")
