@@ -107,7 +107,7 @@ class SecureSite:
         assert request.plan is not None, "a training request has a plan"
         assert self._identity is not None, "checked above"
         task, terms = request.secure, read_terms(request)
-        weigh = choose_weighting(task.strategy, pseudo=task.pseudo, enhancing_needs_t1ce=request.plan.enhancing_needs_t1ce)
+        weigh = choose_weighting(task.strategy, plan=request.plan, pseudo=task.pseudo)
         update = flatten_update(as_averaged(trained, task.strategy), as_averaged(received, task.strategy))
         weights = {group: weight for group, weight in weigh(report).items() if weight > 0 and group in update}
         identities: dict[str, ec.EllipticCurvePublicKey] = {}

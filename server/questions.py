@@ -87,8 +87,7 @@ class Questions:
             ready: ramp of the pseudo-labels per target that is ready.
         """
         pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
-        rule = self._config.training.enhancing_needs_t1ce
-        weigh = choose_weighting(self._config.strategy, pseudo=pseudo, enhancing_needs_t1ce=rule)
+        weigh = choose_weighting(self._config.strategy, plan=self._config.training, pseudo=pseudo)
         request = self._request(Action.TRAIN, number, split=Split.VALIDATION, ready=ready)
         if isinstance(replies, SecureReplies):
             request = request.model_copy(update={"secure": replies.task(request, pseudo=pseudo)})

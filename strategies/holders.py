@@ -2,7 +2,8 @@
 
     e_k,t = n_k,t + sum over pseudo-labelled cases of w_t q_k,t          effective cases of task t at site k
     w_k,g = sqrt(e_k,t)                  heads and uncertainties of task t: labels only; decoder: t = segmentation
-    w_k,g = sqrt(max_t e_k,t)            encoders, gates, fusion, bottleneck, adapter
+    w_k,g = sqrt(max_t e_k,t)            encoders, gates, fusion, bottleneck, adapter; where the plan's backbone is that of
+                                         regions, t = segmentation
 
     theta_g = sum_k w_k,g theta_k,g / sum_k w_k,g    over the sites k that sent g; unchanged where none did
 
@@ -17,8 +18,8 @@ hospital from drowning the small ones. q, the accepted share times the agreement
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
+from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import SiteReport, Target
 from gmmas_schema.strategy import HoldersStrategy
@@ -35,29 +36,29 @@ _HEAD = f"head.{Task.SEGMENTATION}"
 def weigh_holders(
     report: SiteReport,
     *,
+    plan: TrainingPlan = TrainingPlan(),  # noqa: B008 - frozen
     pseudo: Mapping[Target, float] = MappingProxyType({}),
     strategy: HoldersStrategy = HoldersStrategy(),  # noqa: B008 - frozen
-    enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never",
 ) -> dict[str, float]:
     """Return the site's positive weight in every group it may send; a group that is missing has weight 0.
 
     Args:
         report: the site's counts.
+        plan: whose labels train the backbone and the enhancing tumour.
         pseudo: what a pseudo-labelled case of each target counts (strategies.readiness.pseudo_weights).
         strategy: scale of the counts, rows, fairness.
-        enhancing_needs_t1ce: whose enhancing tumour is left out of the loss (TrainingPlan); matters for rows only.
     """
     effective = effective_cases(report, pseudo)
     weights: dict[str, float] = {}
-    for group in groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report)):
+    for group in groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report), backbone=plan.backbone):
         if group == "anchors":
             weights[group] = SCALES[strategy.weights](1.0)  # they carry their own counts
             continue
-        task, count = _task_behind(group, report, effective)
+        task, count = _task_behind(group, report, effective, plan)
         if count > 0:
             weights[group] = SCALES[strategy.weights](count) * fairness_factor(report, task, q=strategy.fairness)
     if strategy.region_rows and _HEAD in weights:
-        taught = regions_taught(report.modalities, enhancing_needs_t1ce)
+        taught = regions_taught(report.modalities, plan.enhancing_needs_t1ce)
         weights |= dict.fromkeys((f"{_HEAD}.{region}" for region in taught), weights.pop(_HEAD))
     return weights
 
@@ -77,12 +78,12 @@ def effective_cases(report: SiteReport, pseudo: Mapping[Target, float]) -> dict[
     return {task: report.labelled.get(task, 0) + extra.get(task, 0.0) for task in {*report.labelled, *extra}}
 
 
-def _task_behind(group: str, report: SiteReport, effective: Mapping[Task, float]) -> tuple[Task, float]:
+def _task_behind(group: str, report: SiteReport, effective: Mapping[Task, float], plan: TrainingPlan) -> tuple[Task, float]:
     """Return the task that a group rests on at this site, of several the one with most cases, and its effective cases."""
     kind, _, name = group.partition(".")
     if kind in {"head", "uncertainty"}:
         return Task(name), report.labelled.get(Task(name), 0)
-    if kind == "decoder":
+    if kind == "decoder" or plan.backbone == "regions":
         return Task.SEGMENTATION, effective.get(Task.SEGMENTATION, 0.0)
     task = max(TASKS, key=lambda each: effective.get(each, 0.0))
     return task, effective.get(task, 0.0)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import SiteReport, Target
 from gmmas_schema.strategy import HoldersStrategy, Strategy
 from strategies.fedavg import weigh_cases
@@ -21,18 +21,18 @@ Weighting = Callable[[SiteReport], dict[str, float]]
 def choose_weighting(
     strategy: Strategy,
     *,
+    plan: TrainingPlan = TrainingPlan(),  # noqa: B008 - frozen
     pseudo: Mapping[Target, float] | None = None,
-    enhancing_needs_t1ce: Literal["never", "site", "sample"] = "never",
 ) -> Weighting:
     """Return the weighting that `strategy.kind` names.
 
     Args:
         strategy: kind and settings.
+        plan: what the sites train; FedAvg does not look at it.
         pseudo: what a pseudo-labelled case of each target counts against a labelled one; FedAvg counts every case.
-        enhancing_needs_t1ce: as in TrainingPlan; decides who counts in the row of the enhancing tumour.
     """
     if isinstance(strategy, HoldersStrategy):
-        return partial(weigh_holders, pseudo=pseudo or {}, strategy=strategy, enhancing_needs_t1ce=enhancing_needs_t1ce)
+        return partial(weigh_holders, plan=plan, pseudo=pseudo or {}, strategy=strategy)
     return weigh_cases
 
 

@@ -1,7 +1,8 @@
 """Scans and samples of one seed, made once and shared by its arms."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gmmas_data.cache import SampleCache
@@ -64,3 +65,10 @@ class SeedCohorts:
 
     def _cache(self, grid: GridConfig) -> SampleCache:
         return SampleCache(self.folder / "cache", grid)
+
+
+def leave_undrawn(samples: Sequence[Sample], share: float) -> tuple[Sample, ...]:
+    """Return the samples with the outlines of all but the first `share` of those that have any taken away, at least one being left."""
+    drawn = [place for place, sample in enumerate(samples) if sample.regions_RXYZ is not None]
+    kept = set(drawn[: math.ceil(share * len(drawn))])
+    return tuple(sample if place in kept else replace(sample, regions_RXYZ=None) for place, sample in enumerate(samples))

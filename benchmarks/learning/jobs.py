@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from benchmarks.learning.cohorts import SeedCohorts
+from benchmarks.learning.cohorts import SeedCohorts, leave_undrawn
 from benchmarks.learning.controls import ScrambledTrainer, ZeroFilledNetwork, ZeroFillingTrainer, scramble_anchors
 from benchmarks.learning.plan import Arm, Experiment, LearningPlan
 from benchmarks.learning.scoring import CaseRow, score_every_subset, score_shown
@@ -223,6 +223,7 @@ def make_trainers(job: Job) -> list[LocalTrainer]:
     experiment, cohorts = job.experiment, job.cohorts
     definition = experiment.federation.model
     samples = {name: cohorts.split_samples(name, definition.grid, experiment.split) for name in experiment.participants}
+    samples = {name: split | {Split.TRAIN: leave_undrawn(split[Split.TRAIN], experiment.drawn)} for name, split in samples.items()}
     if experiment.kind == "pooled":
         samples = {"pooled": {part: tuple(s for split in samples.values() for s in split[part]) for part in Split}}
     trainer = ZeroFillingTrainer if experiment.zero_fill else ScrambledTrainer if experiment.scramble_anchors else LocalTrainer

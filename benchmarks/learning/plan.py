@@ -34,6 +34,8 @@ class Arm(FrozenModel):
         kind: `federated` runs the rounds of a federation; `pooled` trains on the cases of all participants in one place, with as many
             steps a round as they make together. One participant alone is `pooled` with that one.
         participants: training hospitals that take part: all, those with any label, or by name.
+        drawn: share of each hospital's training patients whose tumour counts as drawn, at least one where any is; the outlines of the
+            others are taken away, their molecular results are not.
         zero_fill: absent sequences are shown to the network as present and zero, in training and in testing.
         scramble_anchors: every site receives anchors in directions of chance: as many, as large, and without meaning. If the adapter's
             gain stays, it is not due to what the anchors say.
@@ -48,6 +50,7 @@ class Arm(FrozenModel):
     note: str = ""
     kind: Literal["federated", "pooled"] = "federated"
     participants: Literal["all", "labelled"] | tuple[str, ...] = "all"
+    drawn: float = Field(default=1.0, gt=0, le=1)
     zero_fill: bool = False
     scramble_anchors: bool = False
     surfaces: bool = False
@@ -67,6 +70,7 @@ class Experiment(FrozenModel):
     seed: int
     kind: Literal["federated", "pooled"]
     participants: tuple[str, ...]
+    drawn: float = 1.0
     zero_fill: bool
     scramble_anchors: bool
     surfaces: bool = False
@@ -203,6 +207,7 @@ class LearningPlan(ArmsFile):
             seed=seed,
             kind=arm.kind,
             participants=participants,
+            drawn=arm.drawn,
             zero_fill=arm.zero_fill,
             scramble_anchors=arm.scramble_anchors,
             surfaces=arm.surfaces,
@@ -245,12 +250,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def pick(plan: LearningPlan, *, arms: Collection[str] = (), seeds: Collection[int] = ()) -> LearningPlan:
-    """Return the plan with these arms (always with the reference) and seeds only; none named is all.
+    """Return the plan with these arms (always with the reference, and what they are compared with) and seeds only; none named is all.
 
     Raises:
         ConfigError: there is no such arm.
     """
-    named = {plan.arm(name).name for name in arms} | {plan.reference}
-    named |= {other for name in arms if (other := plan.arm(name).compare_with) is not None}
+    named, left = {plan.reference}, list(arms)
+    while left:
+        arm = plan.arm(left.pop())
+        named.add(arm.name)
+        left += [arm.compare_with] if arm.compare_with is not None else []
     kept = tuple(arm for arm in plan.arms if not arms or arm.name in named)
     return plan.model_copy(update={"arms": kept, "seeds": tuple(seeds) or plan.seeds})

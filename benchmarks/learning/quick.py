@@ -7,11 +7,11 @@ from gmmas_schema.federation import FederationConfig
 from gmmas_schema.phantom import PhantomSpec
 from gmmas_schema.site import SplitConfig
 
-QUICK_ARMS: Final = ("gmmas", "pooled", "fedavg-zero-fill")
+QUICK_ARMS: Final = ("gmmas", "pooled", "fedavg-zero-fill", "semi")
 """One of each kind."""
 CASES: Final = 3
 SPACING_MM: Final = 4.0
-AT_ONCE: Final = {"training": {"semi_supervised": {"ready_dice": 0.0, "ready_auc": 0.0, "ready_rounds": 1}}}
+AT_ONCE: Final = {"training.semi_supervised": {"ready_dice": 0.0, "ready_auc": 0.0, "ready_rounds": 1}}
 """A run of two rounds is to come to its pseudo-labels."""
 TINY: Final = {
     "rounds": 2,
@@ -27,9 +27,9 @@ def shrink(plan: LearningPlan) -> LearningPlan:
     """Return the plan with one seed and everything tiny."""
     sites = [site.model_copy(update={"cases": CASES}) for site in plan.phantoms.sites]
     phantoms = PhantomSpec.model_validate(plan.phantoms.model_dump() | {"spacing_mm": SPACING_MM, "sites": sites})
-    tiny = merge(plan.federation.model_dump(mode="json"), TINY)
-    if plan.federation.training.semi_supervised is not None:
-        tiny = merge(tiny, AT_ONCE)
-    federation = FederationConfig.parse(tiny, where="quick.py")
+    federation = FederationConfig.parse(merge(plan.federation.model_dump(mode="json"), TINY), where="quick.py")
+    arms = tuple(
+        arm.model_copy(update={"changes": arm.changes | AT_ONCE}) if AT_ONCE.keys() <= arm.changes.keys() else arm for arm in plan.arms
+    )
     split = SplitConfig(validation=1 / CASES, test=1 / CASES)
-    return plan.model_copy(update={"phantoms": phantoms, "federation": federation, "split": split, "seeds": plan.seeds[:1]})
+    return plan.model_copy(update={"phantoms": phantoms, "federation": federation, "arms": arms, "split": split, "seeds": plan.seeds[:1]})

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import PseudoLabels, SiteReport
 from gmmas_schema.strategy import AdamStep, AverageStep, HoldersStrategy, MomentumStep, YogiStep
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Task
@@ -13,6 +14,7 @@ from strategies.holders import weigh_holders
 from strategies.rows import join_rows, split_rows
 from strategies.server_step import make_step
 
+PLAN = TrainingPlan(enhancing_needs_t1ce="site")
 STRATEGY = HoldersStrategy(region_rows=True, fairness=1)
 STEPS = [AverageStep(learning_rate=0.9), MomentumStep(), AdamStep(), YogiStep()]
 PSEUDO = {Region.WT: 0.5, Task.IDH: 0.5}
@@ -56,7 +58,7 @@ def following(federation, config, *, tamper=lambda site, tensors: tensors):
                 pseudo_labels={Region.WT: LEDGER, Task.IDH: LEDGER} if pseudo else {},
                 losses=dict.fromkeys(labelled, 0.5),
             )
-            weights = weigh_holders(report, pseudo=PSEUDO, strategy=STRATEGY, enhancing_needs_t1ce="site")
+            weights = weigh_holders(report, pseudo=PSEUDO, plan=PLAN, strategy=STRATEGY)
             mean.fold(report.site, split_rows(tamper(index, model(seed + number))), weights=weights)
         moved = {group for own in mean.shares().values() for group in own}
         before = None if previous is None else split_rows(previous)

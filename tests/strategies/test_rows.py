@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from gmmas_schema.errors import ProtocolError
+from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import group_of
 from gmmas_schema.messages import SiteReport
 from gmmas_schema.strategy import HoldersStrategy
@@ -12,6 +13,7 @@ from strategies.rows import join_rows, regions_taught, split_rows
 
 WITHOUT_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
 ROWS = HoldersStrategy(region_rows=True)
+TO_T1CE = TrainingPlan(enhancing_needs_t1ce="site")
 
 
 def head(seed):
@@ -55,19 +57,19 @@ def test_every_row_has_a_group_of_its_own_and_nothing_else_changes_its():
 def test_a_site_without_t1ce_does_not_teach_the_enhancing_tumour_where_the_rule_leaves_it_out(rule):
     assert regions_taught(WITHOUT_T1CE, rule) == (Region.WT, Region.TC)
     assert regions_taught(MODALITIES, rule) == regions_taught(WITHOUT_T1CE, "never") == REGIONS
-    weights = weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, enhancing_needs_t1ce=rule)
+    weights = weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, plan=TrainingPlan(enhancing_needs_t1ce=rule))
     assert {group: weight for group, weight in weights.items() if group.startswith("head.segmentation")} == {
         "head.segmentation.wt": 3,
         "head.segmentation.tc": 3,
     }
-    assert weigh_holders(report(WITHOUT_T1CE), enhancing_needs_t1ce=rule)["head.segmentation"] == 3
+    assert weigh_holders(report(WITHOUT_T1CE), plan=TrainingPlan(enhancing_needs_t1ce=rule))["head.segmentation"] == 3
 
 
 def test_its_row_of_the_enhancing_tumour_has_no_influence_and_its_other_rows_count():
     def mean_with(other):
         mean = RunningMean(split_rows(head(0)))
-        mean.fold("full", split_rows(head(1)), weights=weigh_holders(report(MODALITIES), strategy=ROWS, enhancing_needs_t1ce="site"))
-        mean.fold("other", split_rows(other), weights=weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, enhancing_needs_t1ce="site"))
+        mean.fold("full", split_rows(head(1)), weights=weigh_holders(report(MODALITIES), strategy=ROWS, plan=TO_T1CE))
+        mean.fold("other", split_rows(other), weights=weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, plan=TO_T1CE))
         return join_rows(mean.result())
 
     changed = {name: value.copy() for name, value in head(2).items()}

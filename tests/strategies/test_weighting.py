@@ -1,6 +1,6 @@
 import pytest
 
-from gmmas_schema.federation import FederationConfig
+from gmmas_schema.federation import FederationConfig, TrainingPlan
 from gmmas_schema.messages import PseudoLabels, SiteReport
 from gmmas_schema.strategy import FedAvgStrategy, HoldersStrategy
 from gmmas_schema.vocabulary import MODALITIES, Region, Task
@@ -32,6 +32,15 @@ def test_pseudo_labels_count_by_their_weight_and_quality():
     assert weigh(REPORT)["decoder"] == pytest.approx(0.5 * 0.8 * 20)
     assert weigh(REPORT)["encoder.t1ce"] == 9
     assert "head.segmentation" not in weigh(REPORT)
+
+
+def test_a_backbone_of_regions_rests_on_regions():
+    """Nine molecular results do not let a hospital's outlines, all of them the model's own, count like drawn ones."""
+    plan, strategy = TrainingPlan(backbone="regions"), HoldersStrategy(weights="cases")
+    weights = choose_weighting(strategy, plan=plan, pseudo={Region.WT: 0.25})(REPORT)
+    assert weights["encoder.t1ce"] == weights["fusion"] == weights["decoder"] == pytest.approx(0.25 * 0.8 * 20)
+    assert weights["head.idh"] == 9
+    assert set(choose_weighting(strategy, plan=plan)(REPORT.model_copy(update={"pseudo_labels": {}}))) == {"head.idh", "uncertainty.idh"}
 
 
 def test_federated_averaging_counts_every_case():

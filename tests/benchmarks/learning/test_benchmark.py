@@ -46,11 +46,13 @@ def test_a_result_holds_all_subsets_of_both_held_out_hospitals(out) -> None:
 
 
 def test_a_federation_exchanges_and_a_pool_does_not(out) -> None:
-    federated, pooled, filled = (read(out, arm) for arm in QUICK_ARMS)
-    assert federated.mib_down > federated.mib_up > 0
+    federated, pooled, filled, semi = (read(out, arm) for arm in QUICK_ARMS)
+    assert federated.mib_down > 0
+    assert federated.mib_up > 0
     assert filled.mib_down > federated.mib_down, "every hospital gets every encoder"
     assert (pooled.mib_down, pooled.mib_up) == (0, 0)
     assert federated.steps == pooled.steps == 2 * 2 * 5, "the hospital without labels makes none"
+    assert semi.steps == 2 * 2 * 6, "unless the model labels for it"
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_result(out, tmp_path) -> None:
