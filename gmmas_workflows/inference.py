@@ -155,20 +155,23 @@ def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collect
         wanted: of these the ones to use; None for all that the case has.
 
     Raises:
-        DataError: a wanted sequence is missing, or none is left.
+        DataError: a wanted sequence is missing or not read, or none is left.
     """
     missing = [m for m in wanted or () if m not in case.images]
+    unread = [m for m in wanted or () if m not in readable]
     images = {m: path for m, path in case.images.items() if m in readable and (wanted is None or m in wanted)}
-    if missing or not images:
-        raise DataError(
-            "a sequence that was asked for is not there" if missing else "the case has no sequence that the model reads",
-            where=case.case_id,
-            got=", ".join(case.images) or "no sequence",
-            expected=", ".join(missing) if missing else f"at least one of {', '.join(readable)}",
-            remedy="leave it out of --modalities" if missing else "check the file names, or use a model of these sequences",
-            code=ReasonCode.DATA_EMPTY,
-        )
-    return replace(case, images=images, segmentation=None)
+    if missing:
+        what, expected, remedy = "a sequence that was asked for is not there", ", ".join(missing), "leave it out of --modalities"
+    elif unread:
+        what, expected = "a sequence that was asked for is not read by the model", f"{', '.join(readable)}, not {', '.join(unread)}"
+        remedy = "leave it out of --modalities, or use a model of this sequence"
+    elif not images:
+        what, expected = "the case has no sequence that the model reads", f"at least one of {', '.join(readable)}"
+        remedy = "check the file names, or use a model of these sequences"
+    else:
+        return replace(case, images=images, segmentation=None)
+    got = ", ".join(case.images) or "no sequence"
+    raise DataError(what, where=case.case_id, got=got, expected=expected, remedy=remedy, code=ReasonCode.DATA_EMPTY)
 
 
 def _spread(

@@ -149,8 +149,16 @@ def test_weights_of_a_site_read_only_its_sequences(definition, weights) -> None:
     own = weights_of(network, weights.definition)
     assert readable_modalities(own) == (Modality.T2, Modality.FLAIR)
     assert predict_case(CASE, own).findings.modalities_used == (Modality.T2, Modality.FLAIR)
+    with pytest.raises(DataError, match="not read by the model") as caught:
+        predict_case(CASE, own, modalities=(Modality.T1, Modality.T2))
+    assert caught.value.expected == "t2, flair, not t1"
+
+
+def test_a_case_of_which_the_model_reads_nothing_is_refused(definition, weights, tmp_path) -> None:
+    own = weights_of(GmmasNetwork(definition.network, modalities=(Modality.FLAIR,)), weights.definition)
+    shutil.copy(CASE / "BraTS2021_00006_t2.nii.gz", tmp_path)
     with pytest.raises(DataError, match="no sequence that the model reads"):
-        predict_case(CASE, own, modalities=(Modality.T1,))
+        predict_case(tmp_path, own)
 
 
 def test_a_wanted_sequence_that_is_missing_is_named(weights, tmp_path) -> None:
