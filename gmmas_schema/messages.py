@@ -19,13 +19,19 @@ from gmmas_schema.secure import SecureTask
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_schema.wire import WireConfig
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 ARRAYS, TASK, REPORT, DOCUMENT = "arrays", "task", "report", "document"
 """Names of the records in a Flower RecordDict, and of the one key in TASK and REPORT."""
 
 Target = Region | Task
 """What becomes ready for pseudo-labels by itself: a region or a molecular task; segmentation stands for none of its regions."""
+
+
+def task_of(target: Target) -> Task:
+    """Return the task whose labels teach a target."""
+    return Task.SEGMENTATION if isinstance(target, Region) else target
+
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

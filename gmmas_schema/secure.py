@@ -11,8 +11,7 @@ from pydantic import Field, PositiveFloat, field_validator
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.groups import GROUPS, REGION_ROWS
-from gmmas_schema.strategy import Strategy
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.strategy import PseudoTerms, Strategy
 
 SMALLEST_SUM: Final = 3
 """Fewest sites behind a sum that is opened: of a sum of two, each of the two knows the other's part."""
@@ -72,13 +71,12 @@ class SecureTask(FrozenModel):
     Attributes:
         terms: of the attempt, JSON (strategies.secure.documents.Terms).
         strategy: by which the site weighs its update itself.
-        pseudo: what a pseudo-labelled case of each target counts; never more than a labelled one, or the only site with such cases
-            could be made to outweigh all others.
+        pseudo: what pseudo-labelled cases count.
     """
 
     terms: str = Field(max_length=2**15)
     strategy: Strategy
-    pseudo: dict[Region | Task, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    pseudo: PseudoTerms = PseudoTerms()
 
     def subject(self, asked: str) -> str:
         """Return the digest of what is asked, and of how the update is to be weighed, which the terms are about.

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.vocabulary import Region, Task
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class HoldersStrategy(FrozenModel):
@@ -37,6 +40,20 @@ def _refuse_for_baseline(raw: Any) -> Any:
 
 
 Strategy = Annotated[HoldersStrategy | FedAvgStrategy, Field(discriminator="kind"), BeforeValidator(_refuse_for_baseline)]
+
+
+class PseudoTerms(FrozenModel):
+    """What pseudo-labelled cases count in the averages of one round (strategies.unlabelled).
+
+    Never more than labelled ones, or the only site with such cases could be made to outweigh all others.
+
+    Attributes:
+        weights: of a case against a labelled one, per region or marker; 0 for one that is not named.
+        limits: per group, factor on what they add to a site's weight; 1 for one that is not named.
+    """
+
+    weights: dict[Region | Task, _Share] = Field(default_factory=dict)
+    limits: dict[str, _Share] = Field(default_factory=dict)
 
 
 class AverageStep(FrozenModel):

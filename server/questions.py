@@ -25,7 +25,7 @@ from server.replies import Count, Enquiry
 from server.secure_round import SecureReplies
 from strategies.aggregation import Aggregate
 from strategies.anchors import counts_fit
-from strategies.readiness import pseudo_weights
+from strategies.unlabelled import pseudo_terms
 from strategies.weighting import as_averaged, choose_weighting
 from strategies.wire import Holdings
 
@@ -86,7 +86,7 @@ class Questions:
             replies: plain, robust or private aggregate, or a secure one, which is given reports alone.
             ready: ramp of the pseudo-labels per target that is ready.
         """
-        pseudo = pseudo_weights(ready, self._config.training.semi_supervised, [member.description for member in members])
+        pseudo = pseudo_terms(ready, self._config.training, self._config.strategy, [member.description for member in members])
         weigh = choose_weighting(self._config.strategy, plan=self._config.training, pseudo=pseudo)
         request = self._request(Action.TRAIN, number, split=Split.VALIDATION, ready=ready)
         if isinstance(replies, SecureReplies):

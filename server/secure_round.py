@@ -24,7 +24,7 @@ from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import SiteReport, TaskRequest
 from gmmas_schema.secure import SECURE_MESSAGE, PhaseRequest, SecureTask
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.strategy import PseudoTerms
 from server.courier import Courier, Reply
 from server.events import EventLog
 from server.membership import Member
@@ -83,7 +83,7 @@ class SecureReplies:
         self._advertised: list[str] = []
         self._traffic: dict[str, tuple[int, int]] = {}
 
-    def task(self, request: TaskRequest, *, pseudo: Mapping[Region | Task, float]) -> SecureTask:
+    def task(self, request: TaskRequest, *, pseudo: PseudoTerms) -> SecureTask:
         """Begin the attempt; returns what is to go with the training request.
 
         Raises:

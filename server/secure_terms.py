@@ -10,7 +10,7 @@ from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.messages import TaskRequest
 from gmmas_schema.secure import LARGEST_FEDERATION, SecureConfig, SecureTask, choose_threshold
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.strategy import PseudoTerms
 from strategies.secure.documents import DIGEST_BYTES, Terms
 from strategies.secure.vectors import group_hashes, group_sizes
 from strategies.weighting import as_averaged
@@ -24,7 +24,7 @@ def make_task(
     request: TaskRequest,
     tensors: Mapping[str, Float32],
     *,
-    pseudo: Mapping[Region | Task, float],
+    pseudo: PseudoTerms,
     sites: int,
     attempt: int,
 ) -> tuple[SecureTask, Terms]:
@@ -34,7 +34,7 @@ def make_task(
         config: of the run, with `secure`.
         request: is asked of every site.
         tensors: the current global model.
-        pseudo: what a pseudo-labelled case of each target counts.
+        pseudo: what pseudo-labelled cases count.
         sites: that are asked.
         attempt: 1-based.
 
@@ -54,7 +54,7 @@ def make_task(
         )
     received = as_averaged(OutgoingModel(tensors, config=request.wire).as_received, config.strategy)
     sizes = group_sizes(received)
-    task = SecureTask(terms="", strategy=config.strategy, pseudo=dict(pseudo))
+    task = SecureTask(terms="", strategy=config.strategy, pseudo=pseudo)
     terms = Terms(
         run=request.run,
         round=request.round,

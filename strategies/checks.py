@@ -14,10 +14,9 @@ from pydantic import BaseModel
 from gmmas_schema.calibration import LARGEST_NATS, CalibrationStatistics, Reliability, bin_edges
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import by_group, groups_sent
-from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest, task_of
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split
 from strategies.holders import accepted_targets
-from strategies.readiness import task_of
 
 Float32 = NDArray[np.float32]
 

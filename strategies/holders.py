@@ -1,9 +1,10 @@
 """Averaging each group over the sites that hold it, weighted by the square root of the cases behind it; the default.
 
-    e_k,t = n_k,t + sum over pseudo-labelled cases of w_t q_k,t          effective cases of task t at site k
-    w_k,g = sqrt(e_k,t)                  heads and uncertainties of task t: labels only; decoder: t = segmentation
-    w_k,g = sqrt(max_t e_k,t)            encoders, gates, fusion, bottleneck, adapter; where the plan's backbone is that of
-                                         regions, t = segmentation
+    e_k,t = v_t q_k,t a_k,t                        a accepted pseudo-labelled cases of task t at site k, each counting v_t
+    w_k,g = S(n_k,g) + c_g (S(n_k,g + e_k,g) - S(n_k,g))         S the square root, n labelled cases, c <= 1 (strategies.unlabelled)
+
+    behind g: of a head and its uncertainty the labels of its task, and no pseudo-labels; of the decoder the task segmentation; of encoders,
+    gates, fusion, bottleneck and adapter the task with most cases, or segmentation where the plan's backbone is that of regions
 
     theta_g = sum_k w_k,g theta_k,g / sum_k w_k,g    over the sites k that sent g; unchanged where none did
 
@@ -21,14 +22,13 @@ from types import MappingProxyType
 
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import groups_sent
-from gmmas_schema.messages import SiteReport, Target
-from gmmas_schema.strategy import HoldersStrategy
+from gmmas_schema.messages import SiteReport, Target, task_of
+from gmmas_schema.strategy import HoldersStrategy, PseudoTerms
 from gmmas_schema.vocabulary import TASKS, Task
 from strategies.fairness import fairness_factor
-from strategies.readiness import task_of
 from strategies.rows import regions_taught
 
-SCALES: Mapping[str, Callable[[float], float]] = MappingProxyType({"sqrt": math.sqrt, "cases": float, "uniform": lambda _: 1.0})
+_SCALES: Mapping[str, Callable[[float], float]] = MappingProxyType({"sqrt": math.sqrt, "cases": float, "uniform": lambda _: 1.0})
 
 _HEAD = f"head.{Task.SEGMENTATION}"
 
@@ -37,7 +37,7 @@ def weigh_holders(
     report: SiteReport,
     *,
     plan: TrainingPlan = TrainingPlan(),  # noqa: B008 - frozen
-    pseudo: Mapping[Target, float] = MappingProxyType({}),
+    pseudo: PseudoTerms = PseudoTerms(),  # noqa: B008 - frozen
     strategy: HoldersStrategy = HoldersStrategy(),  # noqa: B008 - frozen
 ) -> dict[str, float]:
     """Return the site's positive weight in every group it may send; a group that is missing has weight 0.
@@ -45,22 +45,29 @@ def weigh_holders(
     Args:
         report: the site's counts.
         plan: whose labels train the backbone and the enhancing tumour.
-        pseudo: what a pseudo-labelled case of each target counts (strategies.readiness.pseudo_weights).
+        pseudo: what pseudo-labelled cases count.
         strategy: scale of the counts, rows, fairness.
     """
-    effective = effective_cases(report, pseudo)
+    effective = effective_cases(report, pseudo.weights)
     weights: dict[str, float] = {}
     for group in groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report), backbone=plan.backbone):
         if group == "anchors":
-            weights[group] = SCALES[strategy.weights](1.0)  # they carry their own counts
+            weights[group] = scaled(1, strategy)  # they carry their own counts
             continue
-        task, count = _task_behind(group, report, effective, plan)
-        if count > 0:
-            weights[group] = SCALES[strategy.weights](count) * fairness_factor(report, task, q=strategy.fairness)
+        task, labelled, all_told = cases_behind(group, report.labelled, effective, plan)
+        own = scaled(labelled, strategy)
+        weight = own + pseudo.limits.get(group, 1.0) * (scaled(all_told, strategy) - own)
+        if weight > 0:
+            weights[group] = weight * fairness_factor(report, task, q=strategy.fairness)
     if strategy.region_rows and _HEAD in weights:
         taught = regions_taught(report.modalities, plan.enhancing_needs_t1ce)
         weights |= dict.fromkeys((f"{_HEAD}.{region}" for region in taught), weights.pop(_HEAD))
     return weights
+
+
+def scaled(cases: float, strategy: HoldersStrategy) -> float:
+    """Return what a count of cases weighs; none weigh nothing."""
+    return _SCALES[strategy.weights](cases) if cases > 0 else 0.0
 
 
 def accepted_targets(report: SiteReport) -> tuple[Target, ...]:
@@ -68,22 +75,24 @@ def accepted_targets(report: SiteReport) -> tuple[Target, ...]:
     return tuple(target for target, ledger in report.pseudo_labels.items() if ledger.accepted > 0)
 
 
-def effective_cases(report: SiteReport, pseudo: Mapping[Target, float]) -> dict[Task, float]:
+def effective_cases(report: SiteReport, weights: Mapping[Target, float]) -> dict[Task, float]:
     """Return labelled cases plus the share that pseudo-labelled ones count, per task; of the regions the best one counts."""
     extra: dict[Task, float] = {}
     for target, ledger in report.pseudo_labels.items():
         task = task_of(target)
-        mass = pseudo.get(target, 0.0) * min(1.0, ledger.share * ledger.agreement) * ledger.accepted
+        mass = weights.get(target, 0.0) * min(1.0, ledger.share * ledger.agreement) * ledger.accepted
         extra[task] = max(extra.get(task, 0.0), mass)
     return {task: report.labelled.get(task, 0) + extra.get(task, 0.0) for task in {*report.labelled, *extra}}
 
 
-def _task_behind(group: str, report: SiteReport, effective: Mapping[Task, float], plan: TrainingPlan) -> tuple[Task, float]:
-    """Return the task that a group rests on at this site, of several the one with most cases, and its effective cases."""
+def cases_behind(
+    group: str, labelled: Mapping[Task, int], effective: Mapping[Task, float], plan: TrainingPlan
+) -> tuple[Task, float, float]:
+    """Return the task that a group rests on at a site, of several the one with most cases; its labelled cases; and its effective ones."""
     kind, _, name = group.partition(".")
     if kind in {"head", "uncertainty"}:
-        return Task(name), report.labelled.get(Task(name), 0)
+        return Task(name), labelled.get(Task(name), 0), labelled.get(Task(name), 0)
     if kind == "decoder" or plan.backbone == "regions":
-        return Task.SEGMENTATION, effective.get(Task.SEGMENTATION, 0.0)
+        return Task.SEGMENTATION, labelled.get(Task.SEGMENTATION, 0), effective.get(Task.SEGMENTATION, 0.0)
     task = max(TASKS, key=lambda each: effective.get(each, 0.0))
-    return task, effective.get(task, 0.0)
+    return task, max(labelled.values(), default=0), effective.get(task, 0.0)

@@ -1,24 +1,18 @@
-"""When unlabelled scans may join: per target, once the labelled ones have taught it; and how much they count then.
+"""When unlabelled scans may join: per target, once the labelled ones have taught it.
 
     streak_t = rounds in a row, up to now, in which the sites' validation of target t reached its threshold
     ready_t  = streak_t >= R,    ramp_t = exp(-5 (1 - x)^2),  x = min(1, (streak_t - R + 1) / L)
 
 A target that falls below its threshold is taken back, so that pseudo-labels cannot go on feeding a collapse. The ramp is that of Laine
 and Aila, ICLR 2017. Pseudo-labels of a class that is not learned yet destroy it (docs/decisions).
-
-In the averaging all unlabelled cases together weigh at most a third: their counts are scaled by
-
-    c_t = min(1, sum_k n_kt / (2 sum_k v_t u_kt))      n labelled, u unlabelled cases of site k, v weight of a pseudo-label
-
-which needs only what sites described before the round, so replies can be folded in one at a time.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from gmmas_schema.federation import SemiSupervisedConfig
-from gmmas_schema.messages import SiteDescription, Target
-from gmmas_schema.vocabulary import REGIONS, TASKS, Region, Task
+from gmmas_schema.messages import Target
+from gmmas_schema.vocabulary import REGIONS, TASKS, Task
 
 _STEEPNESS = 5.0
 
@@ -41,25 +35,6 @@ def targets_ready(history: Sequence[Mapping[str, float]], config: SemiSupervised
             progress = min(1.0, (streak - config.ready_rounds + 1) / config.ramp_rounds)
             ready[target] = math.exp(-_STEEPNESS * (1 - progress) ** 2)
     return ready
-
-
-def pseudo_weights(
-    ready: Mapping[Target, float], config: SemiSupervisedConfig | None, descriptions: Collection[SiteDescription]
-) -> dict[Target, float]:
-    """Return what one pseudo-labelled case of each target counts against a labelled one, with the limit on their total."""
-    weights: dict[Target, float] = {}
-    for target, ramp in ready.items():
-        weight = (config.weight if config is not None else 0.0) * ramp
-        task = task_of(target)
-        labelled = sum(d.labelled.get(task, 0) for d in descriptions)
-        unlabelled = sum(d.cases - d.labelled.get(task, 0) for d in descriptions)
-        weights[target] = weight * min(1.0, labelled / (2 * weight * unlabelled)) if weight * unlabelled > 0 else weight
-    return weights
-
-
-def task_of(target: Target) -> Task:
-    """Return the task whose labels teach a target."""
-    return Task.SEGMENTATION if isinstance(target, Region) else target
 
 
 def _streak(values: Sequence[float], threshold: float) -> int:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.messages import SiteReport, Target
-from gmmas_schema.strategy import HoldersStrategy, Strategy
+from gmmas_schema.messages import SiteReport
+from gmmas_schema.strategy import HoldersStrategy, PseudoTerms, Strategy
 from strategies.fedavg import weigh_cases
 from strategies.holders import weigh_holders
 from strategies.rows import split_rows
@@ -22,17 +22,17 @@ def choose_weighting(
     strategy: Strategy,
     *,
     plan: TrainingPlan = TrainingPlan(),  # noqa: B008 - frozen
-    pseudo: Mapping[Target, float] | None = None,
+    pseudo: PseudoTerms = PseudoTerms(),  # noqa: B008 - frozen
 ) -> Weighting:
     """Return the weighting that `strategy.kind` names.
 
     Args:
         strategy: kind and settings.
         plan: what the sites train; FedAvg does not look at it.
-        pseudo: what a pseudo-labelled case of each target counts against a labelled one; FedAvg counts every case.
+        pseudo: what pseudo-labelled cases count; FedAvg counts every case.
     """
     if isinstance(strategy, HoldersStrategy):
-        return partial(weigh_holders, plan=plan, pseudo=pseudo or {}, strategy=strategy)
+        return partial(weigh_holders, plan=plan, pseudo=pseudo, strategy=strategy)
     return weigh_cases
 
 

@@ -7,8 +7,8 @@ from client.secure import SecureSite
 from client.secure_records import LEDGER_FILE
 from gmmas_schema.errors import PolicyError, ProtocolError, ReasonCode
 from gmmas_schema.privacy import PrivacyConfig
-from gmmas_schema.strategy import HoldersStrategy
-from gmmas_schema.vocabulary import Task
+from gmmas_schema.strategy import HoldersStrategy, PseudoTerms
+from gmmas_schema.vocabulary import Region
 from strategies.secure.coordinator import CoordinatorHalf
 from strategies.secure.documents import Advertisement, UnmaskRequest, write
 from strategies.secure.ledger import LedgerDocument
@@ -63,8 +63,12 @@ def test_sites_that_are_told_of_different_models_do_not_share_keys(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"strategy": HoldersStrategy(weights="uniform")}, {"pseudo": {Task.SEGMENTATION: 1e9}}],
-    ids=["another strategy", "other pseudo-labels"],
+    [
+        {"strategy": HoldersStrategy(weights="uniform")},
+        {"pseudo": PseudoTerms(weights={Region.WT: 1.0})},
+        {"pseudo": PseudoTerms(limits={"decoder": 0.0})},
+    ],
+    ids=["another strategy", "other pseudo-labels", "other limits"],
 )
 def test_a_weighting_that_the_terms_do_not_name_is_refused(changes):
     """Who weighs a thousand times the others has its update in the quotient of the sums."""

@@ -90,4 +90,6 @@ def test_what_noise_takes_the_effect_from_is_refused(secure, privacy, key):
 @pytest.mark.parametrize("weight", [-0.1, 1.1])
 def test_a_pseudo_labelled_case_counts_no_more_than_a_labelled_one(weight):
     with pytest.raises(ValidationError, match="pseudo"):
-        SecureTask(terms="", strategy=FedAvgStrategy(), pseudo={Region.WT: weight})
+        SecureTask.model_validate({"terms": "", "strategy": FedAvgStrategy(), "pseudo": {"weights": {Region.WT: weight}}})
+    with pytest.raises(ValidationError, match="pseudo"):
+        SecureTask.model_validate({"terms": "", "strategy": FedAvgStrategy(), "pseudo": {"limits": {"decoder": weight}}})

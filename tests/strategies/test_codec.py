@@ -365,7 +365,7 @@ def test_a_report_with_nan_is_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ['{"protocol": 3, "site": ["Jane Doe"]}', '{"protocol": "Jane Doe"}', '{"protocol": 3, "model": {"version": "Jane Doe"}}']
+    "text", ['{"protocol": 4, "site": ["Jane Doe"]}', '{"protocol": "Jane Doe"}', '{"protocol": 4, "model": {"version": "Jane Doe"}}']
 )
 def test_a_refused_document_is_not_quoted(text):
     with pytest.raises(ProtocolError) as caught:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import PseudoLabels, SiteReport
-from gmmas_schema.strategy import AdamStep, AverageStep, HoldersStrategy, MomentumStep, YogiStep
+from gmmas_schema.strategy import AdamStep, AverageStep, HoldersStrategy, MomentumStep, PseudoTerms, YogiStep
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Region, Task
 from strategies.aggregation import RunningMean
 from strategies.holders import weigh_holders
@@ -17,7 +17,7 @@ from strategies.server_step import make_step
 PLAN = TrainingPlan(enhancing_needs_t1ce="site")
 STRATEGY = HoldersStrategy(region_rows=True, fairness=1)
 STEPS = [AverageStep(learning_rate=0.9), MomentumStep(), AdamStep(), YogiStep()]
-PSEUDO = {Region.WT: 0.5, Task.IDH: 0.5}
+PSEUDO = PseudoTerms(weights={Region.WT: 0.5, Task.IDH: 0.5}, limits={"decoder": 0.3})
 LEDGER = PseudoLabels(offered=9, accepted=9, positive=5, negative=4, share=1, agreement=1)
 
 

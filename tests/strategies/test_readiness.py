@@ -1,23 +1,16 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gmmas_schema.federation import SemiSupervisedConfig
-from gmmas_schema.messages import SiteDescription
-from gmmas_schema.vocabulary import MODALITIES, Region, Task
-from strategies.readiness import pseudo_weights, targets_ready
+from gmmas_schema.vocabulary import Region, Task
+from strategies.readiness import targets_ready
 
 CONFIG = SemiSupervisedConfig(ready_dice=0.5, ready_rounds=3, ramp_rounds=4)
 
 
 def wt(*values):
     return [{"dice_wt": value} for value in values]
-
-
-def described(labelled, cases):
-    return SiteDescription(site="s", model_digest="d", software="t", modalities=MODALITIES, cases=cases, labelled=labelled)
 
 
 def test_nothing_is_ready_without_semi_supervision_or_history():
@@ -49,16 +42,3 @@ def test_targets_are_ready_one_by_one():
 
 def test_a_metric_that_no_site_could_compute_is_not_ready():
     assert targets_ready([{"dice_wt": 0.8}, {}, {"dice_wt": 0.8}, {"dice_wt": 0.8}], CONFIG) == {}
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=6),
-    st.floats(0.01, 1),
-)
-def test_unlabelled_cases_together_weigh_at_most_a_third(sites, ramp):
-    descriptions = [described({Task.SEGMENTATION: labelled}, cases) for labelled, cases in sites]
-    weight = pseudo_weights({Region.WT: ramp}, CONFIG, descriptions)[Region.WT]
-    labelled = sum(labelled for labelled, _ in sites)
-    unlabelled = weight * sum(cases - labelled for labelled, cases in sites)
-    assert 0 <= weight <= CONFIG.weight
-    assert unlabelled <= (labelled + unlabelled) / 3 + 1e-9

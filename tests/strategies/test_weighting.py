@@ -2,7 +2,7 @@ import pytest
 
 from gmmas_schema.federation import FederationConfig, TrainingPlan
 from gmmas_schema.messages import PseudoLabels, SiteReport
-from gmmas_schema.strategy import FedAvgStrategy, HoldersStrategy
+from gmmas_schema.strategy import FedAvgStrategy, HoldersStrategy, PseudoTerms
 from gmmas_schema.vocabulary import MODALITIES, Region, Task
 from strategies.weighting import choose_weighting
 
@@ -28,7 +28,7 @@ def test_the_scale_of_the_counts_can_be_chosen(weights, expected):
 
 
 def test_pseudo_labels_count_by_their_weight_and_quality():
-    weigh = choose_weighting(HoldersStrategy(weights="cases"), pseudo={Region.WT: 0.5})
+    weigh = choose_weighting(HoldersStrategy(weights="cases"), pseudo=PseudoTerms(weights={Region.WT: 0.5}))
     assert weigh(REPORT)["decoder"] == pytest.approx(0.5 * 0.8 * 20)
     assert weigh(REPORT)["encoder.t1ce"] == 9
     assert "head.segmentation" not in weigh(REPORT)
@@ -37,13 +37,13 @@ def test_pseudo_labels_count_by_their_weight_and_quality():
 def test_a_backbone_of_regions_rests_on_regions():
     """Nine molecular results do not let a hospital's outlines, all of them the model's own, count like drawn ones."""
     plan, strategy = TrainingPlan(backbone="regions"), HoldersStrategy(weights="cases")
-    weights = choose_weighting(strategy, plan=plan, pseudo={Region.WT: 0.25})(REPORT)
+    weights = choose_weighting(strategy, plan=plan, pseudo=PseudoTerms(weights={Region.WT: 0.25}))(REPORT)
     assert weights["encoder.t1ce"] == weights["fusion"] == weights["decoder"] == pytest.approx(0.25 * 0.8 * 20)
     assert weights["head.idh"] == 9
     assert set(choose_weighting(strategy, plan=plan)(REPORT.model_copy(update={"pseudo_labels": {}}))) == {"head.idh", "uncertainty.idh"}
 
 
 def test_federated_averaging_counts_every_case():
-    weights = choose_weighting(FedAvgStrategy(), pseudo={Region.WT: 0.5})(REPORT)
+    weights = choose_weighting(FedAvgStrategy(), pseudo=PseudoTerms(weights={Region.WT: 0.5}))(REPORT)
     assert set(weights.values()) == {30}
     assert "decoder" in weights
