@@ -48,9 +48,10 @@ class SemiSupervisedConfig(FrozenModel):
     A target is a region (`wt`, `tc`, `et`) or a molecular task.
 
     Attributes:
-        ready_dice: validation Dice over the sites from which a region is ready.
+        ready_dice: validation Dice over the sites' patients in whom a region is there to be seen (Evaluation), from which it is ready.
         ready_auc: validation AUC from which a molecular task is ready.
         ready_rounds: rounds in a row it must hold.
+        regions_together: no region joins before all that the sites can measure are ready, for they are learned by one decoder.
         ramp_rounds: rounds over which pseudo-labels gain their full weight.
         weight: of a pseudo-labelled voxel or case against a labelled one, at the end of the ramp; also in the averaging.
         passes: Monte-Carlo passes behind a pseudo-label.
@@ -66,6 +67,7 @@ class SemiSupervisedConfig(FrozenModel):
     ready_dice: float = Field(default=0.5, ge=0, le=1)
     ready_auc: float = Field(default=0.7, ge=0, le=1)
     ready_rounds: PositiveInt = 3
+    regions_together: bool = True
     ramp_rounds: PositiveInt = 4
     weight: float = Field(default=0.5, ge=0, le=1)
     passes: int = Field(default=4, ge=2, le=32)

@@ -139,6 +139,8 @@ class Evaluation(FrozenModel):
     """Accuracy of one model on one split of one cohort; aggregates only, nothing per patient.
 
     Attributes:
+        visible_dice: Dice over the patients in whom the region is there to be seen: who have it and, of those in SHOWN_BY_T1CE, a T1ce. In
+            `dice` one that is empty in truth and prediction counts 1, so that a network which never finds it does well where few have it.
         against: run of the evaluation that `paired` compares with; empty without.
         paired: this model minus the other on the same patients, by metric (`dice_wt`, `auc_idh`), with the interval of the difference.
     """
@@ -146,6 +148,7 @@ class Evaluation(FrozenModel):
     split: Split
     cases: int = Field(ge=0)
     dice: dict[Region, Interval] = {}
+    visible_dice: dict[Region, Interval] = {}
     auc: dict[Task, Interval] = {}
     loss: dict[Task, float] = {}
     against: str = Field(default="", max_length=200)

@@ -94,6 +94,9 @@ class Tissue(StrEnum):
 
 MODALITIES = tuple(Modality)
 REGIONS = tuple(Region)
+SHOWN_BY_T1CE = (Region.TC, Region.ET)
+"""Regions that nothing but T1ce shows well: what a model says of them without it is not believed, and it is not judged by it."""
+
 TASKS = tuple(Task)
 REQUIRED_TASKS = (Task.SEGMENTATION, Task.IDH, Task.CODELETION)
 """Tasks of every network; the others have a head where NetworkConfig.tasks names them."""

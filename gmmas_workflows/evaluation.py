@@ -41,7 +41,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.prediction import Prediction
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.messages import Evaluation, Interval
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, TASKS, Modality, Region, Split, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SHOWN_BY_T1CE, TASKS, Modality, Region, Split, Task
 from gmmas_workflows.batches import restrict
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -63,6 +63,7 @@ class CaseScore:
         probability: of each marker the network has a head for, as in POSITIVE.
         truth: the markers that are known, whether or not the network has a head for them.
         dice: per region, where the case has a segmentation.
+        visible: the regions of `dice` that the case has and the sequences show (SHOWN_BY_T1CE).
         loss: per task the case is labelled for; empty for scores on the scan's own voxels.
     """
 
@@ -72,6 +73,7 @@ class CaseScore:
     probability: Mapping[Task, float]
     truth: Mapping[Task, bool]
     dice: Mapping[Region, float] = field(default_factory=dict)
+    visible: frozenset[Region] = frozenset()
     loss: Mapping[Task, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, str | float | bool | None]:
@@ -174,13 +176,19 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int, fewest: i
         scores: of each case.
         split: which part of a cohort this is.
         seed: of the bootstrap.
-        fewest: patients behind each figure; one of fewer is left out. With partial labels they are fewer than the cohort has.
+        fewest: patients behind each figure, and behind what two of them tell together; one of fewer is left out. With partial labels they
+            are fewer than the cohort has.
     """
-    dice_of, auc_of = {}, {}
+    dice_of, visible_of, auc_of = {}, {}, {}
     for region in REGIONS:
-        if len(_patients(known := [score for score in scores if region in score.dice])) >= fewest:
-            values = np.array([score.dice[region] for score in known])
-            dice_of[region] = mean_interval(values, seed=seed, patients=[score.patient_id for score in known])
+        known = [score for score in scores if region in score.dice]
+        visible = [score for score in known if region in score.visible]
+        if len(_patients(known)) >= fewest:
+            dice_of[region] = _mean_dice(known, region, seed=seed)
+            # The two together also tell the mean over the other patients.
+            others = len(_patients(score for score in known if region not in score.visible))
+            if len(_patients(visible)) >= fewest and not 0 < others < fewest:
+                visible_of[region] = _mean_dice(visible, region, seed=seed)
     for task in MARKERS:
         known = [score for score in scores if task in score.truth and task in score.probability]
         if len(_patients(known)) >= fewest:
@@ -192,9 +200,15 @@ def summarise(scores: Sequence[CaseScore], *, split: Split, seed: int, fewest: i
         split=split,
         cases=len(scores),
         dice=dice_of,
+        visible_dice=visible_of,
         auc=auc_of,
         loss={task: math.fsum(values) / len(values) for task, values in losses.items() if values},
     )
+
+
+def _mean_dice(scores: Sequence[CaseScore], region: Region, *, seed: int) -> Interval:
+    values = np.array([score.dice[region] for score in scores])
+    return mean_interval(values, seed=seed, patients=[score.patient_id for score in scores])
 
 
 def _patients(scores: Iterable[CaseScore]) -> set[str]:
@@ -272,7 +286,8 @@ def _score(
     truth_RXYZ: NDArray[np.bool_] | NDArray[np.uint8] | None,
 ) -> CaseScore:
     known_R = [True] * len(REGIONS) if sample.weight_RXYZ is None else [bool(weight_XYZ.any()) for weight_XYZ in sample.weight_RXYZ]
-    rows = () if truth_RXYZ is None else zip(REGIONS, known_R, predicted_RXYZ, truth_RXYZ.astype(bool), strict=True)
+    rows = [] if truth_RXYZ is None else list(zip(REGIONS, known_R, predicted_RXYZ, truth_RXYZ.astype(bool), strict=True))
+    enhanced = bool(sample.present_M[MODALITIES.index(Modality.T1CE)])
     return CaseScore(
         case_id=sample.case_id,
         patient_id=sample.patient_id,
@@ -280,4 +295,5 @@ def _score(
         probability={task: float(probability_B) for task, probability_B in prediction.marker_probabilities().items()},
         truth={task: bool(value) for task in MARKERS if not math.isnan(value := sample.marker(task))},
         dice={region: float(dice(predicted, truth)) for region, known, predicted, truth in rows if known},
+        visible=frozenset(r for r, known, _, truth in rows if known and truth.any() and (enhanced or r not in SHOWN_BY_T1CE)),
     )

@@ -27,9 +27,8 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.uncertainty import Uncertain, monte_carlo
 from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.messages import PseudoLabels, Target
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, MUTANT_ONLY, REGIONS, Modality, Region, Task
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, MUTANT_ONLY, REGIONS, SHOWN_BY_T1CE, Modality, Region, Task
 
-_GATED = (Region.TC, Region.ET)
 _BALANCE = 2.0
 """How far the odds of accepted classes may be from those expected."""
 
@@ -152,7 +151,7 @@ def _label_regions(
         tally = tallies[region]
         tally.offered += 1
         tally.units += int(brain_XYZ.sum())
-        if not some_tumour or (gated and region in _GATED):
+        if not some_tumour or (gated and region in SHOWN_BY_T1CE):
             continue
         weight_RXYZ[place] = sure_RXYZ[place] * np.float32(config.weight * ramps[region])
         counted_XYZ = sure_RXYZ[place] & brain_XYZ

@@ -27,7 +27,7 @@ class ModelScore(FrozenModel):
     Attributes:
         model_round: the round that made the model; 0 is the seeded start.
         metrics: mean over the sites weighted by the patients each metric rests on: `dice_wt`, `dice_tc`, `dice_et`, `auc_idh`,
-            `auc_codeletion`, `loss_<task>`; a metric that no site could compute is left out.
+            `auc_codeletion`, `loss_<task>`, and `visible_dice_<region>` (Evaluation); a metric that no site could compute is left out.
         score: mean of the available `dice_*` (of the `auc_*` where no site has segmentations); None where there is neither.
         sites: each site's own evaluation.
     """
@@ -44,7 +44,8 @@ def score_model(sites: Mapping[str, Evaluation], *, model_round: int, split: Spl
     ordered = {site: sites[site] for site in sorted(sites)}
     weighted: dict[str, list[tuple[float, int]]] = {}
     for evaluation in ordered.values():
-        for name, interval in (*_prefixed("dice", evaluation.dice), *_prefixed("auc", evaluation.auc)):
+        dice = (*_prefixed("dice", evaluation.dice), *_prefixed("visible_dice", evaluation.visible_dice))
+        for name, interval in (*dice, *_prefixed("auc", evaluation.auc)):
             if interval.value is not None and interval.n > 0:
                 weighted.setdefault(name, []).append((interval.value, interval.n))
         for name, loss in _prefixed("loss", evaluation.loss):

@@ -160,7 +160,7 @@ def _check_evaluation(evaluation: Evaluation, request: TaskRequest, site: str) -
     """Refuse an evaluation of another split, or figures outside their range: Dice and AUC lie in [0, 1]."""
     if evaluation.split != request.evaluate:
         _refuse("evaluated split", site, evaluation.split, request.evaluate)
-    for name, interval in (*evaluation.dice.items(), *evaluation.auc.items()):
+    for name, interval in (*evaluation.dice.items(), *evaluation.visible_dice.items(), *evaluation.auc.items()):
         if interval.n > evaluation.cases:
             _refuse(f"patients behind {name}", site, interval.n, f"at most {evaluation.cases}")
         if any(bound is not None and not 0 <= bound <= 1 for bound in (interval.value, interval.low, interval.high)):

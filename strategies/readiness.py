@@ -5,6 +5,13 @@
 
 A target that falls below its threshold is taken back, so that pseudo-labels cannot go on feeding a collapse. The ramp is that of Laine
 and Aila, ICLR 2017. Pseudo-labels of a class that is not learned yet destroy it (docs/decisions).
+
+A region is judged by the patients in whom it is there to be seen, who have it and, for tumour core and enhancing tumour, a T1ce: by the
+usual Dice, where both empty counts 1, a network that never finds enhancement would be ready wherever half of the patients have none. And
+regions share a decoder: outlines of whole tumours by the model itself, before it knows enhancement, keep it from learning that. So regions
+are counted together (`regions_together`), by the one that lags:
+
+    streak_WT = streak_TC = streak_ET = min of the three
 """
 
 import math
@@ -12,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from gmmas_schema.federation import SemiSupervisedConfig
 from gmmas_schema.messages import Target
-from gmmas_schema.vocabulary import REGIONS, TASKS, Task
+from gmmas_schema.vocabulary import MARKERS, REGIONS
 
 _STEEPNESS = 5.0
 
@@ -21,27 +28,30 @@ def targets_ready(history: Sequence[Mapping[str, float]], config: SemiSupervised
     """Return the ramp in (0, 1] of every target that is ready.
 
     Args:
-        history: validation metrics over the sites (`dice_<region>`, `auc_<task>`) of the models so far, oldest first.
+        history: validation metrics over the sites (`visible_dice_<region>`, `auc_<task>`) of the models so far, oldest first.
         config: thresholds; None for no semi-supervised training.
     """
     if config is None:
         return {}
-    thresholds: dict[Target, tuple[str, float]] = {region: (f"dice_{region}", config.ready_dice) for region in REGIONS}
-    thresholds |= {task: (f"auc_{task}", config.ready_auc) for task in TASKS if task is not Task.SEGMENTATION}
-    ready: dict[Target, float] = {}
-    for target, (metric, threshold) in thresholds.items():
-        streak = _streak([metrics.get(metric, -math.inf) for metrics in history], threshold)
-        if streak >= config.ready_rounds:
-            progress = min(1.0, (streak - config.ready_rounds + 1) / config.ramp_rounds)
-            ready[target] = math.exp(-_STEEPNESS * (1 - progress) ** 2)
-    return ready
+    streaks: dict[Target, int] = {region: _streak(history, f"visible_dice_{region}", config.ready_dice) for region in REGIONS}
+    if config.regions_together:
+        # One that no site has patients enough to measure can become ready by no means, and does not hold up the others.
+        measured = [region for region in REGIONS if any(f"visible_dice_{region}" in metrics for metrics in history)]
+        streaks = dict.fromkeys(measured, min((streaks[region] for region in measured), default=0))
+    streaks |= {task: _streak(history, f"auc_{task}", config.ready_auc) for task in MARKERS}
+    return {target: _ramp(streak, config) for target, streak in streaks.items() if streak >= config.ready_rounds}
 
 
-def _streak(values: Sequence[float], threshold: float) -> int:
-    """Count the values at the end that reach the threshold without a gap."""
+def _ramp(streak: int, config: SemiSupervisedConfig) -> float:
+    progress = min(1.0, (streak - config.ready_rounds + 1) / config.ramp_rounds)
+    return math.exp(-_STEEPNESS * (1 - progress) ** 2)
+
+
+def _streak(history: Sequence[Mapping[str, float]], metric: str, threshold: float) -> int:
+    """Count the models at the end in which a metric reaches the threshold without a gap."""
     count = 0
-    for value in reversed(values):
-        if not value >= threshold:
+    for metrics in reversed(history):
+        if not metrics.get(metric, -math.inf) >= threshold:
             break
         count += 1
     return count

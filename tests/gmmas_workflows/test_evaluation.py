@@ -14,6 +14,7 @@ from gmmas_data.preprocessing import preprocess_case
 from gmmas_data.samples import Sample
 from gmmas_model.inference import predict_volume
 from gmmas_model.network import GmmasNetwork
+from gmmas_schema.messages import Interval
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Layout, Modality, Region, Split, Task
 from gmmas_workflows.evaluation import CaseScore, compare_scores, score_cases, score_samples, subsets, summarise, threshold
@@ -25,7 +26,7 @@ def evaluate_network(network, samples, *, split, seed, precision="auto"):
     return summarise(score_samples(network, samples, precision=precision), split=split, seed=seed)
 
 
-def case_score(number: int, *, dice=None, truth=None, probability: float = 0.5, loss=None) -> CaseScore:
+def case_score(number: int, *, dice=None, visible=(), truth=None, probability: float = 0.5, loss=None) -> CaseScore:
     return CaseScore(
         case_id=f"case-{number}",
         patient_id=f"patient-{number}",
@@ -33,6 +34,7 @@ def case_score(number: int, *, dice=None, truth=None, probability: float = 0.5, 
         probability={Task.IDH: probability, Task.CODELETION: probability / 2},
         truth=truth or {},
         dice=dice or {},
+        visible=frozenset(visible),
         loss=loss or {},
     )
 
@@ -66,6 +68,30 @@ def test_empty_truth_and_empty_prediction_count_one_and_one_of_them_zero(network
     (everything,) = score_samples(fill(network, 9, 9, 9), [empty])
     assert everything.dice[Region.WT] == pytest.approx(2 * 343 / (343 + 16**3))
     assert everything.dice[Region.TC] == everything.dice[Region.ET] == 0
+
+
+def test_a_region_is_visible_where_it_is_and_the_sequences_show_it(network, make_sample) -> None:
+    whole = make_sample(1)
+    empty = replace(whole, regions_RXYZ=np.stack([*whole.regions_RXYZ[:2], np.zeros_like(whole.regions_RXYZ[2])]))
+    no_t1ce = replace(whole, present_M=np.array([m is not Modality.T1CE for m in MODALITIES]))
+    found = [score.visible for score in score_samples(network, [whole, empty, no_t1ce])]
+    assert found == [{Region.WT, Region.TC, Region.ET}, {Region.WT, Region.TC}, {Region.WT}]
+    (shown,) = score_samples(network, [whole], modalities=[Modality.T2, Modality.FLAIR])
+    assert shown.visible == {Region.WT}
+
+
+def test_the_dice_of_those_who_have_a_region_is_told_where_nobody_is_told_with_it() -> None:
+    def told(visible: int, others: int) -> Interval | None:
+        scores = [case_score(n, dice={Region.ET: 0.4}, visible=[Region.ET]) for n in range(visible)]
+        scores += [case_score(visible + n, dice={Region.ET: 1.0}) for n in range(others)]
+        return summarise(scores, split=Split.VALIDATION, seed=0, fewest=3).visible_dice.get(Region.ET)
+
+    found = told(3, 3)
+    assert found is not None
+    assert (found.value, found.n) == (pytest.approx(0.4), 3)
+    assert told(4, 0) is not None
+    assert told(2, 4) is None
+    assert told(4, 2) is None, "both means together tell that of the two"
 
 
 def test_a_case_counts_for_what_it_is_labelled_with(network, make_sample) -> None:

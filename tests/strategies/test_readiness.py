@@ -10,7 +10,7 @@ CONFIG = SemiSupervisedConfig(ready_dice=0.5, ready_rounds=3, ramp_rounds=4)
 
 
 def wt(*values):
-    return [{"dice_wt": value} for value in values]
+    return [{"visible_dice_wt": value} for value in values]
 
 
 def test_nothing_is_ready_without_semi_supervision_or_history():
@@ -36,9 +36,24 @@ def test_the_ramp_rises_to_one():
 
 
 def test_targets_are_ready_one_by_one():
-    history = [{"dice_wt": 0.8, "dice_et": 0.3, "auc_idh": 0.71, "auc_codeletion": 0.69}] * 3
-    assert set(targets_ready(history, CONFIG)) == {Region.WT, Task.IDH}
+    history = [{"visible_dice_wt": 0.8, "visible_dice_et": 0.3, "auc_idh": 0.71, "auc_codeletion": 0.69}] * 3
+    assert set(targets_ready(history, CONFIG.model_copy(update={"regions_together": False}))) == {Region.WT, Task.IDH}
+
+
+def test_regions_join_together_when_the_last_of_them_is_learned():
+    history = [{"visible_dice_wt": 0.8, "visible_dice_tc": 0.7, "visible_dice_et": value, "auc_idh": 0.8} for value in (0.1, 0.3, 0.6, 0.6)]
+    assert set(targets_ready(history, CONFIG)) == {Task.IDH}
+    ready = targets_ready([*history, history[-1]], CONFIG)
+    assert set(ready) == {Region.WT, Region.TC, Region.ET, Task.IDH}
+    assert ready[Region.WT] == ready[Region.TC] == ready[Region.ET] < ready[Task.IDH]
+
+
+def test_a_network_that_never_finds_enhancement_is_not_ready_for_it():
+    """Where half of the patients have none, the usual Dice of a network that outlines nothing is one half."""
+    history = [{"dice_et": 0.5, "visible_dice_et": 0.0, "visible_dice_wt": 0.8}] * 5
+    assert targets_ready(history, CONFIG) == {}
+    assert set(targets_ready(history, CONFIG.model_copy(update={"regions_together": False}))) == {Region.WT}
 
 
 def test_a_metric_that_no_site_could_compute_is_not_ready():
-    assert targets_ready([{"dice_wt": 0.8}, {}, {"dice_wt": 0.8}, {"dice_wt": 0.8}], CONFIG) == {}
+    assert targets_ready([*wt(0.8), {}, *wt(0.8, 0.8)], CONFIG) == {}
