@@ -41,7 +41,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Hours; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
+# Seven hours on two cores; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
 bench-learning: install
 	$(BIN)/python -m benchmarks.learning --final
 

@@ -30,6 +30,7 @@ from gmmas_schema.errors import GmmasError
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "benchmarks" / "results"
 KEPT = COMMITTED / "learning-runs"
+ALL = "all"
 LOOK_S = 5.0
 SPEED_OVER_S = 3600.0
 """The time left is told from the speed of the last hour: arms differ in cost."""
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = LearningPlan.read()
         if options.quick:
             plan = shrink(plan)
-        plan = pick(plan, arms=options.arms or (QUICK_ARMS if options.quick else ()), seeds=options.seeds)
+        arms = options.arms or (QUICK_ARMS if options.quick else plan.main)
+        plan = pick(plan, arms=() if arms == (ALL,) else arms, seeds=options.seeds)
         kept = None if options.quick else KEPT
         jobs = [Job(options.out, plan, arm, seed, commit(), kept) for seed in plan.seeds for arm in plan.arms]
         failed = 0 if options.report else _run(console, jobs, options)
@@ -60,7 +62,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--arms", type=_names, default=(), help="arms to run and show, with commas; the reference is always among them")
+    parser.add_argument(
+        "--arms", type=_names, default=(), help="arms to run and show, with commas, or `all`; the reference is always among them"
+    )
     parser.add_argument("--seeds", type=_numbers, default=(), help="seeds, with commas")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="arms at one time, each with one thread")
     parser.add_argument("--out", type=Path, help="working folder (runs/bench-learning)")

@@ -97,6 +97,7 @@ class ArmsFile(FrozenModel):
         seeds: each has its own patients and its own initialisation.
         reference: arm that the others are compared with.
         upper_bound: arm that the ratio is taken to.
+        main: arms that are run where none are named.
         development: held-out hospital that choices are made on.
         test: held-out hospital that is looked at in the final table only.
         split: of the patients of each training hospital.
@@ -107,6 +108,7 @@ class ArmsFile(FrozenModel):
     seeds: tuple[PositiveInt, ...] = Field(min_length=1)
     reference: str
     upper_bound: str
+    main: tuple[str, ...]
     development: str
     test: str
     split: SplitConfig
@@ -129,7 +131,7 @@ class LearningPlan(ArmsFile):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two arms have the same name: {', '.join(twice)}")
         sites = {site.name for site in self.phantoms.sites}
-        needed = {self.reference, self.upper_bound} - set(names) | {self.development, self.test} - sites
+        needed = {self.reference, self.upper_bound, *self.main} - set(names) | {self.development, self.test} - sites
         needed |= {arm.compare_with for arm in self.arms if arm.compare_with is not None} - set(names)
         needed |= {name for arm in self.arms if not isinstance(arm.participants, str) for name in arm.participants} - sites
         if needed:
