@@ -4,6 +4,7 @@ A hash of a hospital's name would be no pseudonym, for names of hospitals can be
 chance when names are first seen, and the list stays in the coordinator's folder (or in a simulation's), rights 0600.
 """
 
+import fcntl
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 
 PSEUDONYMS_FILE: Final = "pseudonyms.json"
+_LOCK: Final = "pseudonyms.lock"
 
 
 class _Pseudonyms(FrozenModel):
@@ -31,11 +33,14 @@ def pseudonyms_of(sites: Iterable[str], folder: Path) -> dict[str, str]:
         ConfigError: the list is damaged.
     """
     path, names = folder / PSEUDONYMS_FILE, sorted(set(sites))
-    known = _read(path)
-    if new := [name for name in names if name not in known]:
-        secrets.SystemRandom().shuffle(new)
-        known |= {name: f"site-{number}" for number, name in enumerate(new, start=len(known) + 1)}
-        write_atomic(path, _Pseudonyms(sites=known).model_dump_json(indent=1).encode() + b"\n")
+    with (folder / _LOCK).open("a") as lock:
+        # Two runs that end at once would give one number to two hospitals.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = _read(path)
+        if new := [name for name in names if name not in known]:
+            secrets.SystemRandom().shuffle(new)
+            known |= {name: f"site-{number}" for number, name in enumerate(new, start=len(known) + 1)}
+            write_atomic(path, _Pseudonyms(sites=known).model_dump_json(indent=1).encode() + b"\n")
     return {name: known[name] for name in names}
 
 

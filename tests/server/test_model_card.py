@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gmmas_runtime.manifest import check_manifest, write_manifest
-from gmmas_schema.errors import ConfigError, ModelError, ReasonCode, TrustError
+from gmmas_schema.errors import ModelError, ReasonCode, TrustError
 from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from gmmas_schema.manifest import CARD_FILE
@@ -21,7 +21,6 @@ from server.checkpoint import RunFolder
 from server.deployment import init_coordinator
 from server.events import EventLog
 from server.model_card import read_card
-from server.pseudonyms import pseudonyms_of
 from server.publishing import publish_card, signer_of
 from tests.client import tiny_sites
 from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
@@ -174,17 +173,6 @@ def test_the_mean_of_hospitals_is_weighted_and_its_interval_shrinks() -> None:
     assert (mean.low, mean.high) == (pytest.approx(0.725 - half), pytest.approx(0.725 + half))
     assert mean_of([one]) == one
     assert mean_of([one, Interval(value=0.5, n=10)]).low is None
-
-
-def test_pseudonyms_stay_and_grow(tmp_path: Path) -> None:
-    first = pseudonyms_of(["b", "a"], tmp_path)
-    assert set(first.values()) == {"site-1", "site-2"}
-    later = pseudonyms_of(["c", "a"], tmp_path)
-    assert later == {"a": first["a"], "c": "site-3"}
-    assert (tmp_path / "pseudonyms.json").stat().st_mode & 0o077 == 0
-    (tmp_path / "pseudonyms.json").write_text("{")
-    with pytest.raises(ConfigError, match="pseudonyms"):
-        pseudonyms_of(["a"], tmp_path)
 
 
 def test_refused_nodes_are_part_of_the_account(tmp_path: Path) -> None:
