@@ -269,7 +269,7 @@ def _describe_readiness(before: frozenset[str], after: frozenset[str]) -> str:
         ", ".join(name for target, name in HEAD_NAMES.items() if target in targets) for targets in (after - before, before - after)
     )
     parts = [f"unlabelled scans now teach {gained}"] if gained else []
-    return "; ".join(parts + ([f"unlabelled scans no longer teach {lost}, which fell below the threshold"] if lost else []))
+    return "; ".join(parts + ([f"unlabelled scans no longer teach {lost}: their validation fell below the threshold"] if lost else []))
 
 
 def _set_accuracy(row: SiteRow, evaluation: Evaluation, *, measured: int) -> None:

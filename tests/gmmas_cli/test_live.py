@@ -39,7 +39,7 @@ def test_what_unlabelled_scans_teach_is_told_where_it_changes() -> None:
         "round 2: unlabelled scans now teach WT",
         None,
         "round 4: unlabelled scans now teach TC, IDH",
-        "round 5: unlabelled scans no longer teach WT, TC, which fell below the threshold",
+        "round 5: unlabelled scans no longer teach WT, TC: their validation fell below the threshold",
     ]
 
 
