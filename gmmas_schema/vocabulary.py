@@ -95,7 +95,7 @@ class Tissue(StrEnum):
 MODALITIES = tuple(Modality)
 REGIONS = tuple(Region)
 SHOWN_BY_T1CE = (Region.TC, Region.ET)
-"""Regions that nothing but T1ce shows well: what a model says of them without it is not believed, and it is not judged by it."""
+"""Regions that nothing but T1ce shows well: without it the model's own outlines are not believed, nor is it judged ready by such cases."""
 
 TASKS = tuple(Task)
 REQUIRED_TASKS = (Task.SEGMENTATION, Task.IDH, Task.CODELETION)
