@@ -48,7 +48,7 @@ def weigh_holders(
         pseudo: what pseudo-labelled cases count.
         strategy: scale of the counts, rows, fairness.
     """
-    effective = effective_cases(report, pseudo.weights)
+    effective = effective_cases(report.labelled, _counted(report, pseudo.weights))
     weights: dict[str, float] = {}
     for group in groups_sent(report.modalities, report.labelled, pseudo=accepted_targets(report), backbone=plan.backbone):
         if group == "anchors":
@@ -75,14 +75,19 @@ def accepted_targets(report: SiteReport) -> tuple[Target, ...]:
     return tuple(target for target, ledger in report.pseudo_labels.items() if ledger.accepted > 0)
 
 
-def effective_cases(report: SiteReport, weights: Mapping[Target, float]) -> dict[Task, float]:
-    """Return labelled cases plus the share that pseudo-labelled ones count, per task; of the regions the best one counts."""
-    extra: dict[Task, float] = {}
-    for target, ledger in report.pseudo_labels.items():
+def effective_cases(labelled: Mapping[Task, int], pseudo: Mapping[Target, float]) -> dict[Task, float]:
+    """Return labelled cases plus what pseudo-labelled ones of each target count, per task; of the regions the best one counts."""
+    effective = {task: float(count) for task, count in labelled.items()}
+    for target, counted in pseudo.items():
         task = task_of(target)
-        mass = weights.get(target, 0.0) * min(1.0, ledger.share * ledger.agreement) * ledger.accepted
-        extra[task] = max(extra.get(task, 0.0), mass)
-    return {task: report.labelled.get(task, 0) + extra.get(task, 0.0) for task in {*report.labelled, *extra}}
+        effective[task] = max(effective.get(task, 0.0), labelled.get(task, 0) + counted)
+    return effective
+
+
+def _counted(report: SiteReport, weights: Mapping[Target, float]) -> dict[Target, float]:
+    """Return what the accepted pseudo-labelled cases of each target count at a site."""
+    ledgers = report.pseudo_labels.items()
+    return {target: weights.get(target, 0.0) * min(1.0, own.share * own.agreement) * own.accepted for target, own in ledgers}
 
 
 def cases_behind(

@@ -18,8 +18,7 @@ from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import GROUPS, groups_sent
 from gmmas_schema.messages import SiteDescription, Target, task_of
 from gmmas_schema.strategy import HoldersStrategy, PseudoTerms, Strategy
-from gmmas_schema.vocabulary import Task
-from strategies.holders import cases_behind, scaled
+from strategies.holders import cases_behind, effective_cases, scaled
 
 
 def pseudo_terms(
@@ -38,20 +37,13 @@ def pseudo_terms(
     weights = {target: plan.semi_supervised.weight * ramp for target, ramp in ready.items()}
     labelled, extra = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
     for site in descriptions:
-        most = _most_effective(site, weights)
+        # As many as can be: all unlabelled cases got pseudo-labels, and all agreed.
+        most = effective_cases(
+            site.labelled, {t: weight * (site.cases - site.labelled.get(task_of(t), 0)) for t, weight in weights.items()}
+        )
         for group in groups_sent(site.modalities, site.labelled, pseudo=tuple(weights), backbone=plan.backbone):
             _, own, all_told = cases_behind(group, site.labelled, most, plan)
             labelled[group] += scaled(own, strategy)
             extra[group] += scaled(all_told, strategy) - scaled(own, strategy)
     limits = {group: min(1.0, labelled[group] / (2 * extra[group])) for group in GROUPS if labelled[group] > 0 and extra[group] > 0}
     return PseudoTerms(weights=weights, limits=limits)
-
-
-def _most_effective(site: SiteDescription, weights: Mapping[Target, float]) -> dict[Task, float]:
-    """Return a site's effective cases per task if all of its unlabelled cases got pseudo-labels and all agreed."""
-    most = {task: float(count) for task, count in site.labelled.items()}
-    for target, weight in weights.items():
-        task = task_of(target)
-        count = site.labelled.get(task, 0)
-        most[task] = max(most.get(task, 0.0), count + weight * (site.cases - count))
-    return most
