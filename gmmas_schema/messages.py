@@ -154,6 +154,14 @@ class Evaluation(FrozenModel):
     against: str = Field(default="", max_length=200)
     paired: dict[str, Interval] = {}
 
+    def intervals(self) -> dict[str, Interval]:
+        """Return every figure that has an interval, by the name it has everywhere: `dice_wt`, `visible_dice_et`, `auc_idh`."""
+        return {
+            **{f"dice_{region}": interval for region, interval in self.dice.items()},
+            **{f"visible_dice_{region}": interval for region, interval in self.visible_dice.items()},
+            **{f"auc_{task}": interval for task, interval in self.auc.items()},
+        }
+
 
 class PseudoLabels(FrozenModel):
     """What a site's unlabelled cases gave to one target in one round; counts only.

@@ -18,9 +18,7 @@ from gmmas_workflows.scores import ModelScore
 
 def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     """Return one site's figures by the names that ModelScore.metrics uses; those without a value are left out."""
-    found = {f"dice_{region}": interval.value for region, interval in evaluation.dice.items()}
-    found |= {f"visible_dice_{region}": interval.value for region, interval in evaluation.visible_dice.items()}
-    found |= {f"auc_{task}": interval.value for task, interval in evaluation.auc.items()}
+    found = {name: interval.value for name, interval in evaluation.intervals().items()}
     found |= {f"loss_{task}": value for task, value in evaluation.loss.items()}
     return {name: value for name, value in found.items() if value is not None}
 

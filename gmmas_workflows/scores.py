@@ -9,16 +9,12 @@ within-site average, since cases of different sites are never compared. Training
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 from pydantic import Field
 
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.messages import Evaluation
 from gmmas_schema.vocabulary import Split
-
-NameT = TypeVar("NameT", bound=str)
-ValueT = TypeVar("ValueT")
 
 
 class ModelScore(FrozenModel):
@@ -44,13 +40,12 @@ def score_model(sites: Mapping[str, Evaluation], *, model_round: int, split: Spl
     ordered = {site: sites[site] for site in sorted(sites)}
     weighted: dict[str, list[tuple[float, int]]] = {}
     for evaluation in ordered.values():
-        dice = (*_prefixed("dice", evaluation.dice), *_prefixed("visible_dice", evaluation.visible_dice))
-        for name, interval in (*dice, *_prefixed("auc", evaluation.auc)):
+        for name, interval in evaluation.intervals().items():
             if interval.value is not None and interval.n > 0:
                 weighted.setdefault(name, []).append((interval.value, interval.n))
-        for name, loss in _prefixed("loss", evaluation.loss):
+        for task, loss in evaluation.loss.items():
             if evaluation.cases > 0:
-                weighted.setdefault(name, []).append((loss, evaluation.cases))
+                weighted.setdefault(f"loss_{task}", []).append((loss, evaluation.cases))
     metrics = {name: math.fsum(value * n for value, n in pairs) / sum(n for _, n in pairs) for name, pairs in sorted(weighted.items())}
     return ModelScore(model_round=model_round, split=split, metrics=metrics, score=_summarise(metrics), sites=ordered)
 
@@ -94,7 +89,3 @@ def _summarise(metrics: Mapping[str, float]) -> float | None:
         if values:
             return math.fsum(values) / len(values)
     return None
-
-
-def _prefixed(prefix: str, values: Mapping[NameT, ValueT]) -> list[tuple[str, ValueT]]:
-    return [(f"{prefix}_{name}", value) for name, value in values.items()]
