@@ -192,10 +192,6 @@ class FederationConfig(FrozenModel):
         """Refuse settings that another one takes the effect from, so that nobody reads a result as theirs."""
         training, strategy = self.training, self.strategy
         if isinstance(strategy, HoldersStrategy):
-            if strategy.region_rows and training.enhancing_needs_t1ce == "never":
-                raise ValueError(
-                    "strategy.region_rows does not go with training.enhancing_needs_t1ce never: every segmentation teaches all regions then"
-                )
             if strategy.fairness > 0 and isinstance(self.robustness.combine, MedianRule):
                 raise ValueError("strategy.fairness does not go with robustness.combine median: in a median every site has one vote")
             if strategy.fairness > 0 and self.privacy is not None:

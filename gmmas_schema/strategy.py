@@ -16,13 +16,14 @@ class HoldersStrategy(FrozenModel):
 
     Attributes:
         weights: the square root of the count, the count itself, or all equal.
-        region_rows: the segmentation head is averaged region by region, over the sites whose labels teach that region (strategies.rows).
+        region_rows: the segmentation head is averaged region by region, over the sites whose labels teach that region (strategies.rows);
+            where all teach all, that is the head's average.
         fairness: q of q-FFL: weights are multiplied by the site's loss to this power; 0 leaves them as they are (strategies.fairness).
     """
 
     kind: Literal["holders"] = "holders"
     weights: Literal["sqrt", "cases", "uniform"] = "sqrt"
-    region_rows: bool = False
+    region_rows: bool = True
     fairness: float = Field(default=0.0, ge=0, le=5)
 
 

@@ -18,7 +18,7 @@ class WireConfig(FrozenModel):
         up: what a site answers with: `fp32` the trained values as they are; `fp16` and `int8` their change in this round, int8 with one
             scale per output channel.
         error_feedback: what a lossy answer leaves out is added to the site's next one. Without effect where `up` is fp32.
-        top_k: share of each tensor's changes that is sent, the largest; None sends all. Needs `up: int8`.
+        top_k: share of each tensor's changes that is sent, the largest; None sends all. Needs `up: int8`. Small tensors are sent whole.
         reuse: a site that still holds the very model of a request is sent its hash instead.
     """
 

@@ -37,10 +37,12 @@ class Precision:
     Attributes:
         form: f4 packs every tensor as float32; f2 and i1 those that become smaller by it.
         top_k: share of each tensor's elements that travels, with i1 only; None: all.
+        whole_up_to: elements of the largest tensor of which all travel in spite of top_k.
     """
 
     form: Literal["f4", "f2", "i1"] = "f4"
     top_k: float | None = None
+    whole_up_to: int = 0
 
 
 FULL: Final = Precision()
@@ -109,7 +111,7 @@ def _choose(plain: Segment, value: Float32, precision: Precision) -> Segment:
         forms.append(Segment(plain.name, plain.shape, "f2"))
     if precision.form == "i1" and plain.size:
         forms.append(Segment(plain.name, plain.shape, "i1"))
-        if precision.top_k is not None:
+        if precision.top_k is not None and plain.size > precision.whole_up_to:
             forms.append(Segment(plain.name, plain.shape, "s1", count_kept(plain.size, precision.top_k)))
     return min(forms, key=lambda segment: segment.length_bytes)
 

@@ -45,6 +45,10 @@ SHELF: Final = 2
 PATIENCE: Final = 2
 """A node that lacked a model this often is sent every model: its executor forgets (Flower's own does, after each message)."""
 
+WHOLE_UP_TO: Final = 1024
+"""Elements of the largest tensor that top-k leaves whole. Biases, norms and heads are 1 % of a network; thinned out, their few values would
+stand still for rounds and then jump, which costs accuracy and looks like an attack to strategies.norms."""
+
 _FORMS: Final[Mapping[str, Precision]] = {"fp32": FULL, "fp16": Precision("f2"), "int8": Precision("i1")}
 
 
@@ -61,7 +65,8 @@ def precision_down(config: WireConfig) -> Callable[[str], Precision]:
 
 def precision_up(config: WireConfig) -> Callable[[str], Precision]:
     """Return how a site packs the tensor of a name."""
-    return lambda name: FULL if travels_exactly(name) else replace(_FORMS[config.up], top_k=config.top_k)
+    packed = replace(_FORMS[config.up], top_k=config.top_k, whole_up_to=WHOLE_UP_TO)
+    return lambda name: FULL if travels_exactly(name) else packed
 
 
 class CarriedState(Protocol):

@@ -27,6 +27,7 @@ from strategies.content_hash import hash_tensors
 from strategies.secure.documents import Advertisement
 from strategies.secure.vectors import group_hashes, group_sizes
 from strategies.secure_letters import write_phase
+from strategies.weighting import as_averaged
 from tests.client.serving import make_tensors, serving
 from tests.client.sites import PATIENT, make_request, read_site
 from tests.gmmas_runtime.waiting import wait_until
@@ -220,8 +221,8 @@ def test_the_executor_side_is_free_of_torch() -> None:
 def make_secure_request(tensors: dict[str, np.ndarray]) -> TaskRequest:
     request = make_request()
     task = SecureTask(terms="", strategy=HoldersStrategy())
-    content = group_hashes(tensors)
-    terms = make_terms(sites=3, sizes=group_sizes(tensors), model=content, run=request.run, number=request.round)
+    averaged = as_averaged(tensors, task.strategy)
+    terms = make_terms(sites=3, sizes=group_sizes(averaged), model=group_hashes(averaged), run=request.run, number=request.round)
     terms = terms.model_copy(update={"subject": task.subject(request.subject())})
     return request.model_copy(update={"secure": task.model_copy(update={"terms": terms.model_dump_json()})})
 

@@ -43,7 +43,6 @@ def test_a_resolved_configuration_reads_as_itself():
     [
         ({"strategy": {"kind": "fedavg", "fairness": 1.0}}, ("strategy.fairness", "strategy.kind fedavg")),
         ({"strategy": {"kind": "fedavg", "region_rows": True}}, ("strategy.region_rows", "strategy.kind fedavg")),
-        ({"strategy": {"region_rows": True, "kind": "holders"}}, ("strategy.region_rows", "training.enhancing_needs_t1ce never")),
         (
             {"strategy": {"fairness": 1.0, "kind": "holders"}, "robustness": {"combine": {"kind": "median"}}},
             ("strategy.fairness", "robustness.combine median"),

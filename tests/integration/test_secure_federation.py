@@ -33,6 +33,7 @@ from server.events import read_events
 from server.following import follow_run
 from server.records import Outcome
 from strategies.exchange import tensors_down
+from strategies.rows import split_rows
 from strategies.secure.fixed_point import FixedPoint
 from strategies.secure.ledger import LedgerDocument
 from strategies.secure.vectors import flatten_update, group_names
@@ -210,13 +211,14 @@ def test_the_events_tell_each_phase_and_who_dropped_out_of_which(finished: tuple
 def test_the_model_is_the_sum_of_the_plain_updates_to_the_stated_error(
     finished: tuple[RunFolder, Killer], updates: Updates, number: int
 ) -> None:
-    folder, (before, after) = finished[0], (finished[0].load_round(each).tensors for each in (number - 1, number))
+    folder, (before, after) = finished[0], (split_rows(finished[0].load_round(each).tensors) for each in (number - 1, number))
+    sent = [(split_rows(received), split_rows(trained), weight) for received, trained, weight in updates[number].values()]
     opened = {group for site in folder.read_record(number).sites for group in site.shares}
-    assert {"encoder.t1", "fusion", "decoder", "head.segmentation"} <= opened
+    assert {"encoder.t1", "fusion", "decoder", "head.segmentation.wt"} <= opened
     step = CLIP / (2 ** (BITS - 1) - 1)
     moved = 0
     for name, value in after.items():
-        parts = [(trained[name].astype(float) - received[name], w) for received, trained, w in updates[number].values() if name in trained]
+        parts = [(trained[name].astype(float) - received[name], weight) for received, trained, weight in sent if name in trained]
         if group_of(name) not in opened:
             assert value.tobytes() == before[name].tobytes(), name
             continue

@@ -47,7 +47,7 @@ def test_a_card_says_what_the_run_was_and_who_took_part(tmp_path: Path) -> None:
     assert (card.round, card.weights) == (folder.read_result().best_round, folder.read_result().best_sha256)
     assert card.training.run == folder.run
     assert card.training.configuration == folder.config.digest()
-    assert card.training.strategy == "holders, weights sqrt, region_rows False, fairness 0.0"
+    assert card.training.strategy == "holders, weights sqrt, region_rows True, fairness 0.0"
     assert (card.training.secure, card.training.privacy) == (False, None)
     assert card.data.sites == 2
     assert set(card.data.by_site) == {"site-1", "site-2"}

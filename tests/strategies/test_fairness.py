@@ -37,7 +37,7 @@ def test_two_sites_weigh_as_their_losses_to_the_power_q(q):
     count = {Task.SEGMENTATION: 16, Task.IDH: 9}
     easy = weigh_holders(report(count, {Task.SEGMENTATION: 0.4, Task.IDH: 0.1}), strategy=HoldersStrategy(fairness=q))
     hard = weigh_holders(report(count, {Task.SEGMENTATION: 0.8, Task.IDH: 0.3}), strategy=HoldersStrategy(fairness=q))
-    for group in ("decoder", "head.segmentation", "uncertainty.segmentation", "encoder.t1", "fusion", "adapter"):
+    for group in ("decoder", "head.segmentation.et", "uncertainty.segmentation", "encoder.t1", "fusion", "adapter"):
         assert hard[group] / easy[group] == pytest.approx(2**q)
     assert hard["head.idh"] / easy["head.idh"] == pytest.approx(3**q)
     assert hard["anchors"] == easy["anchors"] == 1

@@ -10,9 +10,11 @@ from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
 from strategies.aggregation import RunningMean
 from strategies.holders import weigh_holders
 from strategies.rows import join_rows, regions_taught, split_rows
+from strategies.weighting import as_averaged
 
 WITHOUT_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
-ROWS = HoldersStrategy(region_rows=True)
+ROWS = HoldersStrategy()
+WHOLE = HoldersStrategy(region_rows=False)
 TO_T1CE = TrainingPlan(enhancing_needs_t1ce="site")
 
 
@@ -62,7 +64,7 @@ def test_a_site_without_t1ce_does_not_teach_the_enhancing_tumour_where_the_rule_
         "head.segmentation.wt": 3,
         "head.segmentation.tc": 3,
     }
-    assert weigh_holders(report(WITHOUT_T1CE), plan=TrainingPlan(enhancing_needs_t1ce=rule))["head.segmentation"] == 3
+    assert weigh_holders(report(WITHOUT_T1CE), strategy=WHOLE, plan=TrainingPlan(enhancing_needs_t1ce=rule))["head.segmentation"] == 3
 
 
 def test_its_row_of_the_enhancing_tumour_has_no_influence_and_its_other_rows_count():
@@ -80,3 +82,14 @@ def test_its_row_of_the_enhancing_tumour_has_no_influence_and_its_other_rows_cou
     np.testing.assert_array_equal(one["heads.segmentation.weight"][2], head(1)["heads.segmentation.weight"][2])
     expected = (head(1)["heads.segmentation.weight"][:2] + head(2)["heads.segmentation.weight"][:2]) / 2
     np.testing.assert_allclose(one["heads.segmentation.weight"][:2], expected, rtol=1e-6)
+
+
+def test_where_all_teach_all_regions_the_rows_average_to_what_the_whole_head_does():
+    def mean_by(strategy):
+        mean = RunningMean(as_averaged(head(0), strategy))
+        for seed, modalities in ((1, MODALITIES), (2, WITHOUT_T1CE)):
+            mean.fold(str(seed), as_averaged(head(seed), strategy), weights=weigh_holders(report(modalities), strategy=strategy))
+        return join_rows(mean.result())
+
+    rows, whole = mean_by(ROWS), mean_by(WHOLE)
+    assert all(rows[name].tobytes() == whole[name].tobytes() for name in whole)

@@ -11,7 +11,7 @@ from gmmas_schema.vocabulary import MODALITIES, Modality
 from gmmas_schema.wire import WireConfig
 from gmmas_workflows.site_state import SiteState
 from strategies.codec import read_report, size_bytes, write_request
-from strategies.wire import FEEDBACK, PATIENCE, SHELF, Holdings, ModelShelf, OutgoingModel, SiteWire
+from strategies.wire import FEEDBACK, PATIENCE, SHELF, WHOLE_UP_TO, Holdings, ModelShelf, OutgoingModel, SiteWire
 
 WEIGHT, BIAS, CODE, ANCHOR = "encoders.t1.0.weight", "fusion.0.bias", "uncertainty.idh", "anchors.sums_KPC"
 INT8 = WireConfig(up="int8")
@@ -22,7 +22,7 @@ LOSSY = [WireConfig(up="fp16"), INT8, SPARSE, WireConfig(down="fp32", up="int8")
 def make_model(seed=0):
     rng = np.random.default_rng(seed)
     return {
-        WEIGHT: rng.normal(scale=0.1, size=(8, 4, 3)).astype(np.float32),
+        WEIGHT: rng.normal(scale=0.1, size=(8, 16, 9)).astype(np.float32),
         BIAS: rng.normal(size=6).astype(np.float32),
         CODE: np.array(rng.normal(), np.float32),
         ANCHOR: rng.normal(scale=100, size=(4, 5)).astype(np.float32),
@@ -86,6 +86,15 @@ def test_a_change_arrives_within_half_a_step_and_counts_and_log_variances_exactl
 
 def replace_top_k(config):
     return config.model_copy(update={"top_k": None})
+
+
+def test_small_tensors_are_not_thinned_out():
+    model, change = make_model(), make_model(1)
+    assert model[BIAS].size <= WHOLE_UP_TO < model[WEIGHT].size
+    found, _ = travel(new_site(), model, SPARSE, lambda received: {n: v + change[n] for n, v in received.items()})
+    whole, _ = travel(new_site(), model, INT8, lambda received: {n: v + change[n] for n, v in received.items()})
+    assert same({BIAS: found[BIAS]}, {BIAS: whole[BIAS]})
+    assert np.count_nonzero(found[WEIGHT] != model[WEIGHT]) <= np.ceil(0.2 * model[WEIGHT].size)
 
 
 @given(st.sampled_from(LOSSY), st.integers(1, 5), st.integers(0, 100))

@@ -119,7 +119,6 @@ def test_an_experiment_from_before_a_key_existed_is_the_same_one(plan) -> None:
         experiment = plan.experiment(plan.arm(name), 101)
         raw = experiment.model_dump(mode="json")
         for part, key in [
-            ("strategy", "region_rows"),
             ("strategy", "fairness"),
             ("training", "proximal_weight"),
             ("training", "personalised"),
