@@ -115,6 +115,14 @@ def test_another_configuration_in_the_same_folder_is_refused(unbroken, train_yam
     assert "seed: 0 -> 3" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell has what it puts into the background ignore Ctrl-C, and every child inherits that; a handler it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def started(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the command in a process of its own; it does not outlive the context."""
@@ -156,6 +164,7 @@ def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(unbroken, tra
         assert weights[0] == weights[1]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_a_state_to_go_on_from_and_says_how(unbroken, train_yaml, tmp_path, capsys) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     with started("--config", str(train_yaml), "--out", str(out), "--cache", str(tmp_path / "cache"), log=log) as process:
