@@ -46,8 +46,8 @@ PATIENCE: Final = 2
 """A node that lacked a model this often is sent every model: its executor forgets (Flower's own does, after each message)."""
 
 WHOLE_UP_TO: Final = 1024
-"""Elements of the largest tensor that top-k leaves whole. Biases, norms and heads are 1 % of a network; thinned out, their few values would
-stand still for rounds and then jump, which costs accuracy and looks like an attack to strategies.norms."""
+"""Elements of the largest tensor that top-k leaves whole. Such tensors are 1 % of a network; thinned out, their few values would stand
+still for rounds and then jump, which looks like an attack to strategies.norms."""
 
 _FORMS: Final[Mapping[str, Precision]] = {"fp32": FULL, "fp16": Precision("f2"), "int8": Precision("i1")}
 

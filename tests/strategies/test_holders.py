@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from gmmas_schema.groups import groups_sent
 from gmmas_schema.messages import SiteReport
 from gmmas_schema.strategy import HoldersStrategy
-from gmmas_schema.vocabulary import MODALITIES, TASKS, Modality, Task
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, TASKS, Modality, Task
 from strategies.holders import weigh_holders
 
 
@@ -33,6 +33,9 @@ def test_unlabelled_cases_do_not_count():
 def test_weights_are_positive_finite_and_only_for_what_the_site_may_send(labelled, modalities):
     weights = weigh_holders(report(labelled, modalities, cases=500), strategy=HoldersStrategy(region_rows=False))
     assert set(weights) == groups_sent(modalities, labelled)
+    rows = dict.fromkeys((f"head.segmentation.{region}" for region in REGIONS), weights.get("head.segmentation", 0.0))
+    by_default = {group: weight for group, weight in (weights | rows).items() if weight > 0 and group != "head.segmentation"}
+    assert weigh_holders(report(labelled, modalities, cases=500)) == by_default
     assert all(weight > 0 and math.isfinite(weight) for weight in weights.values())
     for task in TASKS:
         assert (f"head.{task}" in weights) == (labelled.get(task, 0) > 0 and bool(modalities))
