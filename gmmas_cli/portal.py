@@ -81,6 +81,41 @@ def audit(ctx: typer.Context) -> None:
 
 
 @app.command()
+def threshold(
+    ctx: typer.Context,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Use it from the next start on, for as long as this model is in use.")] = False,
+) -> None:
+    """Measure above which score a case counts as unlike known gliomas, on the hospital's own.
+
+    Counts one case of each patient whose diagnosis from tissue was entered, as analysed by the model in use. Twenty are needed, and
+    the model must not have been trained on them.
+    """
+    from gmmas_portal.analysis.novelty import DEFAULT_THRESHOLD, QUANTILE, choose_threshold
+    from gmmas_portal.web.cases import CaseStore
+    from gmmas_portal.web.known_cases import known_scores
+    from gmmas_portal.web.model_copy import read_papers
+    from gmmas_portal.web.settings import OwnThreshold, PortalFolder
+    from gmmas_portal.web.tables import Database
+
+    folder, console = PortalFolder.open(ctx.obj), Console()
+    sha256 = read_papers(folder).sha256
+    scores = known_scores(CaseStore(Database(folder.database)), weights_sha256=sha256)
+    score, before = choose_threshold(list(scores.values())), folder.config.threshold_for(sha256)
+    console.print(
+        f"{QUANTILE:.0%} of {len(scores)} known gliomas have a score up to [bold]{score:.2f}[/]; cases above "
+        f"{DEFAULT_THRESHOLD if before is None else before:.2f} are left open now ({'built in' if before is None else 'measured here'}).",
+        soft_wrap=True,
+    )
+    if keep:
+        own = OwnThreshold(score=score, patients=len(scores), weights_sha256=sha256)
+        PortalFolder.make(folder.path, folder.config.model_copy(update={"novelty": own}))
+        console.print("Kept in portal.yaml; start the platform again to use it. Earlier findings stay until a case is analysed again.")
+    else:
+        console.print("Add --keep to use it.")
+
+
+@app.command()
 def down(ctx: typer.Context) -> None:
     """Stop a platform that runs in another terminal."""
     from gmmas_portal.web.settings import PortalFolder

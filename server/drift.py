@@ -21,7 +21,7 @@ from strategies.norms import FEWEST_HOLDERS
 LOOKED_AT: Final = 5
 """Rounds that are shown."""
 SETTLED: Final = 3
-"""Rounds whose median decides on a flag."""
+"""Rounds whose median decides on a flag; before there are so many, lengths raise none."""
 NO_UPDATES: Final = ("anchors", "uncertainty")
 """Groups that are sums over patients, or of one value, whose length is chance."""
 LONG: Final = 2.0
@@ -87,7 +87,9 @@ def _drift(name: str, records: Sequence[RoundRecord], ratios: Sequence[dict[str,
     cosine = next((site.cosine for site in reversed(mine) if site.cosine is not None), None)
     shortened = sum(any(factor < 1 for factor in site.clipped.values()) for site in mine)
     refused = sum(site.outcome is Outcome.REFUSED for site in mine)
-    return Drift(name, lengths, length, cosine, shortened, refused, tuple(_flags(mine, length, cosine, shortened, refused, least_cosine)))
+    settled = length if len(known) == SETTLED else None
+    flags = tuple(_flags(mine, settled, cosine, shortened, refused, least_cosine))
+    return Drift(name, lengths, length, cosine, shortened, refused, flags)
 
 
 def _flags(
@@ -100,7 +102,7 @@ def _flags(
         flags.append(f"its updates are {length:.2f} times as long as the others'")
     if cosine is not None and cosine < least_cosine:
         flags.append(f"its update points away from the others' (cosine {cosine:.2f})")
-    if shortened * 2 > len(mine):
+    if shortened * 2 > len(mine) >= SETTLED:
         flags.append(f"its update was shortened in {shortened} of {len(mine)} rounds")
     if refused:
         flags.append(f"its reply was refused in {refused} of {len(mine)} rounds")

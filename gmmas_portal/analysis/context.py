@@ -65,7 +65,7 @@ class CaseContext(FrozenModel):
         t2_flair_mismatch: the sign as a radiologist read it.
         tissue: results from the laboratory.
         ood_threshold: score above which a case counts as out of distribution, where the hospital has measured its own
-            (gmmas_portal.analysis.novelty.choose_threshold); None for the built-in one.
+            (`gmmas portal threshold`); None for the built-in one.
     """
 
     pseudonym: str | None = Field(default=None, min_length=1, max_length=64)

@@ -26,6 +26,7 @@ from gmmas_schema.coordinator import Host
 from gmmas_schema.dicom import SkullStripper
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.inference import Flip, InferencePlan
+from gmmas_schema.manifest import Sha256
 
 DEFAULT_PORT: Final = 9094
 CONFIG_FILE: Final = "portal.yaml"
@@ -33,6 +34,20 @@ DICOM_ARCHIVE: Final = "dicom.zip"
 """Name of the archive of a version's DICOM files, in its folder."""
 DRAFT_HOURS: Final = 24.0
 """An upload that nobody confirms is deleted after so long."""
+
+
+class OwnThreshold(FrozenModel):
+    """Score above which a case counts as unlike known gliomas, measured on this hospital's own (`gmmas portal threshold --keep`).
+
+    Attributes:
+        score: the threshold (gmmas_portal.analysis.novelty).
+        patients: it was measured on.
+        weights_sha256: of the model it was measured with; with another one it says nothing and is not used.
+    """
+
+    score: float = Field(ge=0, le=1)
+    patients: int = Field(ge=1)
+    weights_sha256: Sha256
 
 
 class PortalConfig(FrozenModel):
@@ -51,6 +66,7 @@ class PortalConfig(FrozenModel):
         upload_mib: largest upload.
         unpacked_mib: largest content of an uploaded archive.
         skull_stripper: program that takes the skull off DICOM studies (gmmas_schema.dicom); without one it stays on.
+        novelty: the hospital's own threshold of what is unlike a known glioma; without one the built-in one.
         language: the optional language model; off, texts are those of the templates.
     """
 
@@ -66,12 +82,17 @@ class PortalConfig(FrozenModel):
     upload_mib: int = Field(default=2048, ge=1, le=16384)
     unpacked_mib: int = Field(default=6144, ge=1, le=65536)
     skull_stripper: SkullStripper | None = None
+    novelty: OwnThreshold | None = None
     language: LanguageSettings = LanguageSettings()
 
     @property
     def address(self) -> str:
         """Where a browser on this machine finds it."""
         return f"http://127.0.0.1:{self.port}"
+
+    def threshold_for(self, weights_sha256: str) -> float | None:
+        """Return the hospital's own threshold of novelty under a model; None where it has measured none with it."""
+        return self.novelty.score if self.novelty is not None and self.novelty.weights_sha256 == weights_sha256 else None
 
 
 @dataclass(frozen=True)

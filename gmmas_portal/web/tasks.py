@@ -156,7 +156,8 @@ class Workshop:
         """Predict and measure; the record is the case's next version."""
         row = self.cases.case(job.subject)
         case = self._case_of(row)
-        context = row.context.model_copy(update={"pseudonym": row.name[:64]})
+        threshold = self.folder.config.threshold_for(self.model.weights.sha256)
+        context = row.context.model_copy(update={"pseudonym": row.name[:64], "ood_threshold": threshold})
         analysis = analyse(case, self.model, plan=self.folder.config.plan, context=context, on_progress=tell)
         version = row.versions + 1
         outline = analysis.record.segmentation.model_copy(update={"version": version})

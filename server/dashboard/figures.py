@@ -179,7 +179,7 @@ def _clock_time(seconds: float) -> str:
 
 
 def _date_time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
 def _mark_code(text: str) -> Markup:

@@ -6,14 +6,20 @@ import pytest
 
 from gmmas_cli import portal
 from gmmas_cli.main import FAULT, run_program
-from gmmas_portal.web.accounts import AccountStore, Role
+from gmmas_portal.analysis.context import CaseContext, TissueResults
+from gmmas_portal.analysis.fact_ids import OOD_SCORE
+from gmmas_portal.analysis.novelty import FEWEST_KNOWN
+from gmmas_portal.web.accounts import MODEL_AUTHOR, AccountStore, Role
 from gmmas_portal.web.cases import CaseStore
 from gmmas_portal.web.deployment import invite_newcomers, portal_processes, prepare_portal
 from gmmas_portal.web.jobs import JobKind, JobQueue
 from gmmas_portal.web.model_copy import read_papers
 from gmmas_portal.web.settings import PortalFolder
 from gmmas_portal.web.tables import Database
+from gmmas_schema.case_record import Fact
 from gmmas_schema.errors import ConfigError, FederationError, TrustError
+from gmmas_schema.vocabulary import Subtype
+from tests.gmmas_portal.sample_case import make_record
 from tests.server.ports import free_port
 
 
@@ -105,3 +111,39 @@ def test_what_is_not_installed_is_named_before_anything_is_made(
     assert "no no_such_package" in shown
     assert "gmmas-fed[portal]" in shown
     assert not (tmp_path / "portal").exists()
+
+
+def test_a_threshold_is_measured_on_known_gliomas_of_the_model_in_use(opened: PortalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["portal", "--folder", str(opened.path), "threshold"]
+    cases, sha256 = CaseStore(Database(opened.database)), read_papers(opened).sha256
+
+    def add(
+        patient: str, score: float, *, diagnosis: Subtype | None = Subtype.GLIOBLASTOMA, model: str = sha256, sample: bool = False
+    ) -> None:
+        key = cases.add(created_by="anna", context=CaseContext(tissue=TissueResults(diagnosis=diagnosis)), sample=sample)
+        cases.place(key, name=cases.next_name(patient), patient=patient, images={})
+        record = make_record([Fact(id=OOD_SCORE, label="score", value=score, unit="1", source="network")])
+        record = record.model_copy(update={"model": record.model.model_copy(update={"weights_sha256": model})})
+        cases.add_version(key, record, author=MODEL_AUTHOR, reason="first analysis")
+        corrected = record.segmentation.model_copy(update={"version": 2, "author": "anna"})
+        cases.add_version(key, record.model_copy(update={"segmentation": corrected}), author="anna", reason="too large")
+
+    for place in range(FEWEST_KNOWN - 1):
+        add(f"P-{place}", 0.1 + place / 100)
+        add(f"P-{place}", 0.1 + place / 100)  # patients count, not scans
+    add("P-open", 0.9, diagnosis=None)
+    add("P-sample", 0.9, sample=True)
+    add("P-earlier", 0.9, model="e" * 64)
+    assert run_program(command) == FAULT
+    assert f"{FEWEST_KNOWN - 1} scores" in capsys.readouterr().err
+    add("P-last", 0.1)
+    assert run_program(command) == 0
+    assert "0.28" in capsys.readouterr().out
+    assert PortalFolder.open(opened.path).config.novelty is None
+    assert run_program([*command, "--keep"]) == 0
+    config = prepare_portal(opened.path).config
+    assert config.threshold_for(sha256) == pytest.approx(0.28)
+    assert config.threshold_for("e" * 64) is None
+    capsys.readouterr()
+    assert run_program(command) == 0
+    assert "measured here" in capsys.readouterr().out

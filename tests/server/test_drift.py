@@ -50,6 +50,9 @@ def rounds_with(lengths: list[float]) -> list[RoundRecord]:
 
 def test_one_odd_round_is_chance_and_two_of_three_are_a_flag() -> None:
     assert not any(each.flags for each in drift_of(rounds_with([1.0, 1.0, 5.0])))
+    early = drift_of(rounds_with([5.0, 5.0]))
+    assert not any(each.flags for each in early)
+    assert max(each.length or 0 for each in early) == 5.0, "shown before it is flagged"
     flagged = {each.site: each.flags for each in drift_of(rounds_with([1.0, 5.0, 5.0]))}
     assert flagged == {"odd": ("its updates are 5.0 times as long as the others'",), "b": (), "c": ()}
     (odd, *_) = sorted(drift_of(rounds_with([1.0, 0.1, 0.1])), key=lambda each: each.site != "odd")
@@ -68,13 +71,13 @@ def test_directions_refusals_and_shortenings_are_told() -> None:
         record(
             n, site("turned", cosine=-0.2), site("refused", outcome=Outcome.REFUSED), site("long", clipped=0.3), site("fine", cosine=0.1)
         )
-        for n in (1, 2)
+        for n in (1, 2, 3)
     ]
     flags = {each.site: each.flags for each in drift_of(records)}
     assert flags == {
         "turned": ("its update points away from the others' (cosine -0.20)",),
-        "refused": ("its reply was refused in 2 of 2 rounds",),
-        "long": ("its update was shortened in 2 of 2 rounds",),
+        "refused": ("its reply was refused in 3 of 3 rounds",),
+        "long": ("its update was shortened in 3 of 3 rounds",),
         "fine": (),
     }
 

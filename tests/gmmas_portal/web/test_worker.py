@@ -19,6 +19,8 @@ from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.web.accounts import Role
 from gmmas_portal.web.intake import DRAFT_FILE, Draft
 from gmmas_portal.web.jobs import JobKind, JobState
+from gmmas_portal.web.model_copy import read_papers
+from gmmas_portal.web.settings import OwnThreshold, PortalFolder
 from gmmas_portal.web.worker import StopAsked, Worker
 from gmmas_schema.vocabulary import Modality
 from tests.gmmas_data.test_dicom_import import write_series
@@ -136,6 +138,14 @@ def test_an_upload_becomes_a_case_with_findings_a_correction_and_files(site: Por
     files_of = zipfile.ZipFile(io.BytesIO(doctor.get(f"/cases/{key}/v2/dicom.zip").content)).namelist()
     assert {"segmentation.dcm", "report.dcm"} <= set(files_of)
     assert site.desk.audit.verify().broken_at is None
+
+
+def test_the_hospitals_own_threshold_decides_what_is_unlike_a_glioma(site: PortalUnderTest) -> None:
+    own = OwnThreshold(score=0.0, patients=20, weights_sha256=read_papers(site.folder).sha256)
+    folder = PortalFolder.make(site.folder.path, site.folder.config.model_copy(update={"novelty": own}))
+    site.desk.jobs.add(JobKind.ANALYSE, site.key, asked_by=NAMES[Role.CLINICIAN])
+    assert Worker(folder).do_next()
+    assert "known gliomas up to 0.00" in " ".join(each.reason for each in site.desk.cases.version(site.key).record.abstentions)
 
 
 def test_a_dicom_study_becomes_a_case_under_a_pseudonym_of_its_own(site: PortalUnderTest, worker: Worker, tmp_path: Path) -> None:
