@@ -6,12 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 import psutil
 
 from client.trainer_service_pb2 import Progress, State
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.messages import Action, TaskRequest
+
+_LARGEST_COUNT: Final = 2**31 - 1
+"""Of client/trainer_service.proto, and of the rounds of a request."""
 
 _STATE_OF = {Action.DESCRIBE: State.IDLE, Action.TRAIN: State.TRAINING, Action.EVALUATE: State.EVALUATING}
 
@@ -208,7 +212,8 @@ class Activity:
         )
         if shown is not None:
             progress.run, progress.round, progress.rounds = shown.run, shown.round, shown.rounds
-            progress.step, progress.steps = shown.step, shown.steps
+            # A plan may have more steps than a message can say; whoever watches, pauses or cancels needs an answer all the same.
+            progress.step, progress.steps = min(shown.step, _LARGEST_COUNT), min(shown.steps, _LARGEST_COUNT)
         if self._task is not None:
             progress.task_seconds = time.monotonic() - self._task.started
         return progress

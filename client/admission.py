@@ -86,8 +86,6 @@ class Gate:
             docket.refusal = refusal
             raise
         docket.overrides = tuple(overrides[code] for code in docket.admission.overridden)
-        for part in docket.admission.withheld:
-            logger.info("round %d: the policy withholds the %s", request.round, part)
         return docket.admission
 
     def note(self, docket: Docket, *, answer: TaskAnswer | None, code: ReasonCode) -> None:
@@ -118,6 +116,8 @@ class Gate:
             by=", ".join(dict.fromkeys(one.by for one in docket.overrides))[:64],
         )
         self._log.append(entry)
+        if answer is not None and entry.withheld:
+            logger.info("round %d: the policy withheld the %s", entry.round or 0, " and the ".join(entry.withheld))
 
 
 def _verdict(docket: Docket) -> str:

@@ -4,6 +4,8 @@ It runs in the resident executor (client.executor) or, with `executor: flower`, 
 torch: the trainer behind the Unix socket does the work. A failure is answered with the value of a ReasonCode and nothing else, for
 whatever text an exception carries would travel to the coordinator.
 
+    document -> admitted by the trainer -> size of the tensors by their index -> tensors, hash, shelf -> the task at the trainer -> reply
+
 A process that lives on holds the models it received last, so that an evaluation need not bring them again; what an answer left out for
 the sake of a few bits lies on disk and outlives the process (strategies.wire).
 """
@@ -29,7 +31,7 @@ from gmmas_runtime.sealed_files import PLAIN, Seal
 from gmmas_schema.errors import ConfigError, FederationError, GmmasError, ProtocolError, ReasonCode
 from gmmas_schema.messages import Action
 from gmmas_workflows.site_state import SiteState
-from strategies.codec import write_report
+from strategies.codec import check_size, read_task, write_report
 from strategies.wire import FEEDBACK, SiteWire
 
 logger = logging.getLogger(__name__)
@@ -145,19 +147,20 @@ def _answer_phase(message: Message) -> RecordDict:
 def _forward(message: Message, action: Action) -> RecordDict:
     if not message.has_content():
         raise ProtocolError("a message has no content", got=message.metadata.message_type, expected="a request")
-    wire = site_wire(os.environ.get(STATE_VARIABLE, ""), os.environ.get(SEAL_VARIABLE, ""))
-    request, tensors = wire.open(message.content)
-    if request.secure is not None:
-        _secure_site().check(request, tensors)
+    request = read_task(message.content)
     if request.action is not action:
         raise ProtocolError("a message's type and its request differ", got=request.action, expected=action)
-    timeout_s = _time_left_s(message)
     with TrainerChannel(site_socket()) as trainer:
         if action is Action.DESCRIBE:
-            return write_report(trainer.describe(request, timeout_s=timeout_s))
+            return write_report(trainer.describe(request, timeout_s=_time_left_s(message)))
+        check_size(message.content, values=trainer.admit(request, timeout_s=_time_left_s(message)))
+        wire = site_wire(os.environ.get(STATE_VARIABLE, ""), os.environ.get(SEAL_VARIABLE, ""))
+        _, tensors = wire.open(message.content)
         if action is Action.EVALUATE:
-            return write_report(trainer.evaluate(request, tensors, timeout_s=timeout_s))
-        report, trained = trainer.train(request, tensors, timeout_s=timeout_s)
+            return write_report(trainer.evaluate(request, tensors, timeout_s=_time_left_s(message)))
+        if request.secure is not None:
+            _secure_site().check(request, tensors)
+        report, trained = trainer.train(request, tensors, timeout_s=_time_left_s(message))
         if request.secure is not None:
             return write_report(_secure_site().begin(request, report, received=tensors, trained=trained))
         return wire.answer(request, report, received=tensors, trained=trained)

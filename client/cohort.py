@@ -15,7 +15,7 @@ from gmmas_schema.errors import DataError
 from gmmas_schema.messages import SiteDescription
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, TASKS, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, TASKS, Split, Task
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,18 @@ def prepare_samples(
 def describe_cohort(cohort: SiteCohort, *, site: str, model: ModelDefinition) -> SiteDescription:
     """Return what the site holds for this model, in counts of training cases, before anything is preprocessed."""
     cases = cohort.cases[Split.TRAIN]
+    modalities = tuple(m for m in MODALITIES if any(m in case.images for case in cases))
+    labelled = {task: [case for case in cases if _has_label(case, task)] for task in model.network.tasks}
+    outlines = labelled.get(Task.SEGMENTATION, [])
     return SiteDescription(
         site=site,
         model_digest=model.digest(),
         software=version("gmmas-fed"),
-        modalities=tuple(m for m in MODALITIES if any(m in case.images for case in cases)),
+        modalities=modalities,
         cases=len(cases),
-        labelled={task: sum(_has_label(case, task) for case in cases) for task in model.network.tasks},
+        labelled={task: len(own) for task, own in labelled.items()},
+        shown={m: {task: sum(m in case.images for case in own) for task, own in labelled.items()} for m in modalities},
+        outlined={region: sum(region in case.known_regions for case in outlines) for region in REGIONS},
     )
 
 

@@ -35,8 +35,10 @@ def record_phase(content: RecordDict, answer: Callable[[RecordDict], RecordDict]
     if log is not None:
         document, payload = read_phase_reply(answered)
         told = document.model_dump_json().encode()
+        # Of the attempt as the site keeps it, not in the coordinator's words.
+        of = {"run": quotable(document.run), "round": document.round, "phase": document.phase}
         sent = {"answer": hash_parts(told, payload), "bytes_out": len(told) + len(payload), "outcome": AuditOutcome.ANSWERED}
-        log.append(_entry(content).model_copy(update=sent))
+        log.append(_entry(content).model_copy(update=of | sent))
     return answered
 
 

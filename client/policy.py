@@ -2,12 +2,14 @@
 
     request -> allowed task? -> hours, rounds of the day -> size of the model -> safeguards of the run -> cohort -> Admission | PolicyError
 
-Everything is judged from the request's document and a few numbers, before a tensor is unpacked or a scan is loaded. A description is given
-only for a run that the site would take part in at that moment. The coordinator learns the reason code; the site's log has the whole reason.
+Everything is judged from the request's document and a few numbers, before a tensor is unpacked or a scan is loaded: the executor brings
+the document ahead, and unpacks what came with it once it is admitted (client.app). A description is given only for a run that the site
+would take part in at that moment. The coordinator learns the reason code; the site's log has the whole reason.
 
-In a secure round the terms are judged by which the site itself masks its update and adds its share of the noise. Without one, differential
-privacy is what the coordinator says it does: its word, which the audit log keeps (gmmas_schema.policy.Safeguards). Either way the budget is
-held against what so many releases really cost.
+A run that says it aggregates securely is held to that in every round, whatever the policy asks for. In a secure round the terms are
+judged by which the site itself masks its update and adds its share of the noise. Without one, differential privacy is what the
+coordinator says it does: its word, which the audit log keeps (gmmas_schema.policy.Safeguards). Either way the budget is held against what
+so many releases really cost.
 
 An override lets requests pass that a check would refuse, until a moment; who gave it and why stands in the audit log beside each of them.
 """
@@ -140,6 +142,7 @@ def _refusals(request: TaskRequest, policy: SitePolicy, circumstances: Circumsta
     yield from _refuse_moment(request, policy, circumstances)
     yield from _refuse_size(request, policy, circumstances.parameters)
     if _is_about_training(request):
+        yield from _refuse_broken_promise(request)
         yield from _refuse_safeguards(request, policy.privacy)
     yield from _refuse_cohort(request, policy, circumstances.patients)
 
@@ -180,6 +183,19 @@ def _refuse_size(request: TaskRequest, policy: SitePolicy, parameters: int) -> I
                 f"{got:,}",
                 f"at most {limit:,}",
             )
+
+
+def _refuse_broken_promise(request: TaskRequest) -> Iterator[PolicyError]:
+    """Refuse to train in the clear for a run that is told to sum unseen, whether or not the policy asks for that."""
+    if request.action is Action.TRAIN and request.safeguards.secure is not None and request.secure is None:
+        yield PolicyError(
+            "a run that aggregates securely asks for an update in the clear",
+            where=f"run {request.run:.60}, round {request.round}",
+            got="training in the clear, without terms",
+            expected="the terms of a secure round, as the request's safeguards say",
+            remedy="ask the coordinator; or let it pass for a while: gmmas site allow E_POLICY_PRIVACY",
+            code=ReasonCode.POLICY_PRIVACY,
+        )
 
 
 def _refuse_safeguards(request: TaskRequest, asked: PrivacyPolicy) -> Iterator[PolicyError]:

@@ -8,11 +8,11 @@ from gmmas_runtime.memory import peak_memory_mib
 from gmmas_runtime.stopwatch import Stopwatch
 from gmmas_schema.messages import SiteReport, TaskRequest
 from gmmas_schema.policy import FewestPatients
-from gmmas_workflows.training import ALL_TOLD, LocalTrainer
+from gmmas_workflows.local_evaluation import ALL_TOLD, LocalEvaluator
 
 
 def report_evaluation(
-    trainer: LocalTrainer,
+    trainer: LocalEvaluator,
     tensors: Mapping[str, np.ndarray],
     request: TaskRequest,
     *,

@@ -37,9 +37,15 @@ Tensors = Mapping[str, Float32]
 
 @dataclass
 class _Attempt:
-    """One attempt; `update` is dropped once it has been masked. `promise` names its clip and noise; empty without."""
+    """One attempt; `update` is dropped once it has been masked. `promise` names its clip and noise; empty without.
+
+    `run`, `round` and `context` are of the terms that everybody signs. What a phase's message says of them is held against these, and what
+    is booked, answered and recorded is these: a message's own words would let the coordinator direct this site's account to another run.
+    """
 
     site: str
+    run: str
+    round: int
     context: str
     half: SiteHalf
     identities: dict[str, ec.EllipticCurvePublicKey]
@@ -71,7 +77,7 @@ class SecureSite:
 
         Raises:
             ConfigError: it has no key, or no process that lives on; or no accountant, for a private round.
-            ProtocolError: the terms are unsound, or about another round, request or model.
+            ProtocolError: the terms are unsound, about another round, request or model, or name other sites than an attempt before.
             PolicyError: the budget of a private run is spent, by this site's own account.
         """
         if request.secure is None:
@@ -86,6 +92,7 @@ class SecureSite:
             )
         terms = read_terms(request)
         check_model(as_averaged(received, request.secure.strategy), terms)
+        self._opened.check_company(terms.run, terms.round, company=terms.company())
         if terms.privacy is not None:
             self._check_budget(terms, terms.privacy)
 
@@ -123,7 +130,7 @@ class SecureSite:
         keys = half.advertise(weights)
         self._note_clipping(update, terms)
         promise = terms.privacy.digest() if terms.privacy is not None else ""
-        self._attempt = _Attempt(report.site, terms.context().hex(), half, identities, update, promise)
+        self._attempt = _Attempt(report.site, terms.run, terms.round, terms.context().hex(), half, identities, update, promise)
         return report.model_copy(update={"secure": keys.decode()})
 
     def answer(self, content: RecordDict) -> RecordDict:
@@ -134,7 +141,8 @@ class SecureSite:
         """
         question, payload = read_phase_request(content)
         attempt = self._attempt
-        if attempt is None or question.attempt != attempt.context:
+        asked = question.run, question.round, question.attempt
+        if attempt is None or asked != (attempt.run, attempt.round, attempt.context):
             raise ProtocolError(
                 "a phase of a secure round that this site does not take part in",
                 got=f"run {question.run:.60}, round {question.round}",
@@ -147,7 +155,7 @@ class SecureSite:
             attempt.half.forget()
             self._attempt = None
             raise
-        return write_phase(PhaseReply(site=attempt.site, run=question.run, round=question.round, phase=question.phase), answered)
+        return write_phase(PhaseReply(site=attempt.site, run=attempt.run, round=attempt.round, phase=question.phase), answered)
 
     def _answer(self, attempt: _Attempt, question: PhaseRequest, payload: bytes) -> bytes:
         if question.phase == 1:
@@ -155,11 +163,11 @@ class SecureSite:
             attempt.identities |= self._peers.trust(question.identities, own=attempt.site, own_key=self._identity.public_key())
             return attempt.half.share_keys(payload)
         if question.phase == 2:
-            if attempt.promise:
-                # Before the update leaves: the others may open it without asking this site again.
-                self._opened.release(question.run, question.round, promise=attempt.promise)
-                self._records.write(LEDGER_FILE, self._opened.document())
             masked = attempt.half.mask(payload, attempt.update)
+            if attempt.promise:
+                self._opened.release(attempt.run, attempt.round, promise=attempt.promise)
+            # Before the update leaves: the others may open it without asking this site again.
+            self._records.write(LEDGER_FILE, self._opened.document())
             attempt.update = {}
             return masked
         if question.phase == 3:

@@ -1,9 +1,10 @@
-"""What a site keeps on disk of secure rounds, rights 0600 and no secret: which sums it has helped to open, and its peers' keys.
+"""What a site keeps on disk of secure rounds, rights 0600 and no secret: what it has masked and helped to open, and its peers' keys.
 
 The ledger itself is strategies.secure.ledger. Peers' keys are those that the hospitals exchanged, where there is a folder of them, or else
 those that the coordinator showed first.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,8 +17,9 @@ from pydantic import Field, ValidationError
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_runtime.keys import load_public_key
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.coordinator import SITE_NAME
 from gmmas_schema.errors import ConfigError, ReasonCode, TrustError
-from strategies.secure.keys import untrusted
+from strategies.secure.keys import check_distinct, untrusted
 
 DocumentT = TypeVar("DocumentT", bound=FrozenModel)
 
@@ -89,7 +91,8 @@ class KnownPeers:
             own_key: its key.
 
         Raises:
-            ProtocolError: a key is another than the one this site knows, or no key of that name is known (code TRUST).
+            ProtocolError: a key is another than the one this site knows, stands under two names, or no key of that name is known (code
+                TRUST).
         """
         keys = {site: _parse(site, text) for site, text in shown.items()}
         if keys.get(own) != own_key:
@@ -97,6 +100,7 @@ class KnownPeers:
         for site, key in keys.items():
             if site != own:
                 self._check(site, key, shown[site])
+        check_distinct(keys, where="keys of the peers")
         if self._folder is None:
             # Only now: what came with a key that was refused has not been seen.
             self._seen |= {site: text for site, text in shown.items() if site != own}
@@ -109,7 +113,7 @@ class KnownPeers:
                 raise untrusted(f"key of {site}", "another key than the one seen first", f"the key in {PEERS_FILE}")
             return
         try:
-            known = load_public_key(self._folder / f"{Path(site).name}.pub")
+            known = load_public_key(self._folder / f"{site}.pub")
         except TrustError as error:
             raise untrusted(
                 f"key of {site}", "a site that is not among this site's peers", "a .pub file of its name in node.peers"
@@ -119,6 +123,8 @@ class KnownPeers:
 
 
 def _parse(site: str, text: str) -> ec.EllipticCurvePublicKey:
+    if not re.fullmatch(SITE_NAME, site):
+        raise untrusted("keys of the peers", f"the name {site!r:.60}", "the name of a site, which is no path")
     try:
         key = serialization.load_ssh_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm) as error:

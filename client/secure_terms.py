@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.messages import TaskRequest
+from strategies.foreign_documents import shorten
 from strategies.secure.documents import Terms
 from strategies.secure.keys import untrusted
 from strategies.secure.vectors import group_hashes
@@ -29,7 +30,7 @@ def read_terms(request: TaskRequest) -> Terms:
         terms = Terms.model_validate_json(request.secure.terms)
     except ValidationError as error:
         faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:5])
-        raise ProtocolError("the terms of a secure round are unsound", got=f"{faults:.300}", expected="sound terms") from error
+        raise ProtocolError("the terms of a secure round are unsound", got=shorten(faults, 300), expected="sound terms") from error
     if (terms.run, terms.round, terms.subject) != (request.run, request.round, request.secure.subject(request.subject())):
         raise ProtocolError(
             "the terms of a secure round are of another round, or another request",

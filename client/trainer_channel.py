@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
 from client.trainer_service_pb2_grpc import TrainerStub
 from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
-from gmmas_schema.messages import SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.messages import Action, SiteDescription, SiteReport, TaskRequest
 
 SERVICE: Final = "gmmas.site.v1.Trainer"
 LARGEST_MESSAGE_BYTES: Final = 2**31 - 1
@@ -91,6 +91,11 @@ class TrainerChannel:
         answer = self._task(self._trainer.Describe, request, {}, timeout_s)
         return SiteDescription.model_validate_json(answer.document)
 
+    def admit(self, request: TaskRequest, *, timeout_s: float) -> int:
+        """Have a request to train or evaluate judged by its document alone; returns the most values that its tensors can have."""
+        method = self._trainer.Train if request.action is Action.TRAIN else self._trainer.Evaluate
+        return int(self._task(method, request, {}, timeout_s, ahead=True).values)
+
     def train(self, request: TaskRequest, tensors: Mapping[str, np.ndarray], *, timeout_s: float) -> tuple[SiteReport, Tensors]:
         """Run one round of local training; returns its report and the new values of the groups the site sends."""
         answer = self._task(self._trainer.Train, request, tensors, timeout_s)
@@ -134,9 +139,15 @@ class TrainerChannel:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def _task(
-        self, method: Callable[..., TaskAnswer], request: TaskRequest, tensors: Mapping[str, np.ndarray], timeout_s: float
+        self,
+        method: Callable[..., TaskAnswer],
+        request: TaskRequest,
+        tensors: Mapping[str, np.ndarray],
+        timeout_s: float,
+        *,
+        ahead: bool = False,
     ) -> TaskAnswer:
-        call = TaskCall(document=request.model_dump_json(), tensors=pack_tensors(tensors))
+        call = TaskCall(document=request.model_dump_json(), tensors=pack_tensors(tensors), ahead=ahead)
         # A trainer that the supervisor is bringing back is worth a short wait; a dead one is not worth the round.
         return self._call(method, call, timeout_s=timeout_s, wait_for_ready=self._socket.exists())
 

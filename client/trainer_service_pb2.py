@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63lient/trainer_service.proto\x12\rgmmas.site.v1\"-\n\x08TaskCall\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x01(\x0c\"/\n\nTaskAnswer\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x01(\x0c\"\x0c\n\nCancelCall\"\x1c\n\tPauseCall\x12\x0f\n\x07\x61\x62\x61ndon\x18\x01 \x01(\x08\"\x0c\n\nResumeCall\"0\n\nStatusCall\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\"\xe5\x02\n\x08Progress\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.gmmas.site.v1.State\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12\x0c\n\x04step\x18\x06 \x01(\x05\x12\r\n\x05steps\x18\x07 \x01(\x05\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63\x61ses\x18\t \x01(\x05\x12\x16\n\x0e\x63\x61ses_left_out\x18\n \x01(\x05\x12\x14\n\x0c\x63\x61ses_cached\x18\x0b \x01(\x05\x12\x16\n\x0e\x63\x61ses_to_cache\x18\x0c \x01(\x05\x12\x12\n\ntasks_done\x18\r \x01(\x05\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x11\n\trss_bytes\x18\x0f \x01(\x03\x12\x0b\n\x03pid\x18\x10 \x01(\x05\x12\x14\n\x0ctask_seconds\x18\x11 \x01(\x01\x12\x0e\n\x06notice\x18\x12 \x01(\tB\x07\n\x05_loss*J\n\x05State\x12\x08\n\x04IDLE\x10\x00\x12\r\n\tPREPARING\x10\x01\x12\x0c\n\x08TRAINING\x10\x02\x12\x0e\n\nEVALUATING\x10\x03\x12\n\n\x06PAUSED\x10\x04\x32\xbe\x03\n\x07Trainer\x12>\n\x08\x44\x65scribe\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12;\n\x05Train\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12>\n\x08\x45valuate\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12<\n\x06\x43\x61ncel\x12\x19.gmmas.site.v1.CancelCall\x1a\x17.gmmas.site.v1.Progress\x12:\n\x05Pause\x12\x18.gmmas.site.v1.PauseCall\x1a\x17.gmmas.site.v1.Progress\x12<\n\x06Resume\x12\x19.gmmas.site.v1.ResumeCall\x1a\x17.gmmas.site.v1.Progress\x12>\n\x06Status\x12\x19.gmmas.site.v1.StatusCall\x1a\x17.gmmas.site.v1.Progress0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63lient/trainer_service.proto\x12\rgmmas.site.v1\"<\n\x08TaskCall\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x01(\x0c\x12\r\n\x05\x61head\x18\x03 \x01(\x08\"?\n\nTaskAnswer\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x01(\x0c\x12\x0e\n\x06values\x18\x03 \x01(\x03\"\x0c\n\nCancelCall\"\x1c\n\tPauseCall\x12\x0f\n\x07\x61\x62\x61ndon\x18\x01 \x01(\x08\"\x0c\n\nResumeCall\"0\n\nStatusCall\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\"\xe5\x02\n\x08Progress\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.gmmas.site.v1.State\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12\x0c\n\x04step\x18\x06 \x01(\x05\x12\r\n\x05steps\x18\x07 \x01(\x05\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63\x61ses\x18\t \x01(\x05\x12\x16\n\x0e\x63\x61ses_left_out\x18\n \x01(\x05\x12\x14\n\x0c\x63\x61ses_cached\x18\x0b \x01(\x05\x12\x16\n\x0e\x63\x61ses_to_cache\x18\x0c \x01(\x05\x12\x12\n\ntasks_done\x18\r \x01(\x05\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x11\n\trss_bytes\x18\x0f \x01(\x03\x12\x0b\n\x03pid\x18\x10 \x01(\x05\x12\x14\n\x0ctask_seconds\x18\x11 \x01(\x01\x12\x0e\n\x06notice\x18\x12 \x01(\tB\x07\n\x05_loss*J\n\x05State\x12\x08\n\x04IDLE\x10\x00\x12\r\n\tPREPARING\x10\x01\x12\x0c\n\x08TRAINING\x10\x02\x12\x0e\n\nEVALUATING\x10\x03\x12\n\n\x06PAUSED\x10\x04\x32\xbe\x03\n\x07Trainer\x12>\n\x08\x44\x65scribe\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12;\n\x05Train\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12>\n\x08\x45valuate\x12\x17.gmmas.site.v1.TaskCall\x1a\x19.gmmas.site.v1.TaskAnswer\x12<\n\x06\x43\x61ncel\x12\x19.gmmas.site.v1.CancelCall\x1a\x17.gmmas.site.v1.Progress\x12:\n\x05Pause\x12\x18.gmmas.site.v1.PauseCall\x1a\x17.gmmas.site.v1.Progress\x12<\n\x06Resume\x12\x19.gmmas.site.v1.ResumeCall\x1a\x17.gmmas.site.v1.Progress\x12>\n\x06Status\x12\x19.gmmas.site.v1.StatusCall\x1a\x17.gmmas.site.v1.Progress0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'client.trainer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=611
-  _globals['_STATE']._serialized_end=685
+  _globals['_STATE']._serialized_start=642
+  _globals['_STATE']._serialized_end=716
   _globals['_TASKCALL']._serialized_start=47
-  _globals['_TASKCALL']._serialized_end=92
-  _globals['_TASKANSWER']._serialized_start=94
-  _globals['_TASKANSWER']._serialized_end=141
-  _globals['_CANCELCALL']._serialized_start=143
-  _globals['_CANCELCALL']._serialized_end=155
-  _globals['_PAUSECALL']._serialized_start=157
-  _globals['_PAUSECALL']._serialized_end=185
-  _globals['_RESUMECALL']._serialized_start=187
-  _globals['_RESUMECALL']._serialized_end=199
-  _globals['_STATUSCALL']._serialized_start=201
-  _globals['_STATUSCALL']._serialized_end=249
-  _globals['_PROGRESS']._serialized_start=252
-  _globals['_PROGRESS']._serialized_end=609
-  _globals['_TRAINER']._serialized_start=688
-  _globals['_TRAINER']._serialized_end=1134
+  _globals['_TASKCALL']._serialized_end=107
+  _globals['_TASKANSWER']._serialized_start=109
+  _globals['_TASKANSWER']._serialized_end=172
+  _globals['_CANCELCALL']._serialized_start=174
+  _globals['_CANCELCALL']._serialized_end=186
+  _globals['_PAUSECALL']._serialized_start=188
+  _globals['_PAUSECALL']._serialized_end=216
+  _globals['_RESUMECALL']._serialized_start=218
+  _globals['_RESUMECALL']._serialized_end=230
+  _globals['_STATUSCALL']._serialized_start=232
+  _globals['_STATUSCALL']._serialized_end=280
+  _globals['_PROGRESS']._serialized_start=283
+  _globals['_PROGRESS']._serialized_end=640
+  _globals['_TRAINER']._serialized_start=719
+  _globals['_TRAINER']._serialized_end=1165
 # @@protoc_insertion_point(module_scope)

@@ -19,20 +19,24 @@ EVALUATING: State
 PAUSED: State
 
 class TaskCall(_message.Message):
-    __slots__ = ("document", "tensors")
+    __slots__ = ("document", "tensors", "ahead")
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     document: str
     tensors: bytes
-    def __init__(self, document: _Optional[str] = ..., tensors: _Optional[bytes] = ...) -> None: ...
+    ahead: bool
+    def __init__(self, document: _Optional[str] = ..., tensors: _Optional[bytes] = ..., ahead: _Optional[bool] = ...) -> None: ...
 
 class TaskAnswer(_message.Message):
-    __slots__ = ("document", "tensors")
+    __slots__ = ("document", "tensors", "values")
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     document: str
     tensors: bytes
-    def __init__(self, document: _Optional[str] = ..., tensors: _Optional[bytes] = ...) -> None: ...
+    values: int
+    def __init__(self, document: _Optional[str] = ..., tensors: _Optional[bytes] = ..., values: _Optional[int] = ...) -> None: ...
 
 class CancelCall(_message.Message):
     __slots__ = ()

@@ -2,13 +2,15 @@
 
     request -> protocol version -> policy -> model definition -> queue of one worker -> LocalTrainer -> audit log -> result | reason code
 
+A call ahead of a task brings its document alone and goes as far as the policy. So the executor unpacks no tensor of a request that is not
+answered here, and none that has more values than the network it is about. The task itself is judged again: a pause may lie between them.
+
 What an exception says stays in the local log; a gRPC status carries the value of a ReasonCode and nothing else. No answer leaves before
 the line that tells of it is on the disk, and none where that line cannot be written.
 """
 
 # ruff: noqa: N802, ARG002 - gRPC gives the methods their names and arguments
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +18,6 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import Final, NoReturn, TypeVar
 
 import grpc
-from pydantic import ValidationError
 
 from client.activity import Activity
 from client.admission import Docket, Gate
@@ -24,18 +25,21 @@ from client.cohort import SiteCohort, describe_cohort, open_cohort, prepare_samp
 from client.folder import NodeFolder
 from client.policy import Admission
 from client.reports import report_evaluation
-from client.trainer_channel import pack_tensors, unpack_tensors
+from client.trainer_channel import LARGEST_MESSAGE_BYTES, pack_tensors, unpack_tensors
 from client.trainer_service_pb2 import CancelCall, PauseCall, Progress, ResumeCall, StatusCall, TaskAnswer, TaskCall
 from client.trainer_service_pb2_grpc import TrainerServicer
 from gmmas_data.cache import SampleCache
+from gmmas_model.size import count_values
 from gmmas_runtime.disk import disk_fault
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.sealed_files import PLAIN, Seal
-from gmmas_schema.errors import GmmasError, ProtocolError, ReasonCode
-from gmmas_schema.messages import PROTOCOL_VERSION, Action, TaskRequest
-from gmmas_schema.model import MODEL_DEFINITION_VERSION, ModelDefinition
+from gmmas_schema.errors import FederationError, GmmasError, ProtocolError, ReasonCode
+from gmmas_schema.messages import TASK, Action, TaskRequest
+from gmmas_schema.model import ModelDefinition
 from gmmas_schema.site import SiteConfig
-from gmmas_workflows.training import LocalTrainer, Tensors
+from gmmas_workflows.local_evaluation import Tensors
+from gmmas_workflows.training import LocalTrainer
+from strategies.foreign_documents import parse_document
 
 logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
@@ -43,6 +47,7 @@ ResultT = TypeVar("ResultT")
 CALLER_CHECK_S: Final = 0.2
 DEFAULT_INTERVAL_S: Final = 0.5
 SHORTEST_INTERVAL_S: Final = 0.05
+MOST_VALUES: Final = LARGEST_MESSAGE_BYTES // 4
 
 
 def parse_request(document: str, *, action: Action) -> TaskRequest:
@@ -51,21 +56,7 @@ def parse_request(document: str, *, action: Action) -> TaskRequest:
     Raises:
         ProtocolError: code PROTOCOL_VERSION, MODEL_DEFINITION, or PROTOCOL for anything else that does not fit.
     """
-    try:
-        raw = json.loads(document)
-    except ValueError as error:
-        raise ProtocolError("a request is not JSON", got=type(error).__name__, expected="a TaskRequest as JSON") from error
-    if not isinstance(raw, dict):
-        raise ProtocolError("a request is not a JSON object", got=type(raw).__name__, expected="a TaskRequest as JSON")
-    _check_version(raw.get("protocol"), PROTOCOL_VERSION, "protocol", ReasonCode.PROTOCOL_VERSION)
-    definition = raw.get("model")
-    model_version = definition.get("version") if isinstance(definition, dict) else None
-    _check_version(model_version, MODEL_DEFINITION_VERSION, "model definition", ReasonCode.MODEL_DEFINITION)
-    try:
-        request = TaskRequest.model_validate(raw)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['type']}" for fault in error.errors())
-        raise ProtocolError("a request does not fit the protocol", got=faults, expected="a TaskRequest") from error
+    request = parse_document(document, TaskRequest, name=TASK)
     if request.action is not action:
         raise ProtocolError("a request came to the wrong method", got=request.action, expected=action)
     return request
@@ -166,6 +157,8 @@ class SiteTrainer(TrainerServicer):
             else:
                 logger.error("a task ends with %s", fault)
             code = reason_of(fault or error)
+        if call.ahead and answer is not None:
+            return answer  # nothing of the cohort; the line is that of the task, which follows
         try:
             self._gate.note(docket, answer=answer, code=code)
         except GmmasError as error:
@@ -179,13 +172,15 @@ class SiteTrainer(TrainerServicer):
     def _task(
         self, call: TaskCall, docket: Docket, work: Callable[[Admission, Tensors], TaskAnswer], context: grpc.ServicerContext
     ) -> TaskAnswer:
-        """Check a call and run it in the worker."""
+        """Check a call and, unless it is one ahead, run it in the worker."""
         request = parse_request(call.document, action=docket.action)
         docket.read(request)
-        if request.notice is not None:
+        if request.notice is not None and not call.ahead:
             logger.warning("round %d: the coordinator refused this site's answer: %s", request.notice.round, request.notice.reason)
         self._activity.admit()
         admitted = self._gate.admit(request, self._await(self.cohort, context), docket)
+        if call.ahead:
+            return TaskAnswer(values=min(count_values(request.model.network), MOST_VALUES))
         tensors = unpack_tensors(call.tensors)
 
         def run() -> TaskAnswer:
@@ -196,15 +191,23 @@ class SiteTrainer(TrainerServicer):
         return self._await(self._worker.submit(run), context)
 
     def _await(self, future: Future[ResultT], context: grpc.ServicerContext) -> ResultT:
-        """Wait for the worker; a caller that has gone away, or whose time is over, takes its task along."""
+        """Wait for the worker; a caller that has gone away, or whose time is over, takes its task along, but not the cohort.
+
+        Raises:
+            FederationError: code CANCELLED, nobody waits for the answer any more.
+        """
         while True:
             try:
                 return future.result(timeout=CALLER_CHECK_S)
             except NotYet:
                 if future.done():
                     raise
-                if not context.is_active() and not future.cancel():
-                    self._activity.stop_task()
+                if context.is_active():
+                    continue
+                # The cohort is everybody's, and reading it may take hours: who waits for it in vain must leave its thread to others.
+                if future is self.cohort or future.cancel():
+                    raise FederationError("nobody waits for the answer any more", code=ReasonCode.CANCELLED) from None
+                self._activity.stop_task()
 
     def _train(self, admitted: Admission, tensors: Tensors) -> TaskAnswer:
         trainer = self._trainer_for(admitted.request.model)
@@ -286,17 +289,6 @@ class SiteTrainer(TrainerServicer):
             seal=seal,
         )
         return self._trainer
-
-
-def _check_version(got: object, expected: int, name: str, code: ReasonCode) -> None:
-    if got != expected:
-        raise ProtocolError(
-            f"the {name} has another version",
-            got=got,
-            expected=expected,
-            remedy="run the same software version at the coordinator and at every site",
-            code=code,
-        )
 
 
 def _abort(context: grpc.ServicerContext, code: ReasonCode) -> NoReturn:

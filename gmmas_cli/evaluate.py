@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gmmas_cli.accuracy_report import accuracy_table
 from gmmas_cli.calibration_report import HeadSummary, calibration_table, summarise_calibration
-from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin
+from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin, tell_untrained
 from gmmas_cli.progress import progress_bar
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort
@@ -20,7 +20,7 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.calibration import CalibrationQuery
 from gmmas_schema.errors import ConfigError, DataError
 from gmmas_schema.messages import Evaluation
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Region, Split, Task
+from gmmas_schema.vocabulary import REGIONS, Region, Split, Task
 
 if TYPE_CHECKING:
     from gmmas_model.weights import Weights
@@ -68,6 +68,7 @@ def evaluate(
         opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
     weights = opened.weights
     tell_origin(console, opened.origin)
+    tell_untrained(console, weights)
     query = CalibrationQuery(temperatures=weights.temperatures)
     collector = StatisticsCollector(query, spacing_mm=weights.definition.grid.spacing_mm)
     with progress_bar(console, "cases") as update:
@@ -81,6 +82,7 @@ def evaluate(
     if subsets is Subsets.ALL:
         console.print("mean Dice over the subsets: " + "  ".join(f"{r.upper()} {v:.3f}" for r, v in mean_dice(rows).items()))
     heads = summarise_calibration(weights.calibration, {COHORT: reliability_of(collector.statistics(split=Split.TEST))})
+    heads = {head: summary for head, summary in heads.items() if head not in weights.untrained}
     console.print(calibration_table(heads, title="never calibrated" if weights.calibration is None else "calibrated"))
     if out is not None:
         write_atomic(out, evaluation_json(weights, rows, scores, heads).encode(), mode=0o600)
@@ -97,6 +99,8 @@ def score_subsets(
     observe: "Observe | None" = None,
 ) -> tuple[dict[str, list["CaseScore"]], list[str]]:
     """Return the scores of the model as it is used, calibrated or not, by the sequences shown, and the cases that were left out.
+
+    Sequences and heads that nobody trained take no part.
 
     Args:
         cases: the cohort.
@@ -133,7 +137,7 @@ def score_subsets(
 
             for name, subset in order.items():
                 if not every or set(subset) <= set(case.modalities):
-                    scores[name] += score_cases(
+                    found = score_cases(
                         network,
                         [case],
                         prepared,
@@ -142,6 +146,7 @@ def score_subsets(
                         temperatures=weights.temperatures,
                         observe=observe if set(case.modalities) & set(network.modalities) <= set(subset) else None,
                     )
+                    scores[name] += [score.without(weights.untrained) for score in found]
         on_progress(done + 1, len(cases))
     return {name: found for name, found in scores.items() if found}, bad
 
@@ -163,7 +168,8 @@ def evaluation_json(
     content = {
         "model_digest": weights.definition.digest(),
         "weights_sha256": weights.sha256,
-        "modalities": [str(m) for m in MODALITIES],
+        "modalities": [str(m) for m in weights.readable],
+        "untrained": [str(head) for head in weights.untrained],
         "evaluation": {name: row.model_dump(mode="json") for name, row in rows.items()},
         "mean_dice": mean_dice(rows),
         "calibration": {str(head): found.model_dump(mode="json") for head, found in heads.items()},

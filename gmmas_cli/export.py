@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from gmmas_cli.predict import THREADS, AuthorityOption, StoreOption, ThreadsOption, tell_origin
+from gmmas_cli.predict import THREADS, AuthorityOption, StoreOption, ThreadsOption, tell_origin, tell_untrained
 from gmmas_cli.progress import progress_bar
 from gmmas_runtime.results import check_result_folder, result_folder
 
@@ -67,6 +67,7 @@ def export(
         torch.set_num_threads(threads)
         opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
     tell_origin(console, opened.origin)
+    tell_untrained(console, opened.weights)
     with result_folder(out) as folder:
         told = _WRITERS[form](folder, opened, out.absolute().name, console)
     console.print(told, highlight=False, soft_wrap=True)

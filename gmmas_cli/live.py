@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gmmas_schema.events import Event, EventKind
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
+from gmmas_workflows.scores import score_of
 from server.run_view import RoundReader, RunView, SiteRow
 from server.wording import format_bytes, format_clock, format_metrics, format_seconds
 
@@ -31,6 +32,7 @@ _FAULTS = (
     EventKind.REPLY_DISMISSED,
     EventKind.SITE_REFUSED,
     EventKind.ROUND_FAILED,
+    EventKind.MODEL_UNREADABLE,
     EventKind.RUN_FAILED,
 )
 
@@ -175,7 +177,7 @@ def _site_cells(row: SiteRow) -> list[Text]:
 def _validation(view: RunView) -> Text:
     """Return the mean validation of the newest measured model and of the best one so far."""
     last = max(view.validation)
-    best = max(view.validation, key=lambda number: _score(view.validation[number]))
+    best = max(view.validation, key=lambda number: _rank(view.validation[number]))
     lines = [
         Text.assemble((f"{label:<12}", "dim"), f"model {number:<3} {format_metrics(view.validation[number])}")
         for label, number in (("validation", last), ("best so far", best))
@@ -183,8 +185,6 @@ def _validation(view: RunView) -> Text:
     return Text("\n").join(lines)
 
 
-def _score(metrics: dict[str, float]) -> float:
-    dice = [value for name, value in metrics.items() if name.startswith("dice_")]
-    aucs = [value for name, value in metrics.items() if name.startswith("auc_")]
-    values = dice or aucs
-    return sum(values) / len(values) if values else float("-inf")
+def _rank(metrics: dict[str, float]) -> float:
+    score = score_of(metrics)
+    return float("-inf") if score is None else score

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.box import SIMPLE
@@ -14,7 +14,10 @@ from gmmas_cli.progress import progress_bar
 from gmmas_runtime.manifest import Origin, Standing
 from gmmas_schema.findings import Findings
 from gmmas_schema.inference import MONTE_CARLO_PASSES, OVERLAP, Flip, InferencePlan
-from gmmas_schema.vocabulary import MARKER_NAMES, MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality
+from gmmas_schema.vocabulary import HEAD_NAMES, MARKER_NAMES, MARKERS, MODALITIES, POSITIVE, REGIONS, SUBTYPES, Modality, Task
+
+if TYPE_CHECKING:
+    from gmmas_model.weights import Weights
 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of weights, or models:/<name>@best, models:/<name>/<version>.", show_default=False)
@@ -28,13 +31,14 @@ AuthorityOption = Annotated[
 ]
 THREADS: Final = os.cpu_count() or 1
 ThreadsOption = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+NOT_TRAINED: Final = "not trained"
 
 
 def predict(
     case_folder: Annotated[Path, typer.Argument(help="Folder of one case, with any of its sequences.", show_default=False)],
     model: ModelOption,
     out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
-    modalities: Annotated[str, typer.Option(help="Sequences to use, for instance flair,t2; by default all there are.")] = "",
+    modalities: Annotated[str, typer.Option(help="Sequences to use, for instance flair,t2; by default all that the model reads.")] = "",
     flip: Annotated[
         Flip, typer.Option(help="Average with mirror images: lr the left-right one (twice the time), all of the eight (eight times).")
     ] = Flip.NONE,
@@ -66,6 +70,7 @@ def predict(
         opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
     weights = opened.weights
     tell_origin(console, opened.origin)
+    tell_untrained(console, weights)
     plan = InferencePlan(flip=flip, overlap=overlap, passes=MONTE_CARLO_PASSES if uncertainty else 0)
     with progress_bar(console, "windows") as update:
         prediction = predict_case(case_folder, weights, modalities=wanted, plan=plan, on_progress=update)
@@ -88,6 +93,14 @@ def tell_origin(console: Console, origin: Origin) -> None:
         console.print(f"nobody vouches for this model: {origin.standing}", style="yellow")
 
 
+def tell_untrained(console: Console, weights: "Weights") -> None:
+    """Say which sequences a model does not read and which answers it cannot give, for nobody trained it on them."""
+    if unread := [m for m in MODALITIES if m not in weights.readable]:
+        console.print(f"the model was never trained on {', '.join(unread)}, and does not read it", style="yellow", soft_wrap=True)
+    if heads := [HEAD_NAMES[head] for head in weights.untrained]:
+        console.print(f"the model was never trained on {', '.join(heads)}, and does not tell it", style="yellow", soft_wrap=True)
+
+
 def parse_modalities(text: str) -> tuple[Modality, ...]:
     """Return the modalities of a list such as `flair,t2`, in the order of MODALITIES.
 
@@ -108,14 +121,13 @@ def findings_table(findings: Findings) -> Table:
     table.add_column()
     table.add_column(justify="right")
     for region, name in zip(REGIONS, ("whole tumour", "tumour core", "enhancing tumour"), strict=True):
-        table.add_row(f"{name} ({region.upper()})", f"{findings.volume_ml[region]:.1f} ml")
+        volume_ml = findings.volume_ml.get(region)
+        table.add_row(f"{name} ({region.upper()})", NOT_TRAINED if volume_ml is None else f"{volume_ml:.1f} ml")
     table.add_section()
-    for task in (task for task in MARKERS if task in findings.probability):
-        spread = "" if findings.uncertainty is None else f" ± {findings.uncertainty.probability_std[task]:.2f}"
-        left_open = " left open" if task in findings.abstained else ""
-        table.add_row(f"P({POSITIVE[task]})", f"{findings.probability[task]:.2f}{spread}{left_open}")
+    for task in (task for task in MARKERS if task in findings.probability or task in findings.untrained):
+        table.add_row(f"P({POSITIVE[task]})", _probability_text(findings, task))
     for subtype in SUBTYPES:
-        table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}")
+        table.add_row(f"P({subtype})", f"{findings.subtype[subtype]:.2f}" if subtype in findings.subtype else NOT_TRAINED)
     if findings.uncertainty is not None:
         table.add_section()
         for region, std in findings.uncertainty.region_std.items():
@@ -124,6 +136,17 @@ def findings_table(findings: Findings) -> Table:
     table.add_row("calibrated", "yes" if findings.calibrated else "no")
     table.add_row("sequences used", used)
     table.add_row("sequences missing", missing)
+    if findings.modalities_unread:
+        table.add_row("of these there, but not read", ", ".join(findings.modalities_unread))
     table.add_row("weights", findings.weights_sha256[:12])
     table.add_row("seconds", f"{findings.seconds:.1f}")
     return table
+
+
+def _probability_text(findings: Findings, task: Task) -> str:
+    """Return a marker's probability with its spread, and whether it is left open."""
+    if task not in findings.probability:
+        return NOT_TRAINED
+    spread = "" if findings.uncertainty is None else f" ± {findings.uncertainty.probability_std[task]:.2f}"
+    left_open = " left open" if task in findings.abstained else ""
+    return f"{findings.probability[task]:.2f}{spread}{left_open}"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gmmas_cli.accuracy_report import COLUMNS, interval_text
-from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin
+from gmmas_cli.predict import THREADS, AuthorityOption, ModelOption, StoreOption, ThreadsOption, tell_origin, tell_untrained
 from gmmas_cli.progress import progress_bar
 from gmmas_data.layouts import read_cohort
 from gmmas_runtime.files import write_atomic
@@ -59,6 +59,7 @@ def significance(
         opened = open_model(model, tracking_uri=tracking_uri, authority=authority)
     weights = opened.weights
     tell_origin(console, opened.origin)
+    tell_untrained(console, weights)
     with progress_bar(console, "predictions") as update:
         scores = measure_subsets(cases, weights, out / SCORES_FOLDER, skip_bad=skip_bad, on_progress=update)
     for case_id in scores.bad:

@@ -81,13 +81,17 @@ class SampleCache:
         """
         map_in_processes(partial(_prepare_one, self.folder, self.grid, self._seal), cases, processes=processes, on_progress=on_progress)
 
-    def path_of(self, case: Case) -> Path:
+    def path_of(self, case: Case, *, digests: Mapping[str, str] | None = None) -> Path:
         """Return the file of a case's entry, whether or not it is there.
+
+        Args:
+            case: whose entry it is.
+            digests: as digest_files returns them, where they are known.
 
         Raises:
             DataError: a file of the case cannot be read.
         """
-        return self.folder / f"{content_key(case, self.grid)}.safetensors"
+        return self.folder / f"{content_key(case, self.grid, digests=digests)}.safetensors"
 
     def load(self, path: Path, case: Case) -> Sample:
         """Return a case by the entry that path_of named: its files are read only where the entry is missing or damaged.
@@ -118,8 +122,8 @@ class SampleCache:
             return None
 
 
-def content_key(case: Case, grid: GridConfig) -> str:
-    """Return the key of what a case's files become on a grid, as in the module docstring: 64 hex digits.
+def digest_files(case: Case) -> dict[str, str]:
+    """Return the SHA-256 of each of a case's files, as they lie, by its role: a modality, or `segmentation`.
 
     Raises:
         DataError: a file of the case cannot be read.
@@ -127,13 +131,27 @@ def content_key(case: Case, grid: GridConfig) -> str:
     files: dict[str, Path] = {str(modality): path for modality, path in case.images.items()}
     if case.segmentation is not None:
         files["segmentation"] = case.segmentation
+    return {role: _digest(path) for role, path in files.items()}
+
+
+def content_key(case: Case, grid: GridConfig, *, digests: Mapping[str, str] | None = None) -> str:
+    """Return the key of what a case's files become on a grid, as in the module docstring: 64 hex digits.
+
+    Args:
+        case: whose files they are.
+        grid: of the sample.
+        digests: as digest_files returns them, where they are known; the files are not read then.
+
+    Raises:
+        DataError: a file of the case cannot be read.
+    """
     identity = {
         "version": PREPROCESSING_VERSION,
         # The patch says how a sample is looked at, not what it is.
         "grid": grid.model_copy(update={"patch": None}).digest(),
         "layout": case.layout,
         **({} if case.tissues is None else {"tissues": sorted(case.tissues.items())}),
-        "files": {role: _digest(path) for role, path in files.items()},
+        "files": dict(digest_files(case) if digests is None else digests),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

@@ -19,6 +19,12 @@ _TIME_POINT = (
 """Case identifiers that name a patient and a time point: BraTS 2023 and later, UCSF-PDGM follow-ups, UPENN-GBM, TCGA, BIDS sessions, and
 what `gmmas data import` writes."""
 
+_PUBLIC_PATIENT = re.compile(
+    r"^(BraTS-[A-Za-z]+-\d{5}|(?i:brats)\d{2}(\d{2})?_\w+|UCSF-PDGM-\d+|UPENN-GBM-\d{5}|TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|EGD-\d{4}"
+    r"|GMMAS-[0-9a-f]{12})$"
+)
+"""Patients that one name means everywhere: those of the public collections, and the keyed pseudonyms of `gmmas data import`."""
+
 _READ_VALUES: Mapping[Layout, Mapping[int, int]] = MappingProxyType(
     {
         Layout.BRATS2024: MappingProxyType({**SEGMENTATION_VALUES[Layout.BRATS2024], 4: 0}),
@@ -42,6 +48,17 @@ def patient_of(case_id: str) -> str:
         if match := pattern.match(case_id):
             return match["patient"]
     return case_id
+
+
+def names_one_patient(patient_id: str) -> bool:
+    """Tell whether a patient identifier means the same patient in every folder, as those of public collections do.
+
+    >>> names_one_patient("BraTS-GLI-00005"), names_one_patient("BraTS2021_00006"), names_one_patient("sub-01"), names_one_patient("P7")
+    (True, True, False, False)
+
+    Hospitals that number their own patients, also by BIDS (`sub-01`), may number alike.
+    """
+    return _PUBLIC_PATIENT.match(patient_id) is not None
 
 
 @dataclass(frozen=True)

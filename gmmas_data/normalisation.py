@@ -3,7 +3,8 @@
     z = (v - mean_B v) / std_B v   for v in B, clipped to +-CLIP;   z = 0 outside B
 
 B is the foreground of the one image: scans are skull-stripped, so it is what differs from the background. Nothing of another sequence
-enters, so a site's images mean the same whichever sequences it holds.
+enters, so a site's images mean the same whichever sequences it holds. One z-score an image is what nnU-Net does to MRI (Isensee et al.,
+Nature Methods 2021).
 """
 
 import numpy as np

@@ -13,13 +13,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
+def reserve_workspace(device: torch.device) -> None:
+    """Let cuBLAS add up in a fixed order; it looks for this at the first matrix product of the process, so call it before."""
+    if device.type != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Compute deterministically on `device` while the context lasts; must be entered before the first matrix product on a GPU."""
+    """Compute deterministically on `device` while the context lasts; before the first matrix product, or after reserve_workspace."""
     if device.type == "cpu":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    reserve_workspace(device)
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)

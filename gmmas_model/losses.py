@@ -47,7 +47,7 @@ class LossTerms:
 
     Attributes:
         total: scalar to minimise; 0 and without influence on any parameter where nothing is labelled.
-        per_task: unweighted loss of each labelled task, detached.
+        per_task: loss of each labelled task before the tasks are weighed, detached; pseudo-labels count in it what they weigh.
         counted: labelled samples per task of the network.
     """
 

@@ -2,6 +2,8 @@
 
     mlflow.pyfunc.load_model(uri).predict({"image": image_BMXYZ, "present": present_BM})
 
+What the model was never trained on (Weights.readable, .untrained) is not read, and answered with NaN.
+
 Shape suffixes: B batch, M modality (order of MODALITIES), R region, S subtype, XYZ voxels of the model definition's grid.
 """
 
@@ -9,6 +11,7 @@ import importlib.metadata
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -28,7 +31,7 @@ from gmmas_model.weights import load_weights, make_network
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.manifest import MANIFEST_FILE, MODEL_FILES
 from gmmas_schema.model import NetworkConfig
-from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES
+from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES, Region, Task
 
 FLAVOR_NAME: Final = "gmmas"
 
@@ -58,7 +61,14 @@ def save_model(weights_folder: Path, *, path: Path, mlflow_model: Model | None =
     """
     weights = load_weights(weights_folder)
     model = Model() if mlflow_model is None else mlflow_model
-    model.add_flavor(FLAVOR_NAME, model_digest=weights.definition.digest(), weights_sha256=weights.sha256, metadata=weights.metadata)
+    model.add_flavor(
+        FLAVOR_NAME,
+        model_digest=weights.definition.digest(),
+        weights_sha256=weights.sha256,
+        metadata=weights.metadata,
+        readable=[str(m) for m in weights.readable],
+        untrained=[str(head) for head in weights.untrained],
+    )
     model.signature = signature_of(weights.definition.network)
     with tempfile.TemporaryDirectory() as scratch:
         # Only the files of the model: what else lies in a checkpoint's folder is nobody's business here.
@@ -90,12 +100,18 @@ class PyfuncNetwork:
         network: the network.
         temperatures: per head; empty for an uncalibrated model.
         patch: voxels of a window where the network was trained on patches; None predicts an image in one pass.
+        untrained: regions and markers that nobody trained.
     """
 
     def __init__(
-        self, network: GmmasNetwork, temperatures: Temperatures = MappingProxyType({}), *, patch: tuple[int, int, int] | None = None
+        self,
+        network: GmmasNetwork,
+        temperatures: Temperatures = MappingProxyType({}),
+        *,
+        patch: tuple[int, int, int] | None = None,
+        untrained: Collection[Region | Task] = (),
     ) -> None:
-        self.network, self.temperatures, self.patch = network, temperatures, patch
+        self.network, self.temperatures, self.patch, self.untrained = network, temperatures, patch, untrained
 
     def predict(self, model_input: dict[str, NDArray[Any]], params: dict[str, Any] | None = None) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities of a batch, calibrated where the model is.
@@ -106,26 +122,39 @@ class PyfuncNetwork:
 
         Returns:
             `regions` (B, 3, X, Y, Z), `idh` (B,), `codeletion` (B,), `grade` and `mgmt` (B,) where the model has such a head, and
-            `subtype` (B, 3), all in [0, 1].
+            `subtype` (B, 3), all in [0, 1]; NaN for what nobody trained.
 
         Raises:
-            ModelError: a shape does not fit, or a sample has no modality.
+            ModelError: a shape does not fit, or a sample has no modality that the model reads.
         """
         del params
         image_BMXYZ = torch.from_numpy(np.array(model_input["image"], dtype=np.float32))
         present_BM = torch.from_numpy(np.array(model_input["present"], dtype=bool))
         prediction = calibrate_prediction(predict_volume(self.network, image_BMXYZ, present_BM, patch=self.patch), self.temperatures)
-        return {
+        answers: dict[str, NDArray[np.float32]] = {
             "regions": prediction.region_probability().numpy(),
             **{str(task): probability_B.numpy() for task, probability_B in prediction.marker_probabilities().items()},
             "subtype": prediction.subtype_probability().numpy(),
         }
+        self._withhold(answers)
+        return answers
+
+    def _withhold(self, answers: dict[str, NDArray[np.float32]]) -> None:
+        """Put NaN where nobody taught an answer; the signature promises numbers of these names and shapes."""
+        for head in self.untrained:
+            if isinstance(head, Region):
+                answers["regions"][:, REGIONS.index(head)] = np.nan
+            else:
+                answers[str(head)][:] = np.nan
+        if {Task.IDH, Task.CODELETION} & set(self.untrained):
+            answers["subtype"][:] = np.nan
 
 
 def _load_pyfunc(path: str) -> PyfuncNetwork:
     """Return the model of a folder; called by mlflow.pyfunc.load_model."""
     weights = load_weights(Path(path))
-    return PyfuncNetwork(make_network(weights), weights.temperatures, patch=weights.definition.grid.patch)
+    network = make_network(weights, modalities=weights.readable)
+    return PyfuncNetwork(network, weights.temperatures, patch=weights.definition.grid.patch, untrained=weights.untrained)
 
 
 def _requirements() -> list[str]:

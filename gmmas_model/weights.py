@@ -3,6 +3,9 @@
 `model.json` names the model definition and the SHA-256 of `model.safetensors`, and is written last. Each file appears as a whole
 (temporary file, fsync, rename), so a reader finds a matching pair or is told that it is not one. `calibration.json` names the same
 SHA-256: a calibration belongs to exact weights, and that of others is refused.
+
+`model.json` also says which encoders and heads were ever trained (gmmas_schema.trained_parts). Weights that do not say so count as trained
+throughout.
 """
 
 import hashlib
@@ -21,7 +24,9 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CALIBRATION_FILE, Calibration
 from gmmas_schema.errors import ModelError
+from gmmas_schema.groups import group_of
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.trained_parts import HEADS, TrainedParts
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ class WeightsRecord(FrozenModel):
     definition: ModelDefinition
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of model.safetensors")
     metadata: dict[str, str] = Field(default_factory=dict)
+    trained: TrainedParts | None = Field(default=None, description="what anybody ever trained; None where that is not known")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Weights:
         sha256: of the tensors' file; names these exact weights.
         metadata: where they come from (run, round, ...).
         calibration: temperatures and thresholds of these weights; None where the model was never calibrated.
+        trained: what anybody ever trained of them; None where that is not known, and they count as trained throughout.
     """
 
     tensors: dict[str, NDArray[np.float32]]
@@ -56,11 +63,31 @@ class Weights:
     sha256: str
     metadata: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
+    trained: TrainedParts | None = None
 
     @property
     def temperatures(self) -> dict[Region | Task, float]:
         """Temperature per head; empty for a model that was never calibrated."""
         return {} if self.calibration is None else self.calibration.temperatures
+
+    @property
+    def readable(self) -> tuple[Modality, ...]:
+        """Sequences that the model reads: it has an encoder of them, and somebody trained it."""
+        groups = {group_of(name) for name in self.tensors}
+        return tuple(m for m in MODALITIES if f"encoder.{m}" in groups and (self.trained is None or m in self.trained.modalities))
+
+    @property
+    def untrained(self) -> tuple[Region | Task, ...]:
+        """Regions and markers whose answers are not to be told, for nobody trained their heads or those that they rest on."""
+        if self.trained is None:
+            return ()
+        tasks = self.definition.network.tasks
+        return tuple(head for head in HEADS if (isinstance(head, Region) or head in tasks) and not self.trained.tells(head))
+
+    @property
+    def tells_subtype(self) -> bool:
+        """Whether the subtype, which follows from IDH and 1p/19q, may be told."""
+        return not {Task.IDH, Task.CODELETION} & set(self.untrained)
 
 
 def save_weights(
@@ -69,6 +96,7 @@ def save_weights(
     definition: ModelDefinition,
     *,
     metadata: Mapping[str, str] | None = None,
+    trained: TrainedParts | None = None,
     write: Callable[[Path, bytes], None] = write_atomic,
 ) -> str:
     """Write weights into a folder, which is made where it is missing.
@@ -78,6 +106,7 @@ def save_weights(
         tensors: float32 by name.
         definition: the model they belong to.
         metadata: plain text about their origin; never about a patient.
+        trained: what anybody ever trained of them; None where that is not known.
         write: puts the tensors' file on the disk.
 
     Returns:
@@ -89,10 +118,12 @@ def save_weights(
     _check_values(tensors, where=folder)
     # Safetensors writes memory as it lies, and torch's channels-last tensors do not lie in the order of their axes.
     data = safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in sorted(tensors.items())})
-    record = WeightsRecord(definition=definition, sha256=hashlib.sha256(data).hexdigest(), metadata=dict(metadata or {}))
+    record = WeightsRecord(definition=definition, sha256=hashlib.sha256(data).hexdigest(), metadata=dict(metadata or {}), trained=trained)
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / TENSORS_FILE, data)
-    write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2).encode() + b"\n")
+    # Without the key where nothing is known: the record of an older release is written as it was, byte for byte, and its manifest holds.
+    unknown = {"trained"} if trained is None else None
+    write_atomic(folder / RECORD_FILE, record.model_dump_json(indent=2, exclude=unknown).encode() + b"\n")
     (folder / CALIBRATION_FILE).unlink(missing_ok=True)
     return record.sha256
 
@@ -136,16 +167,17 @@ def load_weights(folder: Path, *, read: Callable[[Path], bytes] = Path.read_byte
         raise _unreadable(folder, got=f"{TENSORS_FILE}: {error}") from error
     _check_values(tensors, where=folder)
     calibration = _read_calibration(folder, digest)
-    return Weights(tensors=tensors, definition=record.definition, sha256=digest, metadata=record.metadata, calibration=calibration)
+    return Weights(tensors, record.definition, digest, metadata=record.metadata, calibration=calibration, trained=record.trained)
 
 
-def load_network(folder: Path, *, modalities: Collection[Modality] = MODALITIES) -> "GmmasNetwork":
-    """Read weights into a network for `modalities`, on the CPU, in evaluation mode.
+def load_network(folder: Path, *, modalities: Collection[Modality] | None = None) -> "GmmasNetwork":
+    """Read weights into a network for `modalities`, by default those that the model reads, on the CPU, in evaluation mode.
 
     Raises:
         ModelError: the weights cannot be read or are not those of their definition.
     """
-    return make_network(load_weights(folder), modalities=modalities)
+    weights = load_weights(folder)
+    return make_network(weights, modalities=weights.readable if modalities is None else modalities)
 
 
 def make_network(weights: Weights, *, modalities: Collection[Modality] = MODALITIES) -> "GmmasNetwork":

@@ -38,6 +38,7 @@ class AbstainCode(StrEnum):
 
     LOW_CONFIDENCE = "low-confidence"
     NOT_CALIBRATED = "not-calibrated"
+    NOT_TRAINED = "not-trained"
     OUT_OF_DISTRIBUTION = "out-of-distribution"
     SEQUENCES = "neither-t1ce-nor-flair"
     NEEDS_SEQUENCE = "needs-a-missing-sequence"

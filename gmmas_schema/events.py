@@ -28,6 +28,7 @@ class EventKind(StrEnum):
     BUDGET_SPENT = "budget_spent"
     ROUND_FINISHED = "round_finished"
     ROUND_FAILED = "round_failed"
+    MODEL_UNREADABLE = "model_unreadable"
     MODEL_REGISTERED = "model_registered"
     MODEL_VALIDATED = "model_validated"
     MODEL_PROMOTED = "model_promoted"

@@ -9,7 +9,7 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.calibration import CalibrationPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.privacy import PrivacyConfig
-from gmmas_schema.robustness import MeanRule, MedianClip, MedianRule, RobustnessConfig
+from gmmas_schema.robustness import MeanRule, MedianRule, RobustnessConfig
 from gmmas_schema.secure import SecureConfig
 from gmmas_schema.strategy import AverageStep, HoldersStrategy, ServerStep, Strategy
 from gmmas_schema.vocabulary import MARKERS, REQUIRED_TASKS, Task
@@ -94,7 +94,7 @@ class TrainingPlan(FrozenModel):
         enhancing_needs_t1ce: leave the enhancing tumour of a `site` or `sample` without T1ce out of the loss; `never` uses every label.
         backbone: who trains encoders, fusion and bottleneck: sites with `any` label, or only those that learn `regions`, by segmentations
             or pseudo-labels; a site with molecular labels alone then trains its heads on the features as they come.
-        more_fewer_weight: penalty where all sequences predict worse than a subset of them (Li et al., ECCV 2024, "SimMLM").
+        more_fewer_weight: penalty where all sequences predict worse than a subset of them (Li et al., arXiv 2507.19264, 2025, "SimMLM").
         anchor_weight: on the contrast of a segmented case's features to the anchors; without effect where the network has no adapter.
         augmentation: random flips and intensity changes.
         precision: `auto` is bf16 where the device multiplies bf16 natively, else fp32.
@@ -231,6 +231,10 @@ class FederationConfig(FrozenModel):
         for key, (found, reason) in refused.items():
             if found:
                 raise ValueError(f"{key} does not go with secure: {reason}")
+        try:
+            self.secure.check_sites(self.quorum.sites, private=self.privacy is not None)
+        except ValueError as error:
+            raise ValueError(f"quorum.sites {self.quorum.sites} does not go with secure: {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -247,7 +251,7 @@ class FederationConfig(FrozenModel):
                 "it puts the sites' losses into the model without noise",
             ),
             "robustness.cosine_limit": (robustness.cosine_limit is not None, others),
-            "robustness.clip median": (isinstance(robustness.clip, MedianClip), others),
+            "robustness.clip": (robustness.clip is not None, "privacy.clip_norm shortens every update already, to a length that is public"),
             f"robustness.combine {robustness.combine.kind}": (not isinstance(robustness.combine, MeanRule), "noise is made for a sum"),
         }
         if self.secure is not None:

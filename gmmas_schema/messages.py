@@ -19,7 +19,7 @@ from gmmas_schema.secure import SecureTask
 from gmmas_schema.vocabulary import Modality, Region, Split, Task
 from gmmas_schema.wire import WireConfig
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 ARRAYS, TASK, REPORT, DOCUMENT = "arrays", "task", "report", "document"
 """Names of the records in a Flower RecordDict, and of the one key in TASK and REPORT."""
@@ -82,14 +82,16 @@ class TaskRequest(FrozenModel):
         safeguards: what the coordinator says it does with updates; the site holds its policy against it (gmmas_schema.policy).
         wire: how the answer to TRAIN is to be packed (strategies.wire).
         notice: why the site's last reply was refused, if it was.
+        counted: with TRAIN the last round of this run of which a reply of the site counted, 0 for none; what the site carried out of later
+            ones is void (strategies.wire). None where that is not said.
         secure: with TRAIN where the run aggregates securely: the site keeps its update and advertises keys instead.
     """
 
     protocol: int = PROTOCOL_VERSION
     action: Action
     run: str
-    round: int = Field(ge=0)
-    rounds: int = Field(ge=0)
+    round: int = Field(ge=0, le=2**31 - 1)
+    rounds: int = Field(ge=0, le=2**31 - 1)
     seed: int = Field(ge=0)
     model: ModelDefinition
     plan: TrainingPlan | None = None
@@ -101,29 +103,52 @@ class TaskRequest(FrozenModel):
     safeguards: Safeguards = Safeguards()
     wire: WireConfig = WireConfig()
     notice: Notice | None = None
+    counted: int | None = Field(default=None, ge=0)
     secure: SecureTask | None = None
 
     def subject(self) -> str:
         """Return the digest of what is asked of every site alike."""
-        return self.model_copy(update={"notice": None, "secure": None}).digest()
+        return self.model_copy(update={"notice": None, "counted": None, "secure": None}).digest()
 
 
-class SiteDescription(FrozenModel):
-    """Reply to DESCRIBE: what the site holds, in counts of training cases.
+class LabelCounts(FrozenModel):
+    """What labels a site has, in counts of training cases.
+
+    Attributes:
+        cases: training cases.
+        labelled: those with a label, per task.
+        shown: of the labelled ones of each task those that have a sequence; all of them where a sequence is not named.
+        outlined: of those with a segmentation those whose outlines tell a region, as some cohorts draw the whole tumour only; all of them
+            where a region is not named.
+    """
+
+    cases: int = Field(default=0, ge=0)
+    labelled: dict[Task, int] = {}
+    shown: dict[Modality, dict[Task, int]] = {}
+    outlined: dict[Region, int] = {}
+
+    def telling(self, target: Target) -> int:
+        """Return the cases with a label of a region or a task."""
+        labelled = self.labelled.get(task_of(target), 0)
+        return self.outlined.get(target, labelled) if isinstance(target, Region) else labelled
+
+    def showing(self, modality: Modality, task: Task) -> int:
+        """Return the cases with a label of a task that have a sequence."""
+        return self.shown[modality].get(task, 0) if modality in self.shown else self.labelled.get(task, 0)
+
+
+class SiteDescription(LabelCounts):
+    """Reply to DESCRIBE: what the site holds.
 
     Attributes:
         modalities: sequences of which the site has at least one training case.
-        cases: training cases.
-        labelled: training cases with a label, per task.
     """
 
     protocol: int = PROTOCOL_VERSION
-    site: str
+    site: str = Field(max_length=64)
     model_digest: str
     software: str
     modalities: tuple[Modality, ...]
-    cases: int = Field(ge=0)
-    labelled: dict[Task, int]
 
 
 class Interval(FrozenModel):
@@ -183,12 +208,10 @@ class PseudoLabels(FrozenModel):
     agreement: float = Field(ge=0, le=1)
 
 
-class SiteReport(FrozenModel):
-    """Reply to TRAIN or EVALUATE, beside the ARRAYS of a trained site.
+class SiteReport(LabelCounts):
+    """Reply to TRAIN or EVALUATE, beside the ARRAYS of a trained site; its counts are of the cases that took part.
 
     Attributes:
-        cases: training cases that took part.
-        labelled: labelled training cases per task.
         pseudo_labels: the round's ledger of pseudo-labels per target; empty before anything is ready.
         losses: mean training loss per task over the round.
         steps: optimiser steps made.
@@ -208,8 +231,6 @@ class SiteReport(FrozenModel):
     round: int = Field(ge=0)
     model_digest: str
     modalities: tuple[Modality, ...] = ()
-    cases: int = Field(default=0, ge=0)
-    labelled: dict[Task, int] = {}
     pseudo_labels: dict[Target, PseudoLabels] = {}
     losses: dict[Task, float] = {}
     steps: int = Field(default=0, ge=0)

@@ -24,7 +24,9 @@ class NetworkConfig(FrozenModel):
         blocks: residual blocks per level.
         transformer_layers: layers of the bottleneck transformer over the fused coarsest features.
         transformer_heads: attention heads per layer; must divide the coarsest channel count.
-        prototypes: anchors of each tissue class for the distillation adapter (gmmas_model.adapter); 0 leaves the adapter out.
+        prototypes: anchors of each tissue class for the distillation adapter (gmmas_model.adapter); 0 leaves the adapter out. A site makes
+            one for every 5 of its training patients who have the class, all four sequences and a segmentation (MIN_ANCHOR_PATIENTS), so
+            4 need a site with 20; what no site can make stays unused.
         tasks: what the network has a head for; all of REQUIRED_TASKS, and any others of TASKS.
     """
 

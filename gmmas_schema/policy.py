@@ -34,8 +34,9 @@ class SiteTask(StrEnum):
 class Safeguards(FrozenModel):
     """What the coordinator says it does with updates; part of every request, and so of what the site keeps a record of.
 
-    `secure` is checked by the site's own part in the protocol. Noise and clip of a run without it are made at the coordinator, after the
-    update has arrived: they are its word.
+    Of a run with `secure` no request to train is answered that brings no terms of a secure round (client.policy), and what these terms say
+    the site does itself (strategies.secure). Noise and clip of a run without it are made at the coordinator, after the update has arrived:
+    they are its word.
 
     Attributes:
         privacy: differential privacy of the run.

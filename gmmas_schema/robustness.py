@@ -56,7 +56,7 @@ class RobustnessConfig(FrozenModel):
     Attributes:
         norm_limit: a reply is refused where its update of a group is longer than this multiple of the median of the group's holders and
             longer than an optimiser can walk in a round; None for no limit.
-        clip: shorten long updates instead of refusing them.
+        clip: shorten long updates; what `norm_limit` refuses is refused all the same.
         cosine_limit: a reply is refused where its cosine with the mean direction of the other holders is below this; None for no filter.
         combine: how a group's holders become one.
     """

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, PositiveFloat, field_validator
 
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.coordinator import SITE_NAME
 from gmmas_schema.groups import GROUPS, REGION_ROWS
 from gmmas_schema.strategy import PseudoTerms, Strategy
 
@@ -25,15 +26,22 @@ SECURE_MESSAGE: Final = "query.secure"
 PAYLOAD: Final = "payload"
 """Key of the phase's bytes beside the DOCUMENT."""
 
+MOST_WEIGHT_STEPS: Final = 2**16 - 1
+FEWEST_WEIGHT_STEPS: Final = 15
+"""Steps of a weight (strategies.secure.fixed_point)."""
+
 Clip = Annotated[float, Field(gt=0, le=2.0**20)]
+Site = Annotated[str, Field(pattern=SITE_NAME)]
+"""A site's name: no path, and no second spelling under which the same key could be found again."""
 
 
 class SecureConfig(FrozenModel):
     """Secure aggregation of the sites' updates; it is on where federation.yaml has this block.
 
     Attributes:
-        threshold: sites that must answer to the end of a round; None for two thirds of those that began it, rounded up. It must
-            be more than half of them, and so many sites together with the coordinator could uncover a single one.
+        threshold: t, sites that must answer to the end of a round; None for two thirds of the n that began it, rounded up. It must be more
+            than half of them. So many sites could uncover a single one together with a coordinator that keeps to the protocol, 2 t - n of
+            them with one that does not (strategies.secure.ledger).
         minimum_holders: sites behind every sum that is opened; a group of tensors with fewer stays as it was.
         bits: an entry of an update is rounded to one of 2^bits - 1 steps from -clip to clip.
         ring_bits: width of an integer on the wire. The smaller, the coarser are the weights (strategies.secure.fixed_point).
@@ -64,6 +72,26 @@ class SecureConfig(FrozenModel):
         """Return the clip of a group of tensors."""
         return self.clip_groups.get(group, self.clip)
 
+    def check_sites(self, sites: int, *, private: bool) -> None:
+        """Refuse settings under which so many sites cannot add up.
+
+        Args:
+            sites: that take part.
+            private: the sum has noise, which makes a grid of its own (strategies.secure.noisy_sum).
+
+        Raises:
+            ValueError: too many sites, a threshold that does not fit them, or integers too narrow for them.
+        """
+        if sites > LARGEST_FEDERATION:
+            raise ValueError(f"secure aggregation is for at most {LARGEST_FEDERATION} sites, not for {sites}")
+        choose_threshold(sites, threshold=self.threshold)
+        steps = weight_steps(sites, bits=self.bits, ring_bits=self.ring_bits)
+        if not private and steps < FEWEST_WEIGHT_STEPS:
+            raise ValueError(
+                f"secure.bits {self.bits} in secure.ring_bits {self.ring_bits} leave {steps} steps for the weights of {sites} sites, fewer"
+                f" than {FEWEST_WEIGHT_STEPS}"
+            )
+
 
 class SecureTask(FrozenModel):
     """What a TRAIN request adds: the site is to keep its update and advertise keys.
@@ -93,8 +121,8 @@ class PhaseRequest(FrozenModel):
     """Goes with the bytes of a phase to a site.
 
     Attributes:
-        run: of the attempt.
-        round: of the attempt.
+        run: of the attempt's terms; another one is refused, for the site books under it.
+        round: of the attempt's terms.
         attempt: digest of the attempt's terms (hex), so that a message of an attempt before does no harm to this one.
         phase: 1 to 4, as in strategies.secure.documents.
         identities: with phase 1, the enrolled public key of each site (OpenSSH); a site holds them against those it knows.
@@ -104,7 +132,7 @@ class PhaseRequest(FrozenModel):
     round: int = Field(ge=1)
     attempt: str = Field(max_length=64)
     phase: int = Field(ge=1, le=4)
-    identities: dict[str, Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=LARGEST_FEDERATION)
+    identities: dict[Site, Annotated[str, Field(max_length=512)]] = Field(default_factory=dict, max_length=LARGEST_FEDERATION)
 
 
 class PhaseReply(FrozenModel):
@@ -128,3 +156,9 @@ def choose_threshold(sites: int, *, threshold: int | None = None) -> int:
     if not sites / 2 < chosen <= sites:
         raise ValueError(f"secure.threshold ({chosen}) must be more than half of the {sites} sites and at most all of them")
     return chosen
+
+
+def weight_steps(sites: int, *, bits: int, ring_bits: int) -> int:
+    """Return V, the largest integer weight: sites * V * (2^(bits-1) - 1) stays below 2^(ring_bits - 1), so that no sum can wrap."""
+    levels = (1 << (bits - 1)) - 1
+    return min(MOST_WEIGHT_STEPS, ((1 << (ring_bits - 1)) - 1) // (sites * levels))

@@ -30,7 +30,7 @@ class EarlyStop(FrozenModel):
 
     Attributes:
         patience: validations without a rise after which training stops.
-        min_delta: a rise is more than this above the best score so far (mean Dice, or mean AUC without segmentations).
+        min_delta: a rise is more than this above the best score so far (gmmas_workflows.scores: of Dice, or of AUC without segmentations).
     """
 
     patience: PositiveInt = 10

@@ -1,7 +1,7 @@
 """From samples to training batches: which labels a case carries, and seeded drawing.
 
 Modality dropout shows the network a random non-empty subset of a case's sequences, so that one model serves every subset
-(Havaei et al., MICCAI 2016, "HeMIS"; Li et al., ECCV 2024, "SimMLM").
+(Havaei et al., MICCAI 2016, "HeMIS"; Li et al., arXiv 2507.19264, 2025, "SimMLM").
 
 Shapes: B batch, M modality in the order of MODALITIES, R region, X Y Z voxels of the network's grid.
 """
@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from gmmas_data.samples import Sample
 from gmmas_model.batch import Batch, drop_modalities
 from gmmas_schema.errors import DataError
 from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
+from gmmas_schema.messages import LabelCounts
 from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, Modality, Region, Task
 
 
@@ -35,9 +36,32 @@ def has_label(sample: Sample, task: Task) -> bool:
     return not math.isnan(sample.marker(task)) and (task not in MUTANT_ONLY or sample.idh != 0)
 
 
-def count_labels(samples: Sequence[Sample], tasks: Collection[Task]) -> dict[Task, int]:
-    """Count the cases that train the head of each of `tasks`: those of the network, for a label without a head trains nothing."""
-    return {task: sum(has_label(sample, task) for sample in samples) for task in tasks}
+def tells_region(sample: Sample, region: Region) -> bool:
+    """Tell whether a case's own outlines tell a region, as those of some cohorts tell the whole tumour only."""
+    if sample.regions_RXYZ is None:
+        return False
+    return sample.weight_RXYZ is None or bool(sample.weight_RXYZ[REGIONS.index(region)].any())
+
+
+def count_labels(samples: Sequence[Sample], tasks: Collection[Task], *, modalities: Collection[Modality]) -> LabelCounts:
+    """Count the cases, and those that train each head.
+
+    Args:
+        samples: with labels of their own only.
+        tasks: of the network, for a label without a head trains nothing.
+        modalities: of the site.
+    """
+    labelled = {task: [sample for sample in samples if has_label(sample, task)] for task in tasks}
+    outlines = labelled.get(Task.SEGMENTATION, [])
+    return LabelCounts(
+        cases=len(samples),
+        labelled={task: len(own) for task, own in labelled.items()},
+        shown={
+            m: {task: sum(bool(sample.present_M[MODALITIES.index(m)]) for sample in own) for task, own in labelled.items()}
+            for m in modalities
+        },
+        outlined={region: sum(tells_region(sample, region) for sample in outlines) for region in REGIONS},
+    )
 
 
 def held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> tuple[Modality, ...]:
@@ -88,19 +112,19 @@ def draw_batches(
         plan: steps, batch size and randomness.
         seed: what the draws depend on.
         patch: voxels of a patch; None for the whole box.
-        pseudo: cases with pseudo-labels. Where there are both, they take turns, and a share of the pairs exchanges a box (CutMix).
+        pseudo: cases with pseudo-labels and no outline of their own. They are every second case, or fewer so that none is drawn more
+            often than one of `samples`; a share of the pairs with one of each exchanges a box (CutMix).
     """
     rng, dropout = generators(*seed)
     every = [*samples, *pseudo]
     # N / n_m: a sequence that few of the site's cases have is shown alone as often as the others, over a round.
     rarity_M = (len(every) / np.sum([s.present_M for s in every], axis=0).clip(1)).tolist() if every else []
-    pools = [_Shuffled(pool, rng) for pool in (samples, pseudo) if pool]
-    for step in range(plan.local_steps):
-        # One odd place, as in a batch of one, goes to either pool in turn.
-        drawn = [pools[(step * plan.batch_size + place) % len(pools)].draw() for place in range(plan.batch_size)]
-        seen = drawn if patch is None else [random_patch(sample, patch, rng) for sample in drawn]
+    draws = _draw_turns(samples, pseudo, rng)
+    for _ in range(plan.local_steps):
+        drawn = [next(draws) for _ in range(plan.batch_size)]
+        seen = [each.sample if patch is None else random_patch(each.sample, patch, rng) for each in drawn]
         if samples and pseudo:
-            seen = _mix_pairs(seen, plan.semi_supervised, rng)
+            seen = _mix_pairs(seen, [each.is_pseudo for each in drawn], plan.semi_supervised, rng)
         batch = Batch.collate([augment(sample, rng) if plan.augmentation else sample for sample in seen])
         shown_BM = drop_modalities(
             batch.present_BM,
@@ -112,29 +136,42 @@ def draw_batches(
         yield replace(batch, shown_BM=shown_BM)
 
 
-class _Shuffled:
-    """Endless draws from a pool, in shuffled epochs."""
-
-    def __init__(self, pool: Sequence[Sample], rng: np.random.Generator) -> None:
-        self._pool, self._rng = pool, rng
-        self._order: list[int] = []
-
-    def draw(self) -> Sample:
-        """Return the next sample."""
-        if not self._order:
-            self._order = self._rng.permutation(len(self._pool)).tolist()
-        return self._pool[self._order.pop(0)]
+class _Drawn(NamedTuple):
+    sample: Sample
+    is_pseudo: bool
 
 
-def _mix_pairs(samples: Sequence[Sample], config: SemiSupervisedConfig | None, rng: np.random.Generator) -> list[Sample]:
-    """Return the samples with a box exchanged in a share of the neighbours, of which one has pseudo-labels."""
+def _draw_turns(samples: Sequence[Sample], pseudo: Sequence[Sample], rng: np.random.Generator) -> Iterator[_Drawn]:
+    """Yield cases of both pools without end: every second one with pseudo-labels, as long as these are no fewer than the others."""
+    own = (_Drawn(sample, is_pseudo=False) for sample in _shuffled(samples, rng))
+    others = (_Drawn(sample, is_pseudo=True) for sample in _shuffled(pseudo, rng))
+    if not samples or not pseudo:
+        yield from own if samples else others
+        return
+    share = min(1.0, 2 * len(pseudo) / (len(pseudo) + len(samples)))
+    while True:
+        yield next(own)
+        yield next(others if share == 1 or rng.random() < share else own)
+
+
+def _shuffled(pool: Sequence[Sample], rng: np.random.Generator) -> Iterator[Sample]:
+    """Yield the samples of a pool without end, in shuffled epochs."""
+    while pool:
+        for place in rng.permutation(len(pool)).tolist():
+            yield pool[place]
+
+
+def _mix_pairs(
+    samples: Sequence[Sample], is_pseudo: Sequence[bool], config: SemiSupervisedConfig | None, rng: np.random.Generator
+) -> list[Sample]:
+    """Return the samples with a box exchanged in a share of the neighbours of which one has pseudo-labels."""
     mixed = list(samples)
     if config is None or config.cutmix == "none":
         return mixed
     for place in range(0, len(mixed) - 1, 2):
-        if rng.random() >= config.cutmix_share:
+        first, second = mixed[place : place + 2] if is_pseudo[place + 1] else mixed[place : place + 2][::-1]
+        if is_pseudo[place] == is_pseudo[place + 1] or rng.random() >= config.cutmix_share:
             continue
-        first, second = sorted(mixed[place : place + 2], key=lambda sample: sample.weight_RXYZ is not None)
         pair = exchange(first, second, draw_box(first, config.cutmix, rng))
         if pair is not None:
             mixed[place : place + 2] = pair

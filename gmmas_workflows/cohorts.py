@@ -1,16 +1,21 @@
 """Cohorts on disk made ready for training in one place: read, checked, preprocessed, split by patient.
 
 A preprocessed case has passed the quality gate, so one pass over the files does for both, and a case in the cache is not read again.
+
+No patient may be trained on in one place and tested in another. Patients of one cohort are split together, cohorts each by itself, so
+refused are equal scans (SHA-256 of a file as it lies) of two patients or of two cohorts, and a patient in two cohorts where the identifier
+is one that means the same patient everywhere (gmmas_data.cases.names_one_patient). A scan that was saved anew under another name is not
+found by this; `gmmas site check` compares voxels within a cohort.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, combinations, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
-from gmmas_data.cache import SampleCache, content_key
-from gmmas_data.cases import Case
+from gmmas_data.cache import SampleCache, digest_files
+from gmmas_data.cases import Case, names_one_patient
 from gmmas_data.layouts import read_cases
 from gmmas_data.parallel import map_in_processes
 from gmmas_data.samples import Sample
@@ -69,6 +74,15 @@ class StoredCohort:
         return {split: tuple(cache.load(path, case) for case, path in own) for split, own in self.entries.items()}
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A case that passed the quality gate, its entry in the cache, and the SHA-256 of its scans."""
+
+    case: Case
+    entry: Path
+    scans: frozenset[str]
+
+
 def prepare_cohorts(
     configs: Sequence[CohortConfig], cache: SampleCache, *, processes: int = 1, on_progress: Progress | None = None
 ) -> tuple[Cohort, ...]:
@@ -92,39 +106,43 @@ def store_cohorts(
         on_progress: called with (done, total) cases of all cohorts.
 
     Raises:
-        DataError: a folder or a table of labels is wrong; a case is bad and its cohort's skip_bad_cases is off, or none is left; a case
-            is part of two cohorts.
+        DataError: a folder or a table of labels is wrong; a case is bad and its cohort's skip_bad_cases is off, or none is left; a scan
+            or a patient is part of two cohorts, or a scan lies under two patients.
     """
     cases = [read_cases(each) for each in configs]
     every = [case for found in cases for case in found]
-    faults = map_in_processes(partial(_fault_of, cache), every, processes=processes, on_progress=on_progress)
+    outcomes = map_in_processes(partial(_prepare, cache), every, processes=processes, on_progress=on_progress)
     borders = pairwise(accumulate(map(len, cases), initial=0))
     cohorts = []
     for config, found, (first, end) in zip(configs, cases, borders, strict=True):
-        bad = {case.case_id: fault for case, fault in zip(found, faults[first:end], strict=True) if fault is not None}
-        accepted = tuple(case for case in found if case.case_id not in bad)
+        own = outcomes[first:end]
+        bad = {case.case_id: outcome for case, outcome in zip(found, own, strict=True) if isinstance(outcome, DataError)}
+        accepted = tuple(outcome for outcome in own if isinstance(outcome, _Ready))
         _check_gate(config, accepted, bad)
         cohorts.append((config, accepted, tuple(bad)))
-    _refuse_shared_cases([(config, accepted) for config, accepted, _ in cohorts], cache)
-    return tuple(_store(config, accepted, bad, cache) for config, accepted, bad in cohorts)
+    _refuse_twins([(config, accepted) for config, accepted, _ in cohorts])
+    return tuple(_store(config, accepted, bad) for config, accepted, bad in cohorts)
 
 
-def _fault_of(cache: SampleCache, case: Case) -> DataError | None:
+def _prepare(cache: SampleCache, case: Case) -> _Ready | DataError:
     """Have a case ready in the cache, or return why it cannot be."""
     try:
-        cache.get(case)
+        digests = digest_files(case)
+        entry = cache.path_of(case, digests=digests)
+        cache.load(entry, case)
     except DataError as error:
         return error
-    return None
+    return _Ready(case, entry, frozenset(digests[str(modality)] for modality in case.images))
 
 
-def _store(config: CohortConfig, accepted: tuple[Case, ...], bad: tuple[str, ...], cache: SampleCache) -> StoredCohort:
-    splits = split_patients(accepted, config.split)
-    entries = {split: tuple((case, cache.path_of(case)) for case in splits[split]) for split in Split}
+def _store(config: CohortConfig, accepted: tuple[_Ready, ...], bad: tuple[str, ...]) -> StoredCohort:
+    entry_of = {one.case.case_id: one.entry for one in accepted}
+    splits = split_patients([one.case for one in accepted], config.split)
+    entries = {split: tuple((case, entry_of[case.case_id]) for case in splits[split]) for split in Split}
     return StoredCohort(config.name, config.modalities, entries, bad)
 
 
-def _check_gate(config: CohortConfig, accepted: Sequence[Case], bad: Mapping[str, DataError]) -> None:
+def _check_gate(config: CohortConfig, accepted: Sequence[_Ready], bad: Mapping[str, DataError]) -> None:
     """Refuse a cohort with bad cases, unless they may be left out and others are there."""
     if not bad or (accepted and config.skip_bad_cases):
         return
@@ -141,18 +159,40 @@ def _check_gate(config: CohortConfig, accepted: Sequence[Case], bad: Mapping[str
     )
 
 
-def _refuse_shared_cases(cohorts: Sequence[tuple[CohortConfig, Sequence[Case]]], cache: SampleCache) -> None:
-    """Refuse a case in two cohorts: each splits by itself, so it could be trained on in one and tested in the other."""
-    for (first, ours), (second, theirs) in combinations(cohorts, 2):
-        others = {case.case_id: case for case in theirs}
-        for case in ours:
-            twin = others.get(case.case_id)
-            # Hospitals may number alike; the same content is the same scan.
-            if twin is not None and content_key(case, cache.grid) == content_key(twin, cache.grid):
-                raise DataError(
-                    "a case is part of two cohorts",
-                    where=f"{first.root} and {second.root}",
-                    got=case.case_id,
-                    expected="cohorts without common cases, since each is split by itself",
-                    remedy="name each folder once, or remove the case from one of them",
-                )
+def _refuse_twins(cohorts: Sequence[tuple[CohortConfig, Sequence[_Ready]]]) -> None:
+    """Refuse what could be trained on in one place and tested in another; several time points of one patient in one cohort are none."""
+    scans: dict[str, tuple[int, Case]] = {}
+    patients: dict[str, tuple[int, Case]] = {}
+    for place, (config, ready) in enumerate(cohorts):
+        for one in ready:
+            case = one.case
+            for digest in sorted(one.scans):
+                first, twin = scans.setdefault(digest, (place, case))
+                if first != place:
+                    raise _shared("a scan is part of two cohorts", cohorts[first][0], config, twin, case)
+                if twin.patient_id != case.patient_id:
+                    raise _doubled(config, twin, case)
+            first, twin = patients.setdefault(case.patient_id, (place, case))
+            if first != place and names_one_patient(case.patient_id):
+                raise _shared("a patient is part of two cohorts", cohorts[first][0], config, twin, case)
+
+
+def _shared(what: str, first: CohortConfig, second: CohortConfig, twin: Case, case: Case) -> DataError:
+    return DataError(
+        what,
+        where=f"{first.root} and {second.root}",
+        got=twin.case_id if twin.case_id == case.case_id else f"{twin.case_id} and {case.case_id}",
+        expected="cohorts without common patients, since each is split by itself",
+        remedy="name each folder once, or leave the patient out of one of them (`exclude`, or move the files); rename what only has the"
+        " name of a patient of a public collection",
+    )
+
+
+def _doubled(config: CohortConfig, twin: Case, case: Case) -> DataError:
+    return DataError(
+        "a scan lies under two patients",
+        where=config.root,
+        got=f"{twin.case_id} and {case.case_id}",
+        expected="scans of each patient's own, since patients are split and one could be trained on and the other tested",
+        remedy="find out whose the scan is, and leave the other case out (`exclude`, or move the files)",
+    )

@@ -51,7 +51,7 @@ Observe = Callable[[Sample, Prediction], None]
 """Called with each case and its uncalibrated prediction."""
 
 THRESHOLD = 0.5
-"""A voxel belongs to a region where its probability exceeds this."""
+"""A voxel belongs to a region where it belongs to the parent region and its probability given the parent exceeds this (threshold)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ class CaseScore:
     dice: Mapping[Region, float] = field(default_factory=dict)
     visible: frozenset[Region] = frozenset()
     loss: Mapping[Task, float] = field(default_factory=dict)
+
+    def without(self, heads: Collection[Region | Task]) -> "CaseScore":
+        """Return the figures without those of some heads, for instance of ones that nobody trained (Weights.untrained)."""
+        probability = {task: value for task, value in self.probability.items() if task not in heads}
+        dice_of = {region: value for region, value in self.dice.items() if region not in heads}
+        return replace(self, probability=probability, dice=dice_of, visible=self.visible - set(heads))
 
     def row(self) -> dict[str, str | float | bool | None]:
         """Return the figures as one flat row of a table."""

@@ -15,6 +15,7 @@ import numpy as np
 from gmmas_schema.findings import Findings
 from gmmas_schema.vocabulary import (
     ENHANCING,
+    HEAD_NAMES,
     MARKER_NAMES,
     MARKERS,
     MODALITIES,
@@ -279,14 +280,16 @@ def _dice_text(dice: Mapping[Region, float]) -> str:
 
 def _findings_text(findings: Findings) -> str:
     """Return the findings as short lines."""
-    lines = [f"{region.upper()} volume {findings.volume_ml[region]:15.1f} ml" for region in REGIONS]
+    lines = [f"{region.upper()} volume {findings.volume_ml[region]:15.1f} ml" for region in REGIONS if region in findings.volume_ml]
     lines += [
         "",
         *(f"{f'P({POSITIVE[task]})':<19} {_with_spread(findings, task)}" for task in MARKERS if task in findings.probability),
     ]
     if findings.abstained:
         lines.append("left open: " + ", ".join(MARKER_NAMES[task] for task in findings.abstained))
-    lines += ["", *(f"{subtype:<19} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES)]
+    if findings.untrained:
+        lines.append("never trained: " + ", ".join(HEAD_NAMES[head] for head in findings.untrained))
+    lines += ["", *(f"{subtype:<19} {findings.subtype[subtype]:.2f}" for subtype in SUBTYPES if subtype in findings.subtype)]
     if findings.uncertainty is not None:
         spreads = findings.uncertainty.region_std.items()
         lines += ["", *(f"spread in {region.upper()}        {spread:.2f}" for region, spread in spreads)]

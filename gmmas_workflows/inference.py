@@ -30,11 +30,10 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.temperature_fit import reasons_to_abstain
 from gmmas_model.uncertainty import Uncertain, monte_carlo_mirrored, predictive_entropy
 from gmmas_model.weights import Weights, make_network
-from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_schema.errors import DataError, ModelError, ReasonCode
 from gmmas_schema.findings import Findings, UncertaintyFindings
-from gmmas_schema.groups import group_of
 from gmmas_schema.inference import InferencePlan
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, SEGMENTATION_VALUES, SUBTYPES, Modality, Region, Task
 from gmmas_workflows.evaluation import threshold
 
 PROBABILITY_DECIMALS: Final = 3
@@ -83,14 +82,15 @@ def predict_case(
     Args:
         case: a folder that holds one case in a supported layout, or the case itself. A segmentation in it is not read.
         weights: the model; calibrated where it has temperatures.
-        modalities: sequences to use; by default all that the case has and the model reads.
+        modalities: sequences to use; by default all that the case has and the model reads. It reads those that it was trained on.
         plan: windows, mirror images, Monte-Carlo passes; by default neither mirror images nor passes.
         device: `auto` is CUDA where present, else CPU. Volumes stay in main memory; the device holds one window at a time.
         on_progress: called with (done, total) windows.
 
     Raises:
-        DataError: the folder holds no case or several, a file does not pass the quality gate, or no usable sequence is there.
-        ModelError: the weights do not fit their definition.
+        DataError: the folder holds no case or several, a file does not pass the quality gate, a wanted sequence is missing or not
+            read, or no usable sequence is there.
+        ModelError: the weights do not fit their definition, or nobody trained them.
     """
     start, plan = time.perf_counter(), plan or InferencePlan()
     network = make_network(weights, modalities=readable_modalities(weights))
@@ -112,19 +112,25 @@ def predict_case(
     probability_RIJK = _restore_rounded(answer.regions_BRXYZ[0], sample)
     regions_RIJK = threshold(probability_RIJK)
     spread = _spread(network, batch, weights, plan, progress_of_part(on_progress, 1, parts)) if plan.passes else None
-    probability = {task: float(probability_B) for task, probability_B in answer.markers.items()}
+    probability = {task: float(probability_B) for task, probability_B in answer.markers.items() if task not in weights.untrained}
     voxel_ml = abs(float(np.linalg.det(sample.native_affine[:3, :3]))) / 1000
     findings = Findings(
         case=used.case_id,
         modalities_used=used.modalities,
         modalities_missing=tuple(m for m in MODALITIES if m not in used.images),
-        volume_ml={region: int(np.count_nonzero(mask)) * voxel_ml for region, mask in zip(REGIONS, regions_RIJK, strict=True)},
+        modalities_unread=tuple(m for m in MODALITIES if m in whole.images and m not in network.modalities),
+        volume_ml={
+            region: int(np.count_nonzero(mask)) * voxel_ml
+            for region, mask in zip(REGIONS, regions_RIJK, strict=True)
+            if region not in weights.untrained
+        },
         probability=probability,
-        subtype=dict(zip(SUBTYPES, answer.subtype_BS[0].tolist(), strict=True)),
+        subtype=dict(zip(SUBTYPES, answer.subtype_BS[0].tolist(), strict=True)) if weights.tells_subtype else {},
+        untrained=weights.untrained,
         calibrated=weights.calibration is not None,
         abstained=reasons_to_abstain(weights.calibration, probability),
         inference=plan,
-        uncertainty=None if spread is None else _summary(spread, regions_RIJK, sample),
+        uncertainty=None if spread is None else _summary(spread, regions_RIJK, sample, without=weights.untrained),
         model_digest=weights.definition.digest(),
         weights_sha256=weights.sha256,
         software=f"gmmas-fed {version('gmmas-fed')}",
@@ -141,9 +147,20 @@ def predict_case(
 
 
 def readable_modalities(weights: Weights) -> tuple[Modality, ...]:
-    """Return the modalities that the weights have an encoder for."""
-    groups = {group_of(name) for name in weights.tensors}
-    return tuple(m for m in MODALITIES if f"encoder.{m}" in groups)
+    """Return the modalities that the weights have an encoder for that somebody trained; the others are drawn at random and tell nothing.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if weights.readable:
+        return weights.readable
+    raise ModelError(
+        "nobody ever trained this model",
+        where=f"weights {weights.sha256[:12]}",
+        got="no encoder that was trained",
+        expected="one of " + ", ".join(MODALITIES),
+        remedy="take the model of a run in which a hospital with labels took part",
+    )
 
 
 def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collection[Modality] | None) -> Case:
@@ -163,8 +180,9 @@ def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collect
     if missing:
         what, expected, remedy = "a sequence that was asked for is not there", ", ".join(missing), "leave it out of --modalities"
     elif unread:
-        what, expected = "a sequence that was asked for is not read by the model", f"{', '.join(readable)}, not {', '.join(unread)}"
-        remedy = "leave it out of --modalities, or use a model of this sequence"
+        what = "a sequence that was asked for is not read by the model, which was never trained on it"
+        expected = f"{', '.join(readable)}, not {', '.join(unread)}"
+        remedy = "leave it out of --modalities, or use a model that was trained on this sequence"
     elif not images:
         what, expected = "the case has no sequence that the model reads", f"at least one of {', '.join(readable)}"
         remedy = "check the file names, or use a model of these sequences"
@@ -194,13 +212,17 @@ def _spread(
     )
 
 
-def _summary(spread: Uncertain, regions_RIJK: NDArray[np.bool_], sample: Sample) -> UncertaintyFindings:
-    """Return the mean spread inside each region that was found, and that of the markers."""
+def _summary(
+    spread: Uncertain, regions_RIJK: NDArray[np.bool_], sample: Sample, *, without: Collection[Region | Task]
+) -> UncertaintyFindings:
+    """Return the mean spread inside each region that was found, and that of the markers, but for heads that nobody trained."""
     std_RIJK = restore_to_native(spread.region_std_BRXYZ[0].numpy(), sample, order=1)
     found = zip(REGIONS, std_RIJK, regions_RIJK, strict=True)
     return UncertaintyFindings(
-        region_std={region: float(std_IJK[mask_IJK].mean()) for region, std_IJK, mask_IJK in found if mask_IJK.any()},
-        probability_std={task: float(std_B) for task, std_B in spread.marker_std.items()},
+        region_std={
+            region: float(std_IJK[mask_IJK].mean()) for region, std_IJK, mask_IJK in found if mask_IJK.any() and region not in without
+        },
+        probability_std={task: float(std_B) for task, std_B in spread.marker_std.items() if task not in without},
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
 from gmmas_schema.vocabulary import Split
+from gmmas_workflows.local_evaluation import Tensors
 from gmmas_workflows.local_steps import Progress, ShouldStop
-from gmmas_workflows.training import LocalTrainer, Tensors
+from gmmas_workflows.training import LocalTrainer
 from strategies.anchors import SUMS, settle_anchors
 from strategies.exchange import tensors_down
 from strategies.uncertainty import closed_form_tensors

@@ -3,9 +3,9 @@
     single pass    L(shown)                                         shown: all sequences, or a random subset (modality dropout)
     pairs          1/2 (L(all) + L(shown)) + w_m max(0, L(all) - sg L(shown)) + distillation(shown, all)
 
-The pair shares one pass through the encoders. The second term is SimMLM's "more versus fewer" (Li et al., ECCV 2024): all sequences must
-not predict worse than a part of them. It moves only the prediction from all (sg: no gradient), for it could also be met by spoiling
-the other. Where the network has an adapter, segmented cases are drawn to its anchors besides (gmmas_model.adapter).
+The pair shares one pass through the encoders. The second term is SimMLM's "more versus fewer" (Li et al., arXiv 2507.19264, 2025): all
+sequences must not predict worse than a part of them. It moves only the prediction from all (sg: no gradient), for it could also be met by
+spoiling the other. Where the network has an adapter, segmented cases are drawn to its anchors besides (gmmas_model.adapter).
 """
 
 from collections.abc import Collection

@@ -2,14 +2,16 @@
 
 K Monte-Carlo passes (gmmas_model.uncertainty) give a mean p and a standard deviation s. Accepted is
 
-    a voxel of a region   where max(p, 1 - p) > voxel_confidence and s < voxel_spread, in a case in which some tumour was accepted
+    a voxel of a region   where p (inside it) or 1 - p (outside) > voxel_confidence and s < voxel_spread, in a case in which some tumour
+                          was accepted; what is inside is decided as in any segmentation (gmmas_workflows.evaluation.threshold)
     a case's marker       where max(p, 1 - p) >= case_confidence and s <= case_spread; of the more frequent class only the surest, so that
                           its share stays within twice the odds expected (class-balanced, as in FlexMatch, Zhang et al., NeurIPS 2021)
 
-for targets that are ready, each counting weight * ramp. Tumour core and enhancing tumour are not believed where no T1ce shows them. What
-only a mutant has (1p/19q, grade) is not believed of a case taken for wildtype, of which it would teach nothing; nor of a known mutant that
-the network is not sure to be one, for P(codeleted) = a b says little of b where a is small. The labels hold for the whole round, so a
-student cannot drag them along; nothing of them is kept or sent, only the counts.
+for targets that are ready, each counting weight * ramp. Regions that a case's own outline tells stay as they are. Tumour core and
+enhancing tumour are not believed where no T1ce shows them. What only a mutant has (1p/19q, grade) is not believed of a case taken for
+wildtype, of which it would teach nothing; nor of a known mutant that the network is not sure to be one, for P(codeleted) = a b says little
+of b where a is small. The labels hold for the whole round, so a student cannot drag them along; nothing of them is kept or sent, only the
+counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +30,8 @@ from gmmas_model.uncertainty import Uncertain, monte_carlo
 from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.messages import PseudoLabels, Target
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, MUTANT_ONLY, REGIONS, SHOWN_BY_T1CE, Modality, Region, Task
+from gmmas_workflows.batches import tells_region
+from gmmas_workflows.evaluation import threshold
 
 _BALANCE = 2.0
 """How far the odds of accepted classes may be from those expected."""
@@ -105,7 +109,7 @@ def make_pseudo_labels(
         labelled = _Labelled(sample)
         regions = [target for target in wanted if isinstance(target, Region)]
         if regions:
-            hard_RXYZ = (once.region_probability()[0] > 0.5).cpu().numpy()
+            hard_RXYZ = threshold(once.region_probability()[0].cpu().numpy())
             labelled.sample = _label_regions(sample, uncertain, hard_RXYZ, config, {r: ready[r] for r in regions}, tallies)
             labelled.drawn = labelled.sample is not sample
         for task in (target for target in wanted if isinstance(target, Task)):
@@ -123,7 +127,7 @@ def make_pseudo_labels(
 def _lacks(sample: Sample, target: Target) -> bool:
     """Tell whether a case has no label of a target, none that tells it, and one would teach something."""
     if isinstance(target, Region):
-        return sample.regions_RXYZ is None
+        return not tells_region(sample, target)
     if target is Task.IDH and (sample.codeletion == 1 or sample.grade == 0):
         return False  # Only a mutant is codeleted or of low grade.
     return bool(np.isnan(sample.marker(target))) and not (target in MUTANT_ONLY and sample.idh == 0)
@@ -139,27 +143,34 @@ def _label_regions(
 ) -> Sample:
     """Return the case with pseudo-labelled regions; the case itself where no tumour was accepted."""
     mean_RXYZ, std_RXYZ = uncertain.region_mean_BRXYZ[0].cpu().numpy(), uncertain.region_std_BRXYZ[0].cpu().numpy()
-    hard_RXYZ = mean_RXYZ > 0.5
-    sure_RXYZ = (np.maximum(mean_RXYZ, 1 - mean_RXYZ) > config.voxel_confidence) & (std_RXYZ < config.voxel_spread)
+    hard_RXYZ = threshold(mean_RXYZ)
+    sure_RXYZ = (np.where(hard_RXYZ, mean_RXYZ, 1 - mean_RXYZ) > config.voxel_confidence) & (std_RXYZ < config.voxel_spread)
+    weight_RXYZ = np.zeros(hard_RXYZ.shape, np.float32)
+    for place, region in enumerate(REGIONS):
+        if tells_region(sample, region):
+            assert sample.regions_RXYZ is not None
+            hard_RXYZ[place], sure_RXYZ[place] = sample.regions_RXYZ[place], True
+            weight_RXYZ[place] = 1 if sample.weight_RXYZ is None else sample.weight_RXYZ[place]
+    # Outside of a parent that was drawn there is none of its children, whatever the network says.
+    hard_RXYZ = np.logical_and.accumulate(hard_RXYZ, axis=0)
     gated = config.enhancing_gate and not sample.present_M[MODALITIES.index(Modality.T1CE)]
     brain_XYZ = (sample.image_MXYZ[sample.present_M] != 0).any(0)
     some_tumour = bool((hard_RXYZ[0] & sure_RXYZ[0]).any())
-    weight_RXYZ = np.zeros(hard_RXYZ.shape, np.float32)
-    for place, region in enumerate(REGIONS):
-        if region not in ramps:
-            continue
-        tally = tallies[region]
+    any_accepted = False
+    for region, ramp in ramps.items():
+        place, tally = REGIONS.index(region), tallies[region]
         tally.offered += 1
         tally.units += int(brain_XYZ.sum())
-        if not some_tumour or (gated and region in SHOWN_BY_T1CE):
+        if not some_tumour or (gated and region in SHOWN_BY_T1CE) or not sure_RXYZ[place].any():
             continue
-        weight_RXYZ[place] = sure_RXYZ[place] * np.float32(config.weight * ramps[region])
+        any_accepted = True
+        weight_RXYZ[place] = sure_RXYZ[place] * np.float32(config.weight * ramp)
         counted_XYZ = sure_RXYZ[place] & brain_XYZ
-        tally.accepted += bool(weight_RXYZ[place].any())
+        tally.accepted += 1
         tally.positive += int((counted_XYZ & hard_RXYZ[place]).sum())
         tally.negative += int((counted_XYZ & ~hard_RXYZ[place]).sum())
         tally.agreeing += int((counted_XYZ & (hard_RXYZ[place] == once_RXYZ[place])).sum())
-    return replace(sample, regions_RXYZ=hard_RXYZ.astype(np.uint8), weight_RXYZ=weight_RXYZ) if weight_RXYZ.any() else sample
+    return replace(sample, regions_RXYZ=hard_RXYZ.astype(np.uint8), weight_RXYZ=weight_RXYZ) if any_accepted else sample
 
 
 def _label_markers(

@@ -2,7 +2,7 @@
 
     run.json                           identifier of the run; a resumed run keeps it
     rounds/0000/                       the seeded start; then one folder a round
-        model.safetensors, model.json  model after the round (of older rounds only the best is kept)
+        model.safetensors, model.json  model after the round, and what it was trained on (of older rounds only the best is kept)
         state.safetensors              what the next round must remember beside the model, if anything (of the last rounds)
         round.json                     what happened (gmmas_workflows.records.FinishedRound)
         SHA256SUMS                     `sha256sum -c SHA256SUMS` checks the folder
@@ -16,9 +16,10 @@ of the content, in lines that sha256sum passes over (`# sealed ...`): the seal i
 """
 
 import hashlib
+import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,29 +30,35 @@ from typing import Final, Generic, Literal, TypeVar
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from gmmas_model.weights import Weights, load_weights, save_calibration, save_weights
+from gmmas_model.weights import Weights, WeightsRecord, load_weights, save_calibration, save_weights
 from gmmas_runtime.disk import require_room
 from gmmas_runtime.files import clear_unfinished, sha256_file, whole_folder, write_atomic
 from gmmas_runtime.manifest import Signer, write_manifest
-from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile, is_sealed
+from gmmas_runtime.sealed_files import PLAIN, Seal, SealedFile
 from gmmas_schema.calibration import Calibration
-from gmmas_schema.errors import ModelError
+from gmmas_schema.errors import GmmasError, ModelError
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.trained_parts import TrainedParts
 from gmmas_workflows.records import FinishedRound, FinishedRun
+from gmmas_workflows.round_sums import check_digest, check_sums, expected_digest, read_sums, rewrite_sums, write_sums
 from gmmas_workflows.run_identity import hold_folder, read_json
+from gmmas_workflows.scores import ModelScore
+
+logger = logging.getLogger(__name__)
 
 KEEP_LAST: Final = 3
-"""Models of the last rounds that are kept, so that one damaged folder costs a round and not the run."""
+"""Models of the last rounds that are kept, so that one damaged folder costs a round and not the run: it is deleted, and the run goes on
+from the newest one that is left, with the one before that for its momentum."""
 
 _MODELS_HELD: Final = KEEP_LAST + 4
 """At the most: the last rounds, the best one, the one that is being written, and the two that are published."""
 
-_ROUNDS, _SUMS, _RECORD, _RESULT = "rounds", "SHA256SUMS", "round.json", "result.json"
+_ROUNDS, _RECORD, _RESULT = "rounds", "round.json", "result.json"
 _MODEL_FILES = ("model.safetensors", "model.json")
 _STATE = "state.safetensors"
 _SEALED = (_MODEL_FILES[0], _STATE)
-_SEALED_LINE = "# sealed "
 
 Float32 = NDArray[np.float32]
 RoundT = TypeVar("RoundT", bound=FinishedRound)
@@ -67,6 +74,7 @@ class RunStore(Generic[RoundT, ResultT]):
         run: identifier of the run, the same before and after a resume.
         round_type: the kind of record that round.json holds.
         result_type: the kind of record that result.json holds.
+        groups_of: returns the groups of tensors that a round trained.
         seal: how the tensors of rounds lie on the disk.
     """
 
@@ -78,10 +86,12 @@ class RunStore(Generic[RoundT, ResultT]):
         run: str,
         round_type: type[RoundT],
         result_type: type[ResultT],
+        groups_of: Callable[[RoundT], Iterable[str]],
         seal: Seal = PLAIN,
     ) -> None:
         self.path, self.run, self._seal = path, run, seal
         self._definition, self._round_type, self._result_type = definition, round_type, result_type
+        self._groups_of = groups_of
 
     @property
     def result_path(self) -> Path:
@@ -139,6 +149,7 @@ class RunStore(Generic[RoundT, ResultT]):
             The record with the digest of the model file filled in.
         """
         number = 0 if record is None else record.round
+        trained = self._trained_after(record)
         clear_unfinished(self.path / _ROUNDS)
         with whole_folder(self.round_path(number)) as folder:
             sums: dict[str, str] = {}
@@ -147,7 +158,8 @@ class RunStore(Generic[RoundT, ResultT]):
                 self._seal.write(path, data, context=self._context(number, path.name))
                 sums[path.name] = hashlib.sha256(data).hexdigest()
 
-            digest = save_weights(folder, tensors, self._definition, metadata={"run": self.run, "round": str(number)}, write=write)
+            origin = {"run": self.run, "round": str(number)}
+            digest = save_weights(folder, tensors, self._definition, metadata=origin, trained=trained, write=write)
             if state:
                 ordered = {name: np.asarray(value, order="C") for name, value in sorted(state.items())}
                 write(folder / _STATE, safetensors.numpy.save(ordered))
@@ -155,7 +167,7 @@ class RunStore(Generic[RoundT, ResultT]):
                 record = record.model_copy(update={"model_sha256": digest})
                 write_atomic(folder / _RECORD, record.model_dump_json(indent=2).encode() + b"\n")
             sums |= {file.name: sha256_file(file) for file in folder.iterdir() if file.name not in sums}
-            _write_sums(folder, sums)
+            write_sums(folder, sums)
         return record
 
     def load_round(self, round: int) -> Weights:  # noqa: A002
@@ -166,7 +178,7 @@ class RunStore(Generic[RoundT, ResultT]):
             TrustError: it is encrypted, and its key is not there or not the right one.
         """
         folder = self.round_path(round)
-        _check_sums(folder, needed=_MODEL_FILES[1:])
+        check_sums(folder, needed=_MODEL_FILES[1:])
         weights = load_weights(folder, read=partial(self._content, round))
         if weights.definition != self._definition:
             raise ModelError(
@@ -187,7 +199,7 @@ class RunStore(Generic[RoundT, ResultT]):
             TrustError: it is encrypted, and its key is not there or not the right one.
         """
         folder = self.round_path(round)
-        if _STATE not in _read_sums(folder):
+        if _STATE not in read_sums(folder):
             return {}
         return dict(sorted(safetensors.numpy.load(self._content(round, folder / _STATE)).items()))
 
@@ -198,12 +210,16 @@ class RunStore(Generic[RoundT, ResultT]):
             ModelError: the record is missing or damaged.
         """
         folder = self.round_path(round)
-        _check_sums(folder, needed=(_RECORD,))
+        check_sums(folder, needed=(_RECORD,))
         return self._round_type.parse(read_json(folder / _RECORD), where=folder / _RECORD)
 
     def read_records(self) -> list[RoundT]:
         """Return the records of all finished rounds, oldest first."""
         return [self.read_record(number) for number in self.finished_rounds() if number > 0]
+
+    def kept(self, scores: Iterable[ModelScore]) -> list[ModelScore]:
+        """Return the scores of the models that are there: not pruned, nor deleted with their folder."""
+        return [score for score in scores if (self.round_path(score.model_round) / _MODEL_FILES[0]).exists()]
 
     def read_result(self) -> ResultT | None:
         """Return the run's end, or None while it has not come."""
@@ -217,14 +233,14 @@ class RunStore(Generic[RoundT, ResultT]):
         """Delete the model files of all rounds but the last KEEP_LAST and those in `keep`; records stay.
 
         States go with the models of older rounds, those in `keep` too.
-        SHA256SUMS is rewritten first, so a crash in between leaves a file that no sum names, never a sum without its file.
+        SHA256SUMS is rewritten first, so a crash in between leaves a file that no sum names, never a sum without its file. A folder whose
+        sums are damaged stays as it is.
         """
         for number in self.finished_rounds()[:-KEEP_LAST]:
             folder = self.round_path(number)
             done_with = (_STATE,) if number in keep else (*_MODEL_FILES, _STATE)
-            if not any((folder / name).exists() for name in done_with):
+            if not any((folder / name).exists() for name in done_with) or not rewrite_sums(folder, without=done_with):
                 continue
-            _write_sums(folder, {name: digest for name, digest in _read_sums(folder).items() if name not in done_with})
             for name in done_with:
                 (folder / name).unlink(missing_ok=True)
 
@@ -270,7 +286,24 @@ class RunStore(Generic[RoundT, ResultT]):
     def note_seals(self) -> None:
         """Bring the sums of all rounds into the form that fits how their files lie now, after a rotation of the key."""
         for number in self.finished_rounds():
-            _write_sums(self.round_path(number), _read_sums(self.round_path(number)))
+            rewrite_sums(self.round_path(number))
+
+    def _trained_after(self, record: RoundT | None) -> TrainedParts | None:
+        """Return what the rounds up to this one have trained: what the model before says, and this round's groups; None if unknown."""
+        if record is None:
+            return TrainedParts()
+        before = self._trained_before(record.round)
+        return None if before is None else before | TrainedParts.of(self._groups_of(record))
+
+    def _trained_before(self, number: int) -> TrainedParts | None:
+        try:
+            said = WeightsRecord.model_validate_json((self.round_path(number - 1) / _MODEL_FILES[1]).read_bytes()).trained
+            # The models of an earlier release do not say it; the records of its rounds do.
+            earlier = [] if said is not None else [self.read_record(done) for done in self.finished_rounds() if 0 < done < number]
+        except (GmmasError, OSError, ValidationError) as error:
+            logger.warning("what the rounds before %d trained is not known: %s", number, error)
+            return None
+        return TrainedParts.of(group for each in earlier for group in self._groups_of(each)) if said is None else said
 
     def _context(self, number: int, name: str) -> str:
         """Return what a sealed file is."""
@@ -278,55 +311,7 @@ class RunStore(Generic[RoundT, ResultT]):
 
     def _content(self, number: int, path: Path) -> bytes:
         """Return the tensors' bytes of a round after checking them against their digest."""
-        expected = _expected_digest(path, _read_sums(path.parent))
+        expected = expected_digest(path, read_sums(path.parent))
         data = self._seal.read(path, context=self._context(number, path.name))
-        _check_digest(path, hashlib.sha256(data).hexdigest(), expected)
+        check_digest(path, hashlib.sha256(data).hexdigest(), expected)
         return data
-
-
-def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Write digests of a folder's files in the form of sha256sum; those of sealed files, which are of their content, as comments."""
-    lines = [
-        f"{_SEALED_LINE if (folder / name).is_file() and is_sealed(folder / name) else ''}{digest}  {name}\n"
-        for name, digest in sorted(sums.items())
-    ]
-    write_atomic(folder / _SUMS, "".join(lines).encode())
-
-
-def _read_sums(folder: Path) -> dict[str, str]:
-    """Return the digests of a folder's files by name."""
-    try:
-        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(folder / _SUMS, got=type(error).__name__) from error
-    return {name: digest for digest, _, name in (line.removeprefix(_SEALED_LINE).partition("  ") for line in lines)}
-
-
-def _check_sums(folder: Path, *, needed: Collection[str]) -> None:
-    """Refuse a folder in which a needed file is missing or differs from its digest."""
-    sums = _read_sums(folder)
-    for name in needed:
-        expected = _expected_digest(folder / name, sums)
-        _check_digest(folder / name, sha256_file(folder / name), expected)
-
-
-def _expected_digest(file: Path, sums: Mapping[str, str]) -> str:
-    """Return the digest that a file must have; a missing file is refused."""
-    if file.name not in sums or not file.is_file():
-        raise _damaged(file, got="no such file")
-    return sums[file.name]
-
-
-def _check_digest(file: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise _damaged(file, got=f"digest {found[:12]}", expected=f"digest {expected[:12]} ({_SUMS})")
-
-
-def _damaged(file: Path, *, got: str, expected: str = "the file as it was written") -> ModelError:
-    return ModelError(
-        "a checkpoint is damaged",
-        where=file,
-        got=got,
-        expected=expected,
-        remedy=f"restore it from a copy, or delete the folder {file.parent.name} to go on from the round before",
-    )

@@ -4,10 +4,11 @@ Training itself carries nothing (docs/decisions/0003). What does, such as the er
 form, so that a repeated round starts where it started before:
 
     round r starts from the newest state that a round before r of the same run has ended with, and ends with one of its own
+    of those rounds only the ones whose answer counted, where the caller knows the last one that did: what came of the others is void
 
-The states of the last KEEP rounds stay. A coordinator that was killed and resumed asks for round r again: its start is still there, and
-the round gives the same bits. A state of another run, or of round r itself or a later one, is never used. A state that is missing or
-damaged is no state: a node does not stop for it, it starts that part anew.
+The states of the last KEEP rounds stay, void ones apart. A coordinator that was killed and resumed asks for round r again: its start is
+still there, and the round gives the same bits. A state of another run, or of round r itself or a later one, is never used. A state that is
+missing or damaged is no state: a node does not stop for it, it starts that part anew.
 
 No torch: the processes of a node that hold none use it too.
 """
@@ -15,7 +16,7 @@ No torch: the processes of a node that hold none use it too.
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -55,18 +56,27 @@ class SiteState:
         self._folder, self._kind, self._seal = folder, kind, seal
         self._memory: dict[int, tuple[str, dict[str, Float32]]] = {}
 
-    def before(self, *, run: str, round: int) -> dict[str, Float32]:  # noqa: A002 - the field's word
-        """Return the state that a round starts from: float32 tensors by name, empty where there is none."""
-        earlier = [number for number in self._rounds() if number < round]
+    def before(self, *, run: str, round: int, counted: int | None = None) -> dict[str, Float32]:  # noqa: A002 - the field's word
+        """Return the state that a round starts from: float32 tensors by name, empty where there is none.
+
+        Args:
+            run: the run that asks.
+            round: the one that begins.
+            counted: the last round whose answer counted, 0 for none; states of later ones are passed over. None: all of them did.
+        """
+        earlier = [number for number in self._rounds() if number < round and (counted is None or number <= counted)]
         found = self._read(max(earlier)) if earlier else None
         return found[1] if found is not None and found[0] == run else {}
 
-    def write(self, tensors: Mapping[str, Float32], *, run: str, round: int) -> None:  # noqa: A002
+    def write(self, tensors: Mapping[str, Float32], *, run: str, round: int, counted: int | None = None) -> None:  # noqa: A002
         """Keep the state that a round has ended with, and forget those of later rounds, of other runs and of rounds long past.
 
-        A disk that cannot be written is logged and costs the state, not the round.
+        With `counted`, as in before(), the void ones go too, so that any number of them displaces none that a round may start from. A disk
+        that cannot be written is logged and costs the state, not the round.
         """
         try:
+            if counted is not None:
+                self._drop(number for number in self._rounds() if counted < number < round)
             self._put(tensors, run=run, round_=round)
             self._forget(run=run, round_=round)
         except (OSError, TrustError) as error:
@@ -96,7 +106,10 @@ class SiteState:
 
     def _forget(self, *, run: str, round_: int) -> None:
         kept = [number for number in self._rounds() if number <= round_ and self._run_of(number) == run]
-        for number in set(self._rounds()) - set(kept[-KEEP:]):
+        self._drop(set(self._rounds()) - set(kept[-KEEP:]))
+
+    def _drop(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
             if self._folder is None:
                 del self._memory[number]
             else:

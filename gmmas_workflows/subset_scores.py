@@ -1,9 +1,10 @@
 """Scores of a cohort for every subset of the sequences, kept on disk case by case, so that an interrupted measurement goes on.
 
-    key = SHA-256(software, weights, model definition, content of the case's files)
+    key = SHA-256(software, weights, sequences they read, model definition, content of the case's files)
 
 An entry holds what the network said and how well it segmented, but neither identifiers nor molecular labels: these come from the case each
-time. A case counts only if it has every sequence the model reads, for otherwise the subsets would not be measured on the same patients.
+time, and heads that nobody trained are left out then. A case counts only if it has every sequence the model reads, for otherwise the
+subsets would not be measured on the same patients.
 
 Shapes: B batch, M modality, R region, L level, K masks (tumour, brain), X Y Z voxels.
 """
@@ -124,7 +125,7 @@ def measure_subsets(
             code=ReasonCode.DATA_EMPTY,
         )
     return SubsetScores(
-        scores={subset: [_case_score(case, subset, record) for case, record in found] for subset in order},
+        scores={subset: [_case_score(case, subset, record).without(weights.untrained) for case, record in found] for subset in order},
         gates=[record.gates for _, record in found],
         left_out=tuple(case.case_id for case in cases if case not in complete),
         bad=tuple(bad),
@@ -212,6 +213,7 @@ def _key(case: Case, weights: Weights) -> str:
         "version": SCORES_VERSION,
         "software": version("gmmas-fed"),
         "weights": weights.sha256,
+        "reads": weights.readable,
         "model": weights.definition.digest(),
         "case": content_key(case, weights.definition.grid),
     }

@@ -23,6 +23,7 @@ from gmmas_workflows.run_folder import RunStore
 from gmmas_workflows.run_identity import IDENTITY, begin_run, read_run
 from gmmas_workflows.run_metrics import mean_losses, trained_metrics
 from gmmas_workflows.tracking import RunTracker
+from strategies.holders import weigh_holders
 
 CONFIGURATION: Final = "train.json"
 MOST_DIFFERENCES_SHOWN: Final = 8
@@ -72,7 +73,15 @@ class TrainFolder(RunStore[TrainRound, TrainResult]):
     """
 
     def __init__(self, path: Path, *, config: TrainConfig, run: str) -> None:
-        super().__init__(path, definition=config.model, run=run, round_type=TrainRound, result_type=TrainResult)
+        super().__init__(
+            path,
+            definition=config.model,
+            run=run,
+            round_type=TrainRound,
+            result_type=TrainResult,
+            # As a coordinator would count what this trainer sent.
+            groups_of=lambda record: weigh_holders(record.training, plan=config.training),
+        )
         self.config = config
 
     @classmethod

@@ -10,7 +10,7 @@ Only validation cases choose the best model and the moment to stop. Test cases a
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,13 +27,14 @@ from gmmas_model.weights import Weights
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_schema.calibration import Calibration, CalibrationQuery, CalibrationStatistics
 from gmmas_schema.messages import Action, SiteReport, Target, TaskRequest
-from gmmas_schema.vocabulary import MODALITIES, Split
+from gmmas_schema.vocabulary import MODALITIES, Modality, Split
 from gmmas_workflows.cohorts import Cohort
+from gmmas_workflows.local_evaluation import Tensors
 from gmmas_workflows.local_rounds import local_rounds
 from gmmas_workflows.scores import ModelScore, choose_best, has_stalled, score_model
 from gmmas_workflows.train_folder import TrainFolder, TrainResult, TrainRound, TrainTracker
 from gmmas_workflows.train_watch import TrainWatch
-from gmmas_workflows.training import LocalTrainer, Tensors
+from gmmas_workflows.training import LocalTrainer
 from strategies.exchange import tensors_down
 from strategies.readiness import targets_ready
 
@@ -104,15 +105,16 @@ class _Run:
         if not self._folder.finished_rounds():
             self._folder.write_round(initial_tensors(self._config.model.network, seed=self._config.seed), record=None)
         trainer = self._make_trainer(self._config.site, cohorts)
-        self._judges = {each.name: (self._make_trainer(each.name, [each]), each) for each in cohorts}
+        # A sequence that no training case has is no help to the cases that have it: its encoder stays as it began.
+        self._judges = {each.name: (self._make_trainer(each.name, [each], among=trainer.modalities), each) for each in cohorts}
         self._watch.begin(trainer.describe(), self._records, device=_device_name(trainer.device))
         with deterministic(trainer.device):
             if not self._has_stalled():
                 self._train(trainer)
             return self._conclude()
 
-    def _make_trainer(self, site: str, cohorts: Sequence[Cohort]) -> LocalTrainer:
-        offered = {m for cohort in cohorts for m in cohort.modalities}
+    def _make_trainer(self, site: str, cohorts: Sequence[Cohort], *, among: Collection[Modality] = MODALITIES) -> LocalTrainer:
+        offered = {m for cohort in cohorts for m in cohort.modalities} & set(among)
         return LocalTrainer(
             self._config.model,
             {split: tuple(chain.from_iterable(_named_apart(cohort, split) for cohort in cohorts)) for split in Split},

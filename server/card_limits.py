@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import Final
 
 from gmmas_schema.model_card import ModelCard
+from gmmas_schema.trained_parts import HEADS, TrainedParts
 from gmmas_schema.vocabulary import HEAD_NAMES, MARKER_NAMES, MODALITIES, REGIONS, Modality, Region, Split, Task
 
 NAMES: Final = {Modality.T1: "T1", Modality.T1CE: "T1ce", Modality.T2: "T2", Modality.FLAIR: "FLAIR"}
@@ -19,9 +20,14 @@ ALWAYS_UNMEASURED: Final = (
 )
 
 
-def known_limits(card: ModelCard) -> tuple[str, ...]:
-    """Return the limits that the card's own content shows, in sentences."""
-    return tuple(_limits(card))
+def known_limits(card: ModelCard, *, trained: TrainedParts | None = None) -> tuple[str, ...]:
+    """Return the limits that the card's own content shows, in sentences.
+
+    Args:
+        card: without its limits.
+        trained: what anybody ever trained of the weights; None for those of an earlier release, of which the card's counts tell.
+    """
+    return tuple(_limits(card, trained))
 
 
 def unmeasured(card: ModelCard) -> tuple[str, ...]:
@@ -49,13 +55,13 @@ def name_subset(modalities: Iterable[Modality]) -> str:
     return " + ".join(NAMES[m] for m in modalities)
 
 
-def _limits(card: ModelCard) -> Iterable[str]:
+def _limits(card: ModelCard, trained: TrainedParts | None) -> Iterable[str]:
     yield (
         f"What it was trained on decides what it knows: {card.data.sites} hospital{'s' if card.data.sites != 1 else ''}, whose patients and"
         " scanners the coordinator has not seen. A model trained on phantoms knows phantoms."
     )
     yield from _limits_of_measurement(card)
-    yield from _limits_of_data(card)
+    yield from _limits_of_data(card, trained)
     if card.kind == "last":
         yield "This is the last model of its run, not the one that was best on validation patients."
     if card.training.rounds < card.training.planned_rounds:
@@ -79,12 +85,18 @@ def _limits_of_measurement(card: ModelCard) -> Iterable[str]:
         yield f"No temperature could be fitted for {', '.join(unfitted)}: too few patients."
 
 
-def _limits_of_data(card: ModelCard) -> Iterable[str]:
+def _limits_of_data(card: ModelCard, trained: TrainedParts | None) -> Iterable[str]:
     held = set(card.data.coverage)
     if missing := [NAMES[m] for m in MODALITIES if m not in held]:
         yield f"No hospital held {' or '.join(missing)}: its encoder is as it was drawn at the start."
+    if untaught := [NAMES[m] for m in MODALITIES if m in held and trained is not None and m not in trained.modalities]:
+        yield f"No update of the encoder of {' or '.join(untaught)} counted: it is as it was drawn at the start."
     if any(Modality.T1CE not in own.modalities for own in card.data.by_site.values()):
         yield "Without T1ce the enhancing tumour is a guess, and some hospitals have none."
+    if trained is not None:
+        heads = (head for head in HEADS if isinstance(head, Region) or head in card.definition.network.tasks)
+        yield from (f"No update of the head of {_head(head)} counted: it is untrained." for head in heads if head not in trained.heads)
+        return
     for task in card.definition.network.tasks:
         # A count that is withheld is not nought of all hospitals' labels, as far as anybody can tell.
         if task not in card.data.labelled:

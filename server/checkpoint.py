@@ -4,11 +4,13 @@ federation.json                    resolved configuration
 simulation.json                    of a simulation: whose cases (gmmas_schema.simulation)
 encryption.json                    where the key of its checkpoints is, if they are encrypted
 run.json                           identifier of the run; a resumed run keeps it
+secure-round.json                  with `secure`: whom the round in progress is for (server.secure_company)
 events.db                          event table and cost ledger (server.events)
 rounds/, models/                   one folder a round, and the run's outcome (gmmas_workflows.run_folder)
 result.json                        the run's end (server.records.RunResult)
 """
 
+import secrets
 from pathlib import Path
 from typing import Final, Self
 
@@ -40,7 +42,15 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
 
     def __init__(self, path: Path, *, config: FederationConfig, run: str) -> None:
         seal = read_seal(path)
-        super().__init__(path, definition=config.model, run=run, round_type=RoundRecord, result_type=RunResult, seal=seal)
+        super().__init__(
+            path,
+            definition=config.model,
+            run=run,
+            round_type=RoundRecord,
+            result_type=RunResult,
+            groups_of=lambda record: record.groups_moved,
+            seal=seal,
+        )
         self.config = config
 
     @classmethod
@@ -51,7 +61,9 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
             path: the folder; parents are made.
             config: resolved configuration.
             run: identifier; by default the configuration's name and the first digits of the digest of its choices. The sites draw their
-                random numbers from it, so the same choices give the same weights wherever and whenever they are run.
+                random numbers from it, so the same choices give the same weights wherever and whenever they are run. With `secure` it ends
+                in random digits: what hospitals have opened, and what noise has cost them, they keep by run and round, so that a new run
+                under an old name would find its rounds opened.
 
         Raises:
             ConfigError: the folder holds a run of another configuration.
@@ -67,7 +79,9 @@ class RunFolder(RunStore[RoundRecord, RunResult]):
                     remedy="resume with the configuration it began with, or name a new folder",
                 )
             return folder
-        identifier = run or f"{config.name}-{config.choices_digest()[:8]}"
+        identifier = run or "-".join(
+            (config.name, config.choices_digest()[:8], *((secrets.token_hex(4),) if config.secure is not None else ()))
+        )
         begin_run(path, config, file=CONFIGURATION, run=identifier)
         return cls(path, config=config, run=identifier)
 

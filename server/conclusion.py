@@ -1,5 +1,6 @@
 """The end of a run: the best model is chosen and calibrated, tested, published and registered, and the last one beside it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from gmmas_model.weights import Weights
 from gmmas_schema.calibration import Calibration, CalibrationQuery
+from gmmas_schema.errors import ModelError, ReasonCode
 from gmmas_schema.events import EventKind
 from gmmas_schema.privacy import PrivacySpent
 from gmmas_schema.vocabulary import Split
@@ -20,6 +22,8 @@ from server.publishing import card_documents, signer_for_run
 from server.questions import Questions
 from server.records import RunResult, SiteRecord, Tracker
 
+logger = logging.getLogger(__name__)
+
 Float32 = NDArray[np.float32]
 
 
@@ -30,7 +34,7 @@ class Conclusion:
         folder: the run's folder, with every round finished.
         questions: to the members.
         tracker: is given the models.
-        events: is told of each registered model.
+        events: is told of each registered model, and of a best one that is lost.
     """
 
     def __init__(self, folder: RunFolder, questions: Questions, *, tracker: Tracker, events: EventLog) -> None:
@@ -52,7 +56,7 @@ class Conclusion:
         """
         last, ledger = self._questions.evaluate(tensors, rounds, Split.VALIDATION)
         scores = [*scores, last]
-        best_round = choose_best(scores, fallback=rounds)
+        best_round = self._choose(scores, rounds)
         best = self._folder.load_round(best_round)
         calibration, asked = self._calibrate(best, best_round)
         wanted = self._folder.config.measure_subsets
@@ -62,8 +66,7 @@ class Conclusion:
         calibration = add_test(calibration, tests)
         # The same model is calibrated once.
         of_last, asked_last = (calibration, ()) if best_round == rounds else self._calibrate(self._folder.load_round(rounds), rounds)
-        # The record of a round has the validation of the model before.
-        validation = last if best_round == rounds else self._folder.read_record(best_round + 1).validation
+        validation = last if best_round == rounds else self._validation(best_round, scores)
         result = RunResult(
             run=self._folder.run,
             rounds=rounds,
@@ -85,6 +88,23 @@ class Conclusion:
         else:
             self._register(ModelEvidence("last", final, rounds, last, privacy=privacy))
         return result
+
+    def _choose(self, scores: Sequence[ModelScore], rounds: int) -> int:
+        """Return the round of the best model that is there, and say so where a better one is not."""
+        best, there = (choose_best(each, fallback=rounds) for each in (scores, self._folder.kept(scores)))
+        if best != there:
+            message = f"the best model, of round {best}, is not in the run's folder any more; that of round {there} is taken for it"
+            logger.warning("%s", message)
+            self._events.emit(EventKind.MODEL_UNREADABLE, round=best, code=ReasonCode.MODEL, message=message)
+        return there
+
+    def _validation(self, model_round: int, scores: Sequence[ModelScore]) -> ModelScore | None:
+        """Return the validation of a model from the record of the round after; where that is lost, the means, which are remembered."""
+        try:
+            return self._folder.read_record(model_round + 1).validation
+        except ModelError as error:
+            logger.warning("of the best model's validation the means alone are left: %s", error)
+            return next((score for score in scores if score.model_round == model_round), None)
 
     def _calibrate(self, weights: Weights, model_round: int) -> tuple[Calibration | None, tuple[SiteRecord, ...]]:
         """Return a model's calibration, or None where the run plans none, and what the asking cost."""

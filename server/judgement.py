@@ -39,6 +39,11 @@ class Judge:
     Args:
         folder: the run's folder; the spool of a round lies in it while the round lasts.
         events: is told of replies that are refused once all are there.
+
+    Attributes:
+        rounds: how many there will be.
+        notices: why a site's last reply was refused, by site, until one counts.
+        counted: the last finished round of which a site's reply counted, by site.
     """
 
     def __init__(self, folder: RunFolder, *, events: EventLog) -> None:
@@ -47,6 +52,7 @@ class Judge:
         self._ledger: PrivacyLedger | None = None
         self.rounds = self._config.rounds
         self.notices: dict[str, Notice] = {}
+        self.counted: dict[str, int] = {}
 
     def plan(self, *, finished: int) -> None:
         """Set `rounds` to what the privacy budget allows; without privacy it stays what is configured. Clear away what a kill left.
@@ -136,6 +142,8 @@ class Judge:
     def remember(self, record: RoundRecord) -> None:
         """Take a finished round into account, oldest first."""
         self._history.append({site.site: site.norms for site in record.sites if site.norms})
+        # Not when it is decided: what an attempt has accepted that came to no round is void.
+        self.counted |= {site.site: record.round for site in record.sites if site.outcome is Outcome.ACCEPTED}
         self._notify(record.sites, record.round)
 
     def _notify(self, sites: Iterable[SiteRecord], number: int) -> None:

@@ -6,6 +6,7 @@ that says so later is no member until it describes itself again, so that a run w
 is trained before a site's description fits.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -78,8 +79,13 @@ class Roster:
         """The members, by name."""
         return tuple(sorted(self._members.values(), key=lambda member: member.site))
 
-    def wait_for(self, count: int, *, timeout_s: float) -> tuple[Member, ...]:
+    def wait_for(self, count: int, *, timeout_s: float, among: Collection[str] | None = None) -> tuple[Member, ...]:
         """Return the members once there are `count` and those just asked have answered or had time to.
+
+        Args:
+            count: of members.
+            timeout_s: longest wait.
+            among: count these sites alone; None for all.
 
         Raises:
             FederationError: fewer by the deadline, or in a simulation once all have answered (code QUORUM).
@@ -91,15 +97,16 @@ class Roster:
             self.refresh()
             now = timing.clock()
             settling = any(now - letter.sent_at < _SETTLE_S for letter in self._asked.values())
-            if len(self._members) >= count and not settling:
+            joined = sum(among is None or member.site in among for member in self._members.values())
+            if joined >= count and not settling:
                 return self.members
             nobody_to_come = not timing.deadlines and not self._asked
             if now >= end or nobody_to_come:
-                if len(self._members) >= count:
+                if joined >= count:
                     return self.members
                 raise self._too_few(count, timeout_s)
-            if len(self._members) < count and len(self._members) != told:
-                told = len(self._members)
+            if joined < count and joined != told:
+                told = joined
                 self._events.emit(EventKind.WAITING_FOR_SITES, detail={"joined": told, "needed": count})
             timing.pause(since=start, until=end)
 

@@ -113,7 +113,7 @@ def make_card(folder: RunFolder, evidence: ModelEvidence, *, pseudonyms: Mapping
         calibration_patients={} if weights.calibration is None else {s: tell_count(n) for s, n in weights.calibration.patients.items()},
         cost=_cost(folder, seconds),
     )
-    return card.model_copy(update={"limits": known_limits(card), "not_measured": unmeasured(card)})
+    return card.model_copy(update={"limits": known_limits(card, trained=weights.trained), "not_measured": unmeasured(card)})
 
 
 def read_card(folder: Path) -> ModelCard | None:

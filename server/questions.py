@@ -1,7 +1,8 @@
 """What the members of a run are asked, each time with a quorum: to train a round, to evaluate a model."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 import numpy as np
@@ -60,13 +61,22 @@ class Questions:
         """
         self._members(self._config.quorum.sites)
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self, *, wanted: int = 0, among: Collection[str] | None = None) -> tuple[Member, ...]:
         """Return the members, by name, once there are as many as a round needs.
 
+        Args:
+            wanted: so many are waited for as well, and done without if they do not come.
+            among: of these names; None for any.
+
         Raises:
-            FederationError: fewer by the deadline (code QUORUM).
+            FederationError: fewer than a round needs by the deadline (code QUORUM).
         """
-        return self._members(self._config.quorum.replies)
+        members = self._members(self._config.quorum.replies)
+        if wanted == 0:
+            return members
+        with self._watch.stage("wait"), suppress(FederationError):
+            self._roster.wait_for(wanted, timeout_s=self._config.quorum.join_deadline_s, among=among)
+        return self._roster.members
 
     def train(
         self,
@@ -129,13 +139,28 @@ class Questions:
             self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, detail=detail)
         return good >= needed
 
+    def trained(self, shares: Mapping[str, Mapping[str, float]], number: int, attempt: int) -> bool:
+        """Return whether any site has a share in the next model; says so where none has.
+
+        The replies of hospitals without labels are good ones, but a round of nothing else leaves the model as it is.
+        """
+        if not any(shares.values()):
+            detail = {"attempt": attempt, "message": "no reply that counts trained anything"}
+            self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, detail=detail)
+        return any(shares.values())
+
+    def unfit(self, error: FederationError, number: int, attempt: int) -> FederationError:
+        """Say why an attempt could not be begun with the sites that are there; returns that."""
+        self._events.emit(EventKind.ROUND_FAILED, round=number, code=error.code, message=error.explain(), detail={"attempt": attempt})
+        return error
+
     def failed(self, where: str) -> FederationError:
         """Return the error that ends a run for want of answers."""
         quorum = self._config.quorum
         return FederationError(
             "too few good replies",
             where=where,
-            got=f"fewer than {quorum.replies} in each of {quorum.round_attempts} attempts",
+            got=f"fewer than {quorum.replies}, or none that trained anything, in each of {quorum.round_attempts} attempts",
             expected=f"at least {quorum.replies} within {quorum.round_deadline_s:g} s",
             remedy="see the refused and missing replies (`gmmas status RUN --events`), mend those sites and resume the run",
             code=ReasonCode.QUORUM,
@@ -155,6 +180,7 @@ class Questions:
             timeout_s=self._config.quorum.round_deadline_s,
             holdings=self._holdings,
             notices=self._judge.notices,
+            counted=self._judge.counted,
         )
         with self._watch.stage("ask"):
             records = enquiry.ask(members, count=count)
@@ -173,7 +199,7 @@ class Questions:
             rounds=self._judge.rounds,
             seed=self._config.seed,
             model=self._config.model,
-            plan=self._config.training if action is Action.TRAIN else None,
+            plan=self._config.training if action is not Action.DESCRIBE else None,
             evaluate=split,
             ready=dict(ready),
             safeguards=Safeguards(privacy=self._config.privacy, secure=self._config.secure, clip=self._config.robustness.clip),

@@ -105,6 +105,11 @@ class RoundRecord(FinishedRound):
     cpu_seconds: float = Field(default=0, ge=0)
 
     @property
+    def groups_moved(self) -> frozenset[str]:
+        """Groups of tensors in whose mean at least one site had a share."""
+        return frozenset(group for site in self.sites for group, share in site.shares.items() if share > 0)
+
+    @property
     def bytes_down(self) -> int:
         """Bytes sent to all sites."""
         return sum(site.bytes_down for site in self.sites)

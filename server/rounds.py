@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from gmmas_runtime.memory import peak_memory_mib
 from gmmas_runtime.stopwatch import Stopwatch
+from gmmas_schema.errors import FederationError, GmmasError, ReasonCode
 from gmmas_schema.events import EventKind
+from gmmas_schema.strategy import MomentumStep
 from gmmas_schema.vocabulary import Split
 from gmmas_workflows.scores import ModelScore, choose_best, score_model
 from server.checkpoint import RunFolder
@@ -30,6 +32,7 @@ from server.judgement import Judge
 from server.membership import Member
 from server.questions import Questions, evaluations
 from server.records import Outcome, RoundRecord, RunResult, SiteRecord, Tracker
+from server.secure_company import Companies
 from server.secure_round import SecureReplies
 from strategies.aggregation import Aggregate
 from strategies.anchors import settle_anchors
@@ -71,6 +74,7 @@ class _Run:
         self._courier, self._watch = Courier(grid, timing), Stopwatch()
         self._judge = Judge(folder, events=events)
         self._questions = Questions(folder, self._courier, judge=self._judge, events=events, watch=self._watch)
+        self._companies = Companies(folder.path, folder.config)
         self._scores: list[ModelScore] = []
         self._state: Tensors = {}
 
@@ -93,7 +97,7 @@ class _Run:
         self._questions.wait_for_sites()
         tensors: Tensors = self._folder.load_round(done).tensors
         self._folder.require_room(tensors)
-        previous: Tensors | None = self._folder.load_round(done - 1).tensors if done > 0 else None
+        previous = self._model_before(done)
         self._state = self._folder.load_state(done)
         for number in range(done + 1, self._judge.rounds + 1):
             if not self._judge.affords(number):
@@ -102,6 +106,18 @@ class _Run:
             done = number
         conclusion = Conclusion(self._folder, self._questions, tracker=self._tracker, events=self._events)
         return conclusion.reach(tensors, done, scores=self._scores, privacy=self._judge.spent())
+
+    def _model_before(self, done: int) -> Tensors | None:
+        """Return the model before that of round `done` where the next step goes by it; None where it is lost: one step without momentum."""
+        if done == 0 or not isinstance(self._config.server_step, MomentumStep):
+            return None
+        try:
+            return self._folder.load_round(done - 1).tensors
+        except (GmmasError, OSError) as error:
+            message = f"round {done + 1} goes without momentum, for the model of round {done - 1} is missing or damaged"
+            logger.warning("%s: %s", message, error)
+            self._events.emit(EventKind.MODEL_UNREADABLE, round=done - 1, code=ReasonCode.MODEL, message=message)
+            return None
 
     def _begin(self) -> int:
         """Return the last finished round: 0 for a new run, whose start is made here."""
@@ -123,8 +139,16 @@ class _Run:
     def _train_round(self, number: int, tensors: Tensors, previous: Tensors | None) -> Tensors:
         """Run one round until it counts, write it down and return the next model."""
         ready = targets_ready([score.metrics for score in self._scores], self._config.training.semi_supervised)
+        unfit: FederationError | None = None
         for attempt in range(1, self._config.quorum.round_attempts + 1):
-            members = self._questions.members()
+            wanted, among = self._companies.wanted(number)
+            members = self._questions.members(wanted=wanted, among=among)
+            try:
+                secure, unfit = self._begin_secure(number, tensors, members, attempt), None
+            except FederationError as error:
+                unfit = self._questions.unfit(error, number, attempt)
+                continue
+            members = secure.members if secure else members
             started_at, start = time.time(), self._timing.clock()
             self._events.emit(
                 EventKind.ROUND_STARTED,
@@ -132,13 +156,14 @@ class _Run:
                 detail={"attempt": attempt, "sites": [member.site for member in members], "ready": ready},
             )
             descriptions = [member.description for member in members]
-            secure = self._begin_secure(number, tensors, members, attempt)
             replies = secure or self._judge.begin(self._averaged(tensors), number=number, descriptions=descriptions, ready=ready)
             with closing(replies):
                 sites = self._questions.train(members, number, tensors, replies=replies, ready=ready)
                 with self._watch.stage("judge"):
                     sites, verdict = self._judge.decide(replies, sites, number=number)
                 if not self._questions.enough(sites, number, attempt):
+                    continue
+                if not (secure and secure.is_spent) and not self._questions.trained(replies.shares(), number, attempt):
                     continue
                 with self._watch.stage("step"):
                     self._judge.book(number)
@@ -163,10 +188,14 @@ class _Run:
             self._keep(step, record)
             self._state = step.state
             return step.tensors
-        raise self._questions.failed(f"round {number}")
+        raise unfit or self._questions.failed(f"round {number}")
 
     def _begin_secure(self, number: int, tensors: Tensors, members: tuple[Member, ...], attempt: int) -> SecureReplies | None:
-        """Return what sums the replies of an attempt unseen, where the run asks for that."""
+        """Return what sums the replies of an attempt unseen, where the run asks for that.
+
+        Raises:
+            FederationError: these sites cannot add up (code QUORUM).
+        """
         if self._config.secure is None:
             return None
         return SecureReplies(
@@ -175,6 +204,8 @@ class _Run:
             courier=self._courier,
             events=self._events,
             members=members,
+            companies=self._companies,
+            number=number,
             attempt=attempt,
             book=partial(self._judge.book, number),
         )
@@ -189,7 +220,7 @@ class _Run:
         following |= settle_anchors(mean=averaged, current=tensors, sites=sum("anchors" in own for own in shares.values()))
         if self._config.training.uncertainty_weighting == "closed_form":
             good = [(site.losses, site.labelled) for site in sites if site.outcome is Outcome.ACCEPTED]
-            following |= closed_form_tensors(good)
+            following |= {name: value for name, value in closed_form_tensors(good).items() if name in following}
         return Step(following, step.state)
 
     def _averaged(self, tensors: Tensors) -> Tensors:
@@ -201,7 +232,7 @@ class _Run:
             record = self._folder.write_round(step.tensors, record=record, state=step.state) or record
         self._note(record)
         self._announce(record, cost=self._cost())
-        self._folder.prune_models(keep={choose_best(self._scores, fallback=record.round)})
+        self._folder.prune_models(keep={choose_best(self._folder.kept(self._scores), fallback=record.round)})
 
     def _note(self, record: RoundRecord) -> None:
         """Remember what later rounds are judged by, and the validation of a trained model: the seeded start is no candidate."""

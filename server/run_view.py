@@ -135,6 +135,7 @@ class RunView:
             EventKind.BUDGET_SPENT: self._stop,
             EventKind.ROUND_FINISHED: self._finish_round,
             EventKind.ROUND_FAILED: lambda e: self._fail(e, f"round {e.round} did not count"),
+            EventKind.MODEL_UNREADABLE: lambda e: self._fail(e, f"the model of round {e.round} is missing or damaged"),
             EventKind.MODEL_REGISTERED: self._register,
             EventKind.RUN_FINISHED: self._end,
             EventKind.RUN_FAILED: self._end,

@@ -2,8 +2,9 @@
 
 It stands where a running mean of replies would (strategies.aggregation.Aggregate). The training request is phase 0: a report brings keys
 in place of tensors. `settle` does phases 1 to 4, one message each way, and judges: a site that did not come through to its masked update is
-not in the sum. Below the threshold no reply counts, and the round is tried again like one without a quorum. Each phase is an event, so that
-whoever runs the federation sees who dropped out, where and why.
+not in the sum. Below the threshold no reply counts, and the round is tried again like one without a quorum, with the sites it began with
+once masked updates have left (server.secure_company). Each phase is an event, so that whoever runs the federation sees who dropped out,
+where and why.
 
 With `privacy` the sum comes with the noise of all its sites (strategies.secure.noisy_sum). Its release is booked before anybody is asked
 to open it.
@@ -14,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import numpy as np
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
@@ -29,6 +28,8 @@ from server.courier import Courier, Reply
 from server.events import EventLog
 from server.membership import Member
 from server.records import Outcome
+from server.secure_company import Companies, opened_elsewhere
+from server.secure_keys import enrolled_key, openssh
 from server.secure_terms import make_task
 from strategies.aggregation import Verdict
 from strategies.codec import size_bytes
@@ -55,9 +56,15 @@ class SecureReplies:
         config: of the run, with `secure`.
         courier: the way to the nodes.
         events: is told how each phase went.
-        members: the sites that are asked.
+        members: the sites that are there.
+        companies: know which of them the round is for.
+        number: of the round.
         attempt: 1-based.
         book: is called before the sites are asked to open the sum.
+
+    Raises:
+        FederationError: too few or too many sites for this attempt (code QUORUM).
+        ConfigError: the settings do not fit even the sites that the run asks for.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class SecureReplies:
         courier: Courier,
         events: EventLog,
         members: Iterable[Member],
+        companies: Companies,
+        number: int,
         attempt: int,
         book: Callable[[], None],
     ) -> None:
@@ -75,7 +84,10 @@ class SecureReplies:
         self._whole, self._tensors = tensors, as_averaged(tensors, config.strategy)
         self._config, self._deadline_s = config, config.secure.phase_deadline_s
         self._courier, self._events, self._attempt, self._book = courier, events, attempt, book
-        self._members = {member.site: member for member in members}
+        present = {member.site: member for member in members}
+        self._companies, self._company = companies, companies.choose(present.values(), number, tensors=tensors)
+        self._members = {site: present[site] for site in self._company.invited if site in present}
+        self._reopened = False
         self._half: CoordinatorHalf | None = None
         self._terms: Terms | None = None
         self._result = SecureResult({}, {})
@@ -83,13 +95,19 @@ class SecureReplies:
         self._advertised: list[str] = []
         self._traffic: dict[str, tuple[int, int]] = {}
 
-    def task(self, request: TaskRequest, *, pseudo: PseudoTerms) -> SecureTask:
-        """Begin the attempt; returns what is to go with the training request.
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The sites that are asked."""
+        return tuple(self._members.values())
 
-        Raises:
-            FederationError: too few or too many sites for a secure sum.
-        """
-        task, self._terms = make_task(self._config, request, self._whole, pseudo=pseudo, sites=len(self._members), attempt=self._attempt)
+    @property
+    def is_spent(self) -> bool:
+        """Whether the sites keep the round closed for an earlier attempt of this run, whose sum is lost: the run goes on without it."""
+        return self._reopened and self._result.is_withheld
+
+    def task(self, request: TaskRequest, *, pseudo: PseudoTerms) -> SecureTask:
+        """Begin the attempt; returns what is to go with the training request."""
+        task, self._terms = make_task(self._config, request, self._whole, pseudo=pseudo, company=self._company, attempt=self._attempt)
         self._half = CoordinatorHalf(self._terms, self._identities())
         return task
 
@@ -104,7 +122,7 @@ class SecureReplies:
             ProtocolError: no advertisement, one that cannot be trusted, or of other groups.
         """
         raw = report.secure.encode()
-        held = set(read(raw, Advertisement, sites=len(self._members), where=f"keys of {report.site}").seeds)
+        held = set(read(raw, Advertisement, sites=len(self._company.invited), where=f"keys of {report.site}").seeds)
         allowed = {group for group, weight in weights.items() if weight > 0}
         if not held <= allowed:
             raise ProtocolError(
@@ -129,7 +147,11 @@ class SecureReplies:
         )
 
     def settle(self) -> Verdict:
-        """Do phases 1 to 4; sites that are not in the sum are refused, groups that stay as they were are named."""
+        """Do phases 1 to 4; sites that are not in the sum are refused, groups that stay as they were are named.
+
+        Raises:
+            FederationError: the sites have opened this round for another run of this name, or another copy of it (code TRUST).
+        """
         try:
             self._result = self._lead()
         except FederationError as error:
@@ -138,6 +160,8 @@ class SecureReplies:
                 error.what, where=error.where, got=error.got, expected=error.expected, remedy=error.remedy, code=error.code
             )
             self._refused = dict.fromkeys(self._advertised, failed) | self._refused
+        if self._result.is_withheld and not self._reopened:
+            raise opened_elsewhere(self._company.round, self._result.refused)
         kept = {group: f"unchanged: {reason}" for group, reason in self._result.refused.items()}
         return Verdict(refused=self._refused, combined=kept, traffic=self._traffic)
 
@@ -176,6 +200,7 @@ class SecureReplies:
         roster = half.roster()
         alive = self._exchange(_SHARE, dict.fromkeys(self._advertised, roster), half.add_shares)
         inboxes = half.inboxes()
+        self._companies.note_masking(self._company)
         alive = self._exchange(_MASK, {site: inboxes[site] for site in alive}, half.add_masked)
         survivors = half.survivors()
         self._require_quorum(alive)
@@ -184,6 +209,8 @@ class SecureReplies:
         alive = self._exchange(_AGREE, dict.fromkeys(alive, survivors), half.add_agreement)
         request = half.unmask_request()
         self._book()
+        self._reopened = self._company.asked
+        self._companies.note_opening(self._company.round)
         self._exchange(_UNMASK, dict.fromkeys(alive, request), half.add_unmasking)
         self._refused = dropped
         result = half.result()
@@ -205,7 +232,7 @@ class SecureReplies:
     def _exchange(self, phase: int, payloads: Mapping[str, bytes], take: Callable[[str, bytes], None]) -> tuple[str, ...]:
         """Send each site its bytes of a phase, take the answers one by one, and return whose were good."""
         assert self._terms is not None, "task() begins an attempt"
-        identities = {site: _openssh(member) for site, member in self._members.items() if site in payloads} if phase == _SHARE else {}
+        identities = {site: openssh(member) for site, member in self._members.items() if site in payloads} if phase == _SHARE else {}
         attempt = self._terms.context().hex()
         question = PhaseRequest(run=self._terms.run, round=self._terms.round, attempt=attempt, phase=phase, identities=identities)
         letters = {
@@ -284,25 +311,10 @@ class SecureReplies:
 
     def _identities(self) -> dict[str, ec.EllipticCurvePublicKey]:
         """Return the enrolled keys of the members; a site without one is unknown, and so is refused."""
-        return {site: key for site, member in self._members.items() if (key := _enrolled_key(member)) is not None}
+        return {site: key for site, member in self._members.items() if (key := enrolled_key(member)) is not None}
 
 
 def _outcome(reply: Reply) -> Outcome:
     if reply.content is not None:
         return Outcome.REFUSED
     return Outcome.MISSING if reply.code is ReasonCode.DEADLINE else Outcome.FAILED
-
-
-def _enrolled_key(member: Member) -> ec.EllipticCurvePublicKey | None:
-    try:
-        key = serialization.load_pem_public_key(member.node.public_key)
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    return key if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1) else None
-
-
-def _openssh(member: Member) -> str:
-    """Return a member's enrolled key as it stands in a .pub file, without a comment."""
-    key = _enrolled_key(member)
-    assert key is not None, "a site without an enrolled key has been refused"
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from gmmas_schema.calibration import LARGEST_NATS, CalibrationStatistics, Reliability, bin_edges
 from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import by_group, groups_sent
-from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, SiteDescription, SiteReport, TaskRequest, task_of
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split
+from gmmas_schema.messages import PROTOCOL_VERSION, Action, Evaluation, LabelCounts, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Split, Task
 from strategies.holders import accepted_targets
 
 Float32 = NDArray[np.float32]
@@ -44,9 +44,9 @@ def check_description(description: SiteDescription, *, model_digest: str) -> Non
     if len(description.software) > _LONGEST_VERSION or not description.software.isprintable():
         expected = f"a line of at most {_LONGEST_VERSION} characters"
         _refuse("software version", site, f"{len(description.software)} characters", expected, ReasonCode.PROTOCOL)
-    for task, count in description.labelled.items():
-        if not 0 <= count <= description.cases:
-            _refuse(f"labelled cases for {task}", site, count, f"0 to {description.cases}", ReasonCode.PROTOCOL)
+    for what, count, limit in _label_counts(description, dict.fromkeys(description.labelled, description.cases)):
+        if not 0 <= count <= limit:
+            _refuse(what, site, count, f"0 to {limit}", ReasonCode.PROTOCOL)
 
 
 def check_reply(
@@ -78,8 +78,8 @@ def check_reply(
         _check_evaluation(report.evaluation, request, report.site)
     _check_subsets(report, request, description)
     if report.personalised is not None:
-        if request.plan is None or request.plan.personalised == "none":
-            _refuse("evaluation of its own model", report.site, "figures", "none, for the run has one model for all")
+        if request.action is not Action.TRAIN or request.plan is None or request.plan.personalised == "none":
+            _refuse("evaluation of its own model", report.site, "figures", "none, for none were asked for")
         _check_evaluation(report.personalised, request, report.site)
     if report.calibration is not None:
         _check_calibration(report, report.calibration, request)
@@ -137,13 +137,24 @@ def _check_counts(report: SiteReport, description: SiteDescription) -> None:
     site = report.site
     if report.cases > description.cases:
         _refuse("number of cases", site, report.cases, f"at most {description.cases}, as described")
-    for task, count in report.labelled.items():
-        limit = min(report.cases, description.labelled.get(task, 0))
+    most = {task: min(report.cases, description.labelled.get(task, 0)) for task in report.labelled}
+    for what, count, limit in _label_counts(report, most):
         if not 0 <= count <= limit:
-            _refuse(f"labelled cases for {task}", site, count, f"0 to {limit}")
+            _refuse(what, site, count, f"0 to {limit}")
     foreign = set(report.modalities) - set(description.modalities)
     if foreign:
         _refuse("modalities", site, ", ".join(sorted(foreign)), "only those described")
+
+
+def _label_counts(counts: LabelCounts, most: Mapping[Task, int]) -> Iterator[tuple[str, int, int]]:
+    """Yield what each count of labels is, the count, and the most it can be; `most` has that of each task."""
+    for task, count in counts.labelled.items():
+        yield f"labelled cases for {task}", count, most[task]
+    for modality, shown in counts.shown.items():
+        for task, count in shown.items():
+            yield f"labelled cases for {task} with {modality}", count, counts.labelled.get(task, 0)
+    for region, count in counts.outlined.items():
+        yield f"outlines of {region}", count, counts.labelled.get(Task.SEGMENTATION, 0)
 
 
 def _check_pseudo_labels(report: SiteReport, request: TaskRequest, description: SiteDescription) -> None:
@@ -151,7 +162,7 @@ def _check_pseudo_labels(report: SiteReport, request: TaskRequest, description: 
     for target, ledger in report.pseudo_labels.items():
         if target not in request.ready:
             _refuse("pseudo-labels", report.site, target, ", ".join(request.ready) or "none: nothing is ready")
-        unlabelled = description.cases - report.labelled.get(task_of(target), 0)
+        unlabelled = description.cases - report.telling(target)
         if not ledger.accepted <= ledger.offered <= unlabelled:
             _refuse(f"pseudo-labelled cases for {target}", report.site, f"{ledger.accepted} of {ledger.offered}", f"at most {unlabelled}")
 

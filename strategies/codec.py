@@ -15,23 +15,23 @@ of it. Format: NEP 1, "A simple file format for NumPy arrays" (Kern, 2007).
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Annotated, Final, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
-from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.messages import ARRAYS, DOCUMENT, PROTOCOL_VERSION, REPORT, TASK, SiteDescription, SiteReport, TaskRequest
-from gmmas_schema.model import MODEL_DEFINITION_VERSION
+from gmmas_schema.errors import ProtocolError
+from gmmas_schema.messages import ARRAYS, DOCUMENT, REPORT, TASK, SiteDescription, SiteReport, TaskRequest
 from strategies.content_hash import hash_tensors
 from strategies.encoding import FULL, Form, Precision, Segment, decode, encode
+from strategies.foreign_documents import UPDATE, DocumentT, parse_document, shorten
 
 Float32 = NDArray[np.float32]
-DocumentT = TypeVar("DocumentT", bound=BaseModel)
 
 INDEX: Final = "index"
 DIGEST: Final = "digest"
@@ -41,12 +41,21 @@ TENSORS: Final = "tensors"
 LARGEST_VALUES: Final = 2**29
 """Most values of one message where the reader knows no better: what protobuf could carry as float32."""
 
+LONGEST_INDEX: Final = 2**20
+"""Characters; that of the larger network has 14,000."""
+
+DOWN: Final[frozenset[Form]] = frozenset({"f4", "f2"})
+"""Forms of a model on its way to a site. A few bytes of the others can stand for much memory, and changes alone travel in them."""
+
 _STYPE, _DTYPE = "numpy.ndarray", "uint8"
 _NPY_VERSION = (1, 0)
 _HEADER_LIMIT_BYTES = 1024
-_DIGEST_LENGTH = 64
-_UPDATE = "run the same release of gmmas-fed on both sides"
-_INDEX_ADAPTER = TypeAdapter(list[tuple[str, tuple[NonNegativeInt, ...], Form, NonNegativeInt]])
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FORMS: Final[frozenset[Form]] = frozenset(get_args(Form))
+_Count = Annotated[int, Field(ge=0, le=LARGEST_VALUES)]
+# A product of many large numbers is slow to calculate and a fault to print: each is bounded, and so is how many there are.
+_Line = tuple[Annotated[str, Field(max_length=200)], Annotated[tuple[_Count, ...], Field(max_length=8)], Form, _Count]
+_INDEX_ADAPTER = TypeAdapter(Annotated[list[_Line], FailFast()])
 
 
 @dataclass(frozen=True)
@@ -84,20 +93,21 @@ def pack_tensors(tensors: Mapping[str, Float32], *, precision_of: Callable[[str]
     return Parcel(ArrayRecord({TENSORS: array}), json.dumps(segments, separators=(",", ":")))
 
 
-def unpack_tensors(parcel: Parcel, *, limit: int = LARGEST_VALUES) -> dict[str, Float32]:
+def unpack_tensors(parcel: Parcel, *, limit: int = LARGEST_VALUES, forms: Collection[Form] = _FORMS) -> dict[str, Float32]:
     """Return the tensors of a parcel, those that travelled as float32 as read-only views of its own bytes.
 
     Args:
         parcel: as it came.
         limit: most values of all tensors together; a few bytes can stand for many values.
+        forms: in which they may have travelled.
 
     Raises:
-        ProtocolError: the array is not flat .npy data, or the index does not fit it, or exceeds the limit.
+        ProtocolError: the array is not flat .npy data, or the index does not fit it, exceeds the limit or has another form.
     """
     if set(parcel.arrays) != {TENSORS}:
-        raise _misfit(f"arrays {', '.join(map(repr, parcel.arrays))}"[:200])
+        raise _misfit(f"{len(parcel.arrays)} arrays, or one of another name")
     flat = _read_flat(parcel.arrays[TENSORS])
-    segments = _read_index(parcel.index, limit=limit)
+    segments = _read_index(parcel.index, limit=limit, forms=forms)
     lengths = [segment.length_bytes for segment in segments]
     if sum(lengths) != flat.size:
         raise _misfit(f"{flat.size} bytes, an index of {len(segments)} tensors with {sum(lengths)} bytes")
@@ -111,28 +121,34 @@ def unpack_tensors(parcel: Parcel, *, limit: int = LARGEST_VALUES) -> dict[str, 
         raise _misfit("an index with a shape that no array has") from error
 
 
-def _read_index(text: str, *, limit: int) -> list[Segment]:
-    """Return the lines of an index after checking each by itself, their names and the sum of their values."""
+def _read_index(text: str, *, limit: int, forms: Collection[Form]) -> list[Segment]:
+    """Return the lines of an index after checking its length, each line by itself, their names and the sum of their values."""
+    if len(text) > LONGEST_INDEX:
+        raise _misfit(f"an index of {len(text)} characters, where {LONGEST_INDEX} can be")
     try:
         lines = _INDEX_ADAPTER.validate_json(text, strict=True)
     except ValidationError as error:
-        raise _misfit(f"an index with {error.error_count()} faults") from error
+        raise _misfit("an index with a line that is none") from error
     segments = [Segment(*line) for line in lines]
     for segment in segments:
+        if segment.form not in forms:
+            raise _misfit(f"a tensor in the form {segment.form}, where {', '.join(sorted(forms))} can be")
         if not (1 <= segment.kept <= segment.size if segment.form == "s1" else segment.kept == 0):
             raise _misfit(f"{segment.kept} kept values in the form {segment.form}")
         if segment.size == 0 and segment.form != "f4":
             raise _misfit(f"no values in the form {segment.form}")
-    names, size = {segment.name for segment in segments}, sum(segment.size for segment in segments)
-    if len(names) != len(segments) or size > limit:
-        raise _misfit(f"{len(segments)} tensors of {len(names)} names with {size} values, where {limit} can be")
+    if len({segment.name for segment in segments}) != len(segments):
+        raise _misfit(f"an index of {len(segments)} tensors with a name twice")
+    # How many more is not said: the number is the other side's, and Python does not print every one.
+    if sum(segment.size for segment in segments) > limit:
+        raise _misfit(f"{len(segments)} tensors with more values than the {limit} that can be")
     return segments
 
 
 def _read_flat(array: Array) -> NDArray[np.uint8]:
     """Return a Flower Array as a read-only one-dimensional view after checking its header against its declaration."""
     if array.stype != _STYPE or array.dtype != _DTYPE:
-        raise _misfit(f"{array.dtype} as {array.stype}"[:200])
+        raise _misfit(f"{array.dtype!s:.60} as {array.stype!s:.60}")
     stream = io.BytesIO(array.data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -145,13 +161,16 @@ def _read_flat(array: Array) -> NDArray[np.uint8]:
         raise _misfit(f"data that are not .npy ({type(error).__name__})") from error
     length = len(array.data) - stream.tell()
     if dtype != np.dtype("u1") or tuple(array.shape) != shape or shape != (length,):
-        raise _misfit(f"{dtype} {shape} in {length} bytes, declared {array.dtype} {array.shape}"[:200])
+        raise _misfit(f"{dtype} in {length} bytes, of another shape than they fill, or than is declared")
     return np.frombuffer(array.data, dtype=np.uint8, offset=stream.tell())
 
 
 def _misfit(got: str) -> ProtocolError:
     return ProtocolError(
-        "the tensors of a message cannot be read", got=got, expected="one flat .npy 1.0 array of bytes and its index", remedy=_UPDATE
+        "the tensors of a message cannot be read",
+        got=shorten(got),
+        expected="one flat .npy 1.0 array of bytes and its index",
+        remedy=UPDATE,
     )
 
 
@@ -162,14 +181,32 @@ def write_request(request: TaskRequest, parcel: Parcel | None = None, *, digest:
     return _write(TASK, request, parcel, {DIGEST: digest} if digest else {})
 
 
+def read_task(content: RecordDict) -> TaskRequest:
+    """Return a request by its document alone: of its tensors nothing is looked at.
+
+    Raises:
+        ProtocolError: another protocol version (`PROTOCOL_VERSION`) or model definition (`MODEL_DEFINITION`), or not a request.
+    """
+    return _read(content, TASK, TaskRequest)
+
+
+def check_size(content: RecordDict, *, values: int) -> None:
+    """Refuse a request read by `read_task` whose tensors would have more values, before memory is taken for them.
+
+    Raises:
+        ProtocolError: they would, or would travel in a form in which no model does, or there is no index of them.
+    """
+    if ARRAYS in content:
+        _read_index(_index(content, TASK), limit=values, forms=DOWN)
+
+
 def read_request(content: RecordDict) -> tuple[TaskRequest, dict[str, Float32]]:
     """Return a request and the tensors that came with it (none for DESCRIBE, and none where `read_digest` names them alone).
 
     Raises:
-        ProtocolError: another protocol version (`PROTOCOL_VERSION`) or model definition (`MODEL_DEFINITION`), not a request, or tensors
-            that are not those of their digest.
+        ProtocolError: as read_task and check_size; or the tensors are not those of their digest.
     """
-    request, tensors = _read(content, TASK, TaskRequest), _tensors(content, TASK)
+    request, tensors = read_task(content), _tensors(content, TASK, forms=DOWN)
     if ARRAYS in content and hash_tensors(tensors) != read_digest(content):
         raise ProtocolError(
             "the tensors of a request are not those it names", got="another digest", expected="their SHA-256", remedy="ask again"
@@ -178,10 +215,10 @@ def read_request(content: RecordDict) -> tuple[TaskRequest, dict[str, Float32]]:
 
 
 def read_digest(content: RecordDict) -> str:
-    """Return the digest that a request read by `read_request` gives of its tensors; empty for a request about no tensors."""
+    """Return the digest that a request read by `read_task` gives of its tensors; empty for a request about no tensors."""
     digest = content[TASK].get(DIGEST, "")
-    if not isinstance(digest, str) or len(digest) not in {0, _DIGEST_LENGTH}:
-        raise ProtocolError("a request's digest is none", got=type(digest).__name__, expected="64 hexadecimal digits", remedy=_UPDATE)
+    if not isinstance(digest, str) or not (digest == "" or _DIGEST.fullmatch(digest)):
+        raise ProtocolError("a request's digest is none", got=type(digest).__name__, expected="64 hexadecimal digits", remedy=UPDATE)
     return digest
 
 
@@ -226,65 +263,33 @@ def _write(name: str, document: BaseModel, parcel: Parcel | None, more: Mapping[
     return RecordDict({name: ConfigRecord({**fields, INDEX: parcel.index}), ARRAYS: parcel.arrays})
 
 
-def _tensors(content: RecordDict, name: str, *, limit: int = LARGEST_VALUES) -> dict[str, Float32]:
+def _tensors(content: RecordDict, name: str, *, limit: int = LARGEST_VALUES, forms: Collection[Form] = _FORMS) -> dict[str, Float32]:
     """Return the tensors of a content whose records have been checked."""
     record = content.get(ARRAYS)
-    return unpack_tensors(Parcel(record, str(content[name].get(INDEX, ""))), limit=limit) if isinstance(record, ArrayRecord) else {}
+    return unpack_tensors(Parcel(record, _index(content, name)), limit=limit, forms=forms) if isinstance(record, ArrayRecord) else {}
+
+
+def _index(content: RecordDict, name: str) -> str:
+    index = content[name].get(INDEX)
+    if not isinstance(index, str):
+        raise _misfit("an array without an index")
+    return index
 
 
 def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> DocumentT:
     """Return the one document of a content after checking that nothing else came with it."""
     _check_records(content, name)
-    text = content[name].get(DOCUMENT)
-    try:
-        raw = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        raw = None
-    if not isinstance(raw, dict):
-        raise ProtocolError(f"{name} holds no document", got=type(text).__name__, expected="a JSON object", remedy=_UPDATE)
-    _check_versions(raw)
-    try:
-        return kind.model_validate_json(str(text))
-    except ValidationError as error:
-        faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["type"] for fault in error.errors()[:5])
-        raise ProtocolError(
-            f"{name} is not a {kind.__name__}", where=name, got=faults, expected=f"protocol {PROTOCOL_VERSION}", remedy=_UPDATE
-        ) from error
+    return parse_document(content[name].get(DOCUMENT), kind, name=name)
 
 
 def _check_records(content: RecordDict, name: str) -> None:
     """Refuse a content whose records are not exactly the document and, perhaps, the arrays."""
     kinds = {key: type(record) for key, record in content.items()}
     if kinds.pop(name, None) is not ConfigRecord or kinds.pop(ARRAYS, ArrayRecord) is not ArrayRecord or kinds:
+        found = itertools.islice(content.items(), 5)
         raise ProtocolError(
             "a message holds other records than the protocol names",
-            got=", ".join(f"{key} ({type(record).__name__})" for key, record in content.items()) or "none",
+            got=", ".join(f"{shorten(key, 30)} ({type(record).__name__})" for key, record in found) or "none",
             expected=f"{name} (ConfigRecord), {ARRAYS} (ArrayRecord)",
-            remedy=_UPDATE,
+            remedy=UPDATE,
         )
-
-
-def _check_versions(raw: dict[str, Any]) -> None:
-    """Name a version conflict as such, before an unknown key of a newer version is called a fault."""
-    if raw.get("protocol") != PROTOCOL_VERSION:
-        raise ProtocolError(
-            "the other side speaks another protocol version",
-            got=_worded(raw.get("protocol")),
-            expected=PROTOCOL_VERSION,
-            remedy=_UPDATE,
-            code=ReasonCode.PROTOCOL_VERSION,
-        )
-    model = raw.get("model")
-    if isinstance(model, dict) and model.get("version") != MODEL_DEFINITION_VERSION:
-        raise ProtocolError(
-            "the other side has another version of the network",
-            got=_worded(model.get("version")),
-            expected=MODEL_DEFINITION_VERSION,
-            remedy=_UPDATE,
-            code=ReasonCode.MODEL_DEFINITION,
-        )
-
-
-def _worded(version: object) -> str:
-    """Return a version as it may be quoted: what is none is no text of ours."""
-    return str(version) if isinstance(version, int) else type(version).__name__

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ProtocolError
+from gmmas_schema.printable import printable
 from strategies.quantisation import channels_of, dequantise, quantise
 from strategies.sparsification import count_kept, largest, read_bitmap, write_bitmap
 
@@ -88,6 +89,15 @@ def encode(name: str, value: Float32, precision: Precision = FULL) -> tuple[Segm
     """
     if value.dtype != np.float32:
         raise ProtocolError("only float32 tensors travel", where=name, got=value.dtype, expected="float32", remedy="convert it first")
+    if precision.form != "f4" and not np.isfinite(value).all():
+        # Whatever form it would take: what error feedback keeps of it would spoil every later answer.
+        raise ProtocolError(
+            "a tensor that is to be rounded is not finite",
+            where=name,
+            got="nan or infinity",
+            expected="finite numbers",
+            remedy="lower training.learning_rate",
+        )
     segment = _choose(Segment(name, value.shape), value, precision)
     return segment, _WRITERS[segment.form](value, segment)
 
@@ -144,7 +154,7 @@ def _read_f4(_: Segment, data: Bytes) -> Float32:
 def _read_f2(segment: Segment, data: Bytes) -> Float32:
     value: Float32 = data.view("<f2").astype(np.float32)
     if not np.isfinite(value).all():
-        raise ProtocolError("a rounded tensor holds values that are not finite", where=segment.name, expected="finite numbers")
+        raise ProtocolError("a rounded tensor holds values that are not finite", where=printable(segment.name), expected="finite numbers")
     return value
 
 

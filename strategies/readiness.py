@@ -1,6 +1,7 @@
 """When unlabelled scans may join: per target, once the labelled ones have taught it.
 
-    streak_t = rounds in a row, up to now, in which the sites' validation of target t reached its threshold
+    streak_t = rounds in a row, up to now, in which the sites' validation of target t reached its threshold; rounds that did not measure it
+               are passed over, but where more than R of them come together the target counts as unmeasured
     ready_t  = streak_t >= R,    ramp_t = exp(-5 (1 - x)^2),  x = min(1, (streak_t - R + 1) / L)
 
 A target that falls below its threshold is taken back, so that pseudo-labels cannot go on feeding a collapse. The ramp is that of Laine
@@ -33,12 +34,16 @@ def targets_ready(history: Sequence[Mapping[str, float]], config: SemiSupervised
     """
     if config is None:
         return {}
-    streaks: dict[Target, int] = {region: _streak(history, f"visible_dice_{region}", config.ready_dice) for region in REGIONS}
+    streaks: dict[Target, int] = {
+        region: _streak(history, f"visible_dice_{region}", config.ready_dice, patience=config.ready_rounds) for region in REGIONS
+    }
     if config.regions_together:
-        # One that no site has patients enough to measure can become ready by no means, and does not hold up the others.
-        measured = [region for region in REGIONS if any(f"visible_dice_{region}" in metrics for metrics in history)]
+        # One that no site has patients enough to measure can become ready by no means, and does not hold up the others; nor does one
+        # whose only site has left.
+        recent = history[-config.ready_rounds - 1 :]
+        measured = [region for region in REGIONS if any(f"visible_dice_{region}" in metrics for metrics in recent)]
         streaks = dict.fromkeys(measured, min((streaks[region] for region in measured), default=0))
-    streaks |= {task: _streak(history, f"auc_{task}", config.ready_auc) for task in MARKERS}
+    streaks |= {task: _streak(history, f"auc_{task}", config.ready_auc, patience=config.ready_rounds) for task in MARKERS}
     return {target: _ramp(streak, config) for target, streak in streaks.items() if streak >= config.ready_rounds}
 
 
@@ -47,11 +52,12 @@ def _ramp(streak: int, config: SemiSupervisedConfig) -> float:
     return math.exp(-_STEEPNESS * (1 - progress) ** 2)
 
 
-def _streak(history: Sequence[Mapping[str, float]], metric: str, threshold: float) -> int:
-    """Count the models at the end in which a metric reaches the threshold without a gap."""
-    count = 0
+def _streak(history: Sequence[Mapping[str, float]], metric: str, threshold: float, *, patience: int) -> int:
+    """Count the models at the end in which a metric reaches the threshold; over more than `patience` that lack it, none counts."""
+    count = missing = 0
     for metrics in reversed(history):
-        if not metrics.get(metric, -math.inf) >= threshold:
+        missing = 0 if metric in metrics else missing + 1
+        if missing > patience or (not missing and not metrics[metric] >= threshold):
             break
-        count += 1
+        count += not missing
     return count

@@ -4,6 +4,7 @@ Flower moves a record as one object by one request, and cuts arrays alone. A mas
 body of a request may have (server.spooling), so a record holds PIECE_BYTES of it, as much as Flower's own pieces.
 """
 
+from itertools import islice
 from typing import Final, TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from gmmas_schema.errors import ProtocolError
 from gmmas_schema.messages import DOCUMENT, REPORT, TASK
 from gmmas_schema.secure import PAYLOAD, PhaseReply, PhaseRequest
+from strategies.foreign_documents import name_faults, shorten
 
 PIECE_BYTES: Final = 5 * 2**20
 _DOCUMENT_LENGTH = 2**18
@@ -53,12 +55,12 @@ def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> tuple[Docume
     try:
         if isinstance(text, str) and len(text) <= _DOCUMENT_LENGTH and len(pieces) == len(records):
             return kind.model_validate_json(text), b"".join(pieces)
-        faults = ", ".join(map(str, content)) or "no records"
+        faults = ", ".join(islice(content, 5)) or "no records"
     except ValidationError as error:
-        faults = "; ".join(".".join(map(str, fault["loc"])) + ": " + fault["type"] for fault in error.errors()[:5])
+        faults = name_faults(error)
     raise ProtocolError(
         "a message of secure aggregation cannot be read",
-        got=f"{faults:.200}",
+        got=shorten(faults),
         expected=f"{name} with a {kind.__name__} and its bytes",
         remedy="run the same release of gmmas-fed on both sides",
     )

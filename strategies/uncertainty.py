@@ -23,7 +23,7 @@ def closed_form(losses: Iterable[tuple[Mapping[Task, float], Mapping[Task, int]]
     """Return the log-variance of every task that a site trained.
 
     Args:
-        losses: per site the mean unweighted loss and the number of labelled cases per task.
+        losses: per site the mean loss before tasks are weighed, and the number of labelled cases, per task.
     """
     reports = list(losses)
     found: dict[Task, float] = {}

@@ -4,7 +4,7 @@
     c_g   = min(1, sum_k S(n_k,g) / (2 sum_k (S(n_k,g + v u_k,g) - S(n_k,g))))
 
 over the sites that are asked and hold the group. S is the strategy's scale, with S(0) = 0; n labelled and u unlabelled cases are behind the
-group, of which one with a pseudo-label counts v and the accepted ones e <= v u. The limit is on weights and not on cases, for a square root
+group, of which one with a pseudo-label counts v and all together e <= v u. The limit is on weights and not on cases, for a square root
 makes much of a few cases at many sites; and it is the group's, for a sequence may be held by few labelled sites and many others.
 
 All of it follows from what sites described before the round: replies can be folded in one at a time, and a site whose update is summed
@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 
 from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.groups import GROUPS, groups_sent
-from gmmas_schema.messages import SiteDescription, Target, task_of
+from gmmas_schema.messages import SiteDescription, Target
 from gmmas_schema.strategy import HoldersStrategy, PseudoTerms, Strategy
 from strategies.holders import cases_behind, effective_cases, scaled
 
@@ -38,11 +38,9 @@ def pseudo_terms(
     labelled, extra = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
     for site in descriptions:
         # As many as can be: all unlabelled cases got pseudo-labels, and all agreed.
-        most = effective_cases(
-            site.labelled, {t: weight * (site.cases - site.labelled.get(task_of(t), 0)) for t, weight in weights.items()}
-        )
+        most = effective_cases(site.labelled, {target: weight * (site.cases - site.telling(target)) for target, weight in weights.items()})
         for group in groups_sent(site.modalities, site.labelled, pseudo=tuple(weights), backbone=plan.backbone):
-            _, own, all_told = cases_behind(group, site.labelled, most, plan)
+            _, own, all_told = cases_behind(group, site, most, plan)
             labelled[group] += scaled(own, strategy)
             extra[group] += scaled(all_told, strategy) - scaled(own, strategy)
     limits = {group: min(1.0, labelled[group] / (2 * extra[group])) for group in GROUPS if labelled[group] > 0 and extra[group] > 0}

@@ -1,14 +1,22 @@
 """What coordinator and site send each other, and in which precision: the model down, its change up, neither twice.
 
     down   theta' = fp16(theta), what both sides calculate from; its hash travels along and is checked on arrival
-    up     c = Q(delta + e),  delta = theta_k - theta',  e <- delta + e - c        kept at the site for its next round
+    up     c = Q(delta + e),  delta = theta_k - theta',  e' = delta + e - c        kept at the site for its next round
     then   the coordinator goes on with theta + c, theta in fp32, as if the site had been sent that and had made this change
 
-Error feedback: what quantisation Q left out of one answer is added to the next, so over the rounds nothing is lost. Seide et al.,
-"1-bit stochastic gradient descent", Interspeech 2014; it makes any contractive compressor converge like the exact method: Karimireddy et
-al., "Error feedback fixes SignSGD and other gradient compression schemes", ICML 2019. e is carried for the groups that were sent: stale
-errors of a group that a site stops sending would do harm when it comes back (Li and Li, ICML 2023). With `up: fp32` the trained values
-travel as they are, and with `down: fp32` as well theta_k arrives bit for bit.
+Error feedback: what quantisation Q left out of one answer is added to the next. Seide et al., "1-bit stochastic gradient descent",
+Interspeech 2014; it makes any contractive compressor converge like the exact method: Karimireddy et al., "Error feedback fixes SignSGD and
+other gradient compression schemes", ICML 2019. Over the rounds nothing is lost of what the coordinator took:
+
+    sum of c_r + e  =  sum of delta_r        both over the rounds r whose answer counted; e: what is owed after the last of them
+
+An answer that did not count (refused, late, lost, of an attempt that failed) leaves no trace: a round starts from the e with which the last
+one that counted has ended. Else a debt that went into a lost answer would be gone, and the rest of an update that was refused for its
+length would make the next ones as long. Which answers counted the coordinator alone knows, and its requests say it (TaskRequest.counted).
+One that lies chooses among the few debts to this run that the site keeps: it gets one of them twice, or does without; never anything else.
+
+e is carried for the groups that were sent: stale errors of a group that a site stops sending would do harm when it comes back (Li and Li,
+ICML 2023). With `up: fp32` the trained values travel as they are, and with `down: fp32` as well theta_k arrives bit for bit.
 
 Anchors are sums and numbers of patients, and log-variances are a handful of scalars: both travel as they are, in fp32, never as changes.
 
@@ -72,11 +80,11 @@ def precision_up(config: WireConfig) -> Callable[[str], Precision]:
 class CarriedState(Protocol):
     """Where a site keeps what it carries from round to round (gmmas_workflows.site_state)."""
 
-    def before(self, *, run: str, round: int) -> dict[str, Float32]:  # noqa: A002 - the field's word
-        """Return the state that a round starts from; empty where there is none."""
+    def before(self, *, run: str, round: int, counted: int | None) -> dict[str, Float32]:  # noqa: A002 - the field's word
+        """Return the state that a round starts from, of those up to the last round that counted; empty where there is none."""
 
-    def write(self, tensors: Tensors, *, run: str, round: int) -> None:  # noqa: A002
-        """Keep the state that a round has ended with."""
+    def write(self, tensors: Tensors, *, run: str, round: int, counted: int | None) -> None:  # noqa: A002
+        """Keep the state that a round has ended with, and none of rounds between the last one that counted and this one."""
 
 
 class ModelShelf:
@@ -157,12 +165,13 @@ class SiteWire:
     def _pack_changes(self, request: TaskRequest, *, received: Tensors, trained: Tensors) -> Parcel:
         """Pack changes with what earlier ones left out, and keep what these leave out."""
         exact = {name: value for name, value in trained.items() if travels_exactly(name)}
-        owed = self._feedback.before(run=request.run, round=request.round) if request.wire.error_feedback else {}
+        run, number, counted = request.run, request.round, request.counted
+        owed = self._feedback.before(run=run, round=number, counted=counted) if request.wire.error_feedback else {}
         changes = {name: _add(value - received[name], owed.get(name)) for name, value in trained.items() if name not in exact}
         parcel = pack_tensors(changes | exact, precision_of=precision_up(request.wire))
         if request.wire.error_feedback:
             sent = unpack_tensors(parcel)
-            self._feedback.write({name: value - sent[name] for name, value in changes.items()}, run=request.run, round=request.round)
+            self._feedback.write({name: value - sent[name] for name, value in changes.items()}, run=run, round=number, counted=counted)
         return parcel
 
 

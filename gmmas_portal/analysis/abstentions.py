@@ -28,6 +28,15 @@ NEEDS_CONTRAST: Final = (
 """Facts that only a scan with contrast agent shows, whatever the network answers without one. Oedema is the rest of the tumour beside its
 core, so it is as open as the core."""
 
+_OF_REGION: Final[Mapping[Region, tuple[str, ...]]] = {
+    Region.TC: (ids.VOLUME_TC, ids.VOLUME_OEDEMA, ids.VOLUME_NECROSIS, ids.SPREAD_REGIONS[Region.TC]),
+    Region.ET: (
+        *(ids.VOLUME_ET, ids.VOLUME_NECROSIS, ids.FOCI_ET, ids.SPREAD_REGIONS[Region.ET]),
+        *(ids.DIAMETER_ET, ids.DIAMETER_ET_AXIAL, ids.DIAMETER_ET_PERPENDICULAR),
+    ),
+}
+"""Facts that rest on the outline of a region within the whole tumour."""
+
 Chooses = Callable[[Fact], bool]
 
 
@@ -80,6 +89,7 @@ def doubts_of(
     return (
         *_of_patient(context),
         *_of_sequences(findings),
+        *_of_training(findings),
         *(Doubt(AbstainCode.QUALITY, text, lambda fact: by_model(fact) or fact.id == ids.VOLUME_BRAIN) for text in quality),
         *([Doubt(AbstainCode.OUT_OF_DISTRIBUTION, novelty, by_model)] if novelty else []),
         *([] if outlined else [Doubt(AbstainCode.NO_TUMOUR, "the network outlined no tumour, so nothing is told of one", predicted)]),
@@ -135,15 +145,29 @@ def _of_patient(context: CaseContext) -> list[Doubt]:
 
 
 def _of_sequences(findings: Findings) -> list[Doubt]:
-    used = findings.modalities_used
+    used, unread = findings.modalities_used, findings.modalities_unread
     doubts = []
     if Modality.T1CE not in used and Modality.FLAIR not in used:
-        text = "neither T1ce nor FLAIR is there, on which a glioma shows"
-        doubts.append(Doubt(AbstainCode.SEQUENCES, text, by_model))
+        there = {Modality.T1CE, Modality.FLAIR} & set(unread)
+        lacking = "the model was not trained on what is there of T1ce and FLAIR" if there else "neither T1ce nor FLAIR is there"
+        doubts.append(Doubt(AbstainCode.SEQUENCES, f"{lacking}, on which a glioma shows", by_model))
     if Modality.T1CE not in used:
-        text = "enhancement and the core it outlines show on T1ce only, which is missing"
+        lacking = "the model was never trained on" if Modality.T1CE in unread else "is missing"
+        text = f"enhancement and the core it outlines show on T1ce only, which {lacking}"
         doubts.append(Doubt(AbstainCode.NEEDS_SEQUENCE, text, lambda fact: fact.id in NEEDS_CONTRAST))
     return doubts
+
+
+def _of_training(findings: Findings) -> list[Doubt]:
+    """Return doubts about regions that the model was never trained on; a marker of that kind has no value to doubt."""
+    if Region.WT in findings.untrained:
+        text = "the model was never trained on outlines of a tumour"
+        return [Doubt(AbstainCode.NOT_TRAINED, text, by_model)]
+    return [
+        Doubt(AbstainCode.NOT_TRAINED, f"the model was never trained on outlines of the {name}", _among(_OF_REGION[region], subtype=False))
+        for region, name in ((Region.TC, "tumour core"), (Region.ET, "enhancing tumour"))
+        if region in findings.untrained
+    ]
 
 
 def _of_confidence(findings: Findings, calibration: Calibration | None) -> list[Doubt]:

@@ -1,7 +1,8 @@
 """What the network says of molecular markers and subtype, and how far it spreads, as facts.
 
 The told class of a marker is that with a probability above 1/2; its confidence is max(p, 1 - p), and stands only where the head is
-calibrated. Subtypes follow from the markers (WHO CNS5; Louis et al., Neuro-Oncology 2021), so they cannot contradict them.
+calibrated. Subtypes follow from the markers (WHO CNS5; Louis et al., Neuro-Oncology 2021), so they cannot contradict them. A marker that
+the model was never trained on is ABSENT, and the subtype with IDH or 1p/19q.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.context import CaseContext
 from gmmas_portal.evidence import diagnosis
 from gmmas_schema.calibration import Calibration
-from gmmas_schema.case_record import Fact
+from gmmas_schema.case_record import AbstainCode, Fact, FactStatus
 from gmmas_schema.findings import Findings
 from gmmas_schema.vocabulary import MARKERS, REGIONS, SUBTYPES, Subtype, Task
 
@@ -56,22 +57,26 @@ def predicted_facts(findings: Findings, calibration: Calibration | None) -> tupl
     for task in MARKERS:
         if task in findings.probability:
             facts += _marker(task, findings.probability[task], sure=is_calibrated(calibration, task))
+        elif task in findings.untrained:
+            facts.append(_untrained(ids.MARKER_FACTS[task], f"{_NAMES[task]} by imaging", "the model was never trained on such labels"))
+    return (*facts, *_subtype(findings, calibration), *_spreads(findings))
+
+
+def _subtype(findings: Findings, calibration: Calibration | None) -> list[Fact]:
+    """Return the subtype and the probability of each."""
+    label = "subtype that the imaging pattern is most consistent with"
+    if not findings.subtype:
+        return [_untrained(ids.SUBTYPE, label, "it rests on IDH and 1p/19q, and the model was not trained on labels of both")]
     told = told_subtype(findings)
     sure = all(is_calibrated(calibration, task) for task in (Task.IDH, Task.CODELETION))
-    facts.append(
-        Fact(
-            id=ids.SUBTYPE,
-            label="subtype that the imaging pattern is most consistent with",
-            value=str(told),
-            confidence=min(max(findings.subtype[told], 0.0), 1.0) if sure else None,
-            source="network",
-        )
-    )
-    facts += [
-        _probability(ids.SUBTYPE_PROBABILITIES[subtype], f"probability of {_with_article(subtype)}", findings.subtype[subtype])
-        for subtype in SUBTYPES
+    confidence = min(max(findings.subtype[told], 0.0), 1.0) if sure else None
+    return [
+        Fact(id=ids.SUBTYPE, label=label, value=str(told), confidence=confidence, source="network"),
+        *(
+            _probability(ids.SUBTYPE_PROBABILITIES[subtype], f"probability of {_with_article(subtype)}", findings.subtype[subtype])
+            for subtype in SUBTYPES
+        ),
     ]
-    return (*facts, *_spreads(findings))
 
 
 def told_subtype(findings: Findings) -> Subtype:
@@ -86,7 +91,8 @@ def is_calibrated(calibration: Calibration | None, task: Task) -> bool:
 
 def told_classes(facts: Mapping[str, Fact]) -> dict[Task, bool]:
     """Return the told class of each predicted marker among facts by id: True for the positive one."""
-    return {task: facts[name].value == CLASSES[task][0] for task, name in ids.MARKER_FACTS.items() if name in facts}
+    told = {task: facts[name].value for task, name in ids.MARKER_FACTS.items() if name in facts}
+    return {task: value == CLASSES[task][0] for task, value in told.items() if value is not None}
 
 
 def entered_facts(context: CaseContext) -> tuple[Fact, ...]:
@@ -131,6 +137,10 @@ def _marker(task: Task, probability: float, *, sure: bool) -> list[Fact]:
         source="network",
     )
     return [told, _probability(ids.MARKER_PROBABILITIES[task], f"probability of {_POSITIVE[task]}", probability)]
+
+
+def _untrained(name: str, label: str, reason: str) -> Fact:
+    return Fact(id=name, label=label, status=FactStatus.ABSENT, codes=(AbstainCode.NOT_TRAINED,), reason=reason, source="network")
 
 
 def _probability(name: str, label: str, value: float) -> Fact:

@@ -31,9 +31,10 @@ from gmmas_schema.vocabulary import REGIONS, Region
 from gmmas_workflows.evaluation import THRESHOLD
 
 DEFAULT_THRESHOLD: Final = 0.45
-"""Score above which a case counts as out of distribution, where the hospital has not measured its own. Chosen with
-benchmarks/results/novelty.json in view (phantoms, one real glioma, one brain with multiple sclerosis), so these figures are no estimate
-for another model or scanner: a hospital with known cases should measure its own threshold."""
+"""Score above which a case counts as out of distribution, where the hospital has not measured its own. Chosen with phantoms, a brain
+with multiple sclerosis and one real glioma in view, under an earlier model. benchmarks/results/novelty.json has the scores of the first two
+under a later one, so its figures are no estimate for another model or scanner, and say nothing of real gliomas: a hospital with known cases
+should measure its own threshold."""
 
 LARGEST_SHARE: Final = 0.5
 """Share of the outlined tumour that the largest focus of one glioma holds at least."""

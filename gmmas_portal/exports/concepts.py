@@ -100,6 +100,7 @@ _WHY: Final[Mapping[AbstainCode, str]] = MappingProxyType(
     {
         AbstainCode.LOW_CONFIDENCE: "low confidence",
         AbstainCode.NOT_CALIBRATED: "not calibrated",
+        AbstainCode.NOT_TRAINED: "never trained",
         AbstainCode.OUT_OF_DISTRIBUTION: "unlike known gliomas",
         AbstainCode.SEQUENCES: "neither T1ce nor FLAIR",
         AbstainCode.NEEDS_SEQUENCE: "needs T1ce, which is missing",

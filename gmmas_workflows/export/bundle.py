@@ -51,6 +51,7 @@ _MARKERS: Final = {
     Task.MGMT: "MGMT promoter methylated",
 }
 _MARKER_NAMES: Final = {Task.IDH: "IDH status", Task.CODELETION: "1p/19q status", Task.GRADE: "grade", Task.MGMT: "MGMT status"}
+_NEVER_TRAINED: Final = " (never trained: means nothing)"
 
 
 def write_bundle(folder: Path, weights: Weights, *, name: str, documents: Mapping[str, bytes] = MappingProxyType({})) -> None:
@@ -142,13 +143,16 @@ def _interface(weights: Weights, markers: list[Task]) -> dict[str, Any]:
     """Return what goes into the network and what the inferer makes of its answer."""
     grid = weights.definition.grid
     window, patch = grid.window, grid.patch is not None
-    image = _tensor("image", "magnitude", [_SEQUENCES[m] for m in MODALITIES], "float32", [-5, 5], shape=window, patch=patch)
+    sequences = [_SEQUENCES[m] + ("" if m in weights.readable else " (not read)") for m in MODALITIES]
+    image = _tensor("image", "magnitude", sequences, "float32", [-5, 5], shape=window, patch=patch)
     present = _tensor("tuples", "classes", [f"{_SEQUENCES[m]} is there" for m in MODALITIES], "bool", [0, 1])
-    regions = _tensor("image", "classes", [_REGIONS[r] for r in REGIONS], "float32", [0, 1], shape=window, patch=patch)
+    doubt = dict.fromkeys(weights.untrained, _NEVER_TRAINED)
+    regions = _tensor("image", "classes", [_REGIONS[r] + doubt.get(r, "") for r in REGIONS], "float32", [0, 1], shape=window, patch=patch)
     outputs = {"pred": regions}
     for task in markers:
-        outputs[str(task)] = _tensor("probabilities", "classes", [_MARKERS[task]], "float32", [0, 1])
-    outputs["subtype"] = _tensor("probabilities", "classes", [str(s) for s in SUBTYPES], "float32", [0, 1])
+        outputs[str(task)] = _tensor("probabilities", "classes", [_MARKERS[task] + doubt.get(task, "")], "float32", [0, 1])
+    subtypes = [str(s) + ("" if weights.tells_subtype else _NEVER_TRAINED) for s in SUBTYPES]
+    outputs["subtype"] = _tensor("probabilities", "classes", subtypes, "float32", [0, 1])
     assert tuple(outputs)[1:] == output_names(weights.definition.network)[1:]
     return {"inputs": {"image": {**image, "modality": "MR"}, "present": present}, "outputs": outputs}
 
@@ -189,7 +193,20 @@ def _facts(weights: Weights, *, name: str, has_card: bool) -> dict[str, str]:
         "calibration": "none" if weights.calibration is None else "temperatures per head, `models/calibration.json`",
         "grid": f"{_times(grid.shape)} voxels of {grid.spacing_mm:g} mm around the brain{windows}",
         "readable": "It reads " + _listed([_SEQUENCES[m] for m in readable]),
+        "untrained": _untrained(weights),
     }
+
+
+def _untrained(weights: Weights) -> str:
+    """Return what a reader must know of sequences and heads that nobody trained; nothing where everything was."""
+    unread = [_SEQUENCES[m] for m in MODALITIES if m not in weights.readable]
+    heads = [_REGIONS[head] if isinstance(head, Region) else _MARKER_NAMES[head] for head in weights.untrained]
+    told = [f"It was never trained on {_listed(unread)}, which it does not read."] if unread else []
+    if heads:
+        told.append(
+            f"It was never trained on labels of {_listed(heads)}: what it says of that means nothing, and no such marker is written."
+        )
+    return "\n- **" + " ".join(told) + "**" if told else ""
 
 
 def _origin(weights: Weights) -> str:

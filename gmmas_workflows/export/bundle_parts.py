@@ -29,7 +29,7 @@ from gmmas_runtime.files import write_atomic
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.inference import OVERLAP, Flip
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import SUBTYPES, Layout, Modality
+from gmmas_schema.vocabulary import SUBTYPES, Layout, Modality, Region, Task
 from gmmas_workflows.evaluation import threshold
 from gmmas_workflows.inference import PROBABILITY_DECIMALS, choose_images, readable_modalities
 
@@ -166,10 +166,11 @@ class WriteMarkers(Transform):  # type: ignore[misc]
 
     Args:
         output_dir: as of SaveImaged.
+        untrained: heads that nobody trained; their markers, and the subtype where it rests on one, are left out.
     """
 
-    def __init__(self, *, output_dir: Path) -> None:
-        self.output_dir = output_dir
+    def __init__(self, *, output_dir: Path, untrained: Collection[Region | Task] = ()) -> None:
+        self.output_dir, self.untrained = output_dir, tuple(untrained)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Write the file and return the data as they are.
@@ -180,7 +181,11 @@ class WriteMarkers(Transform):  # type: ignore[misc]
         case_id = str(data["regions"].meta["filename_or_obj"])
         answers = {name: torch.as_tensor(value) for name, value in data["pred"].items() if name != "regions"}
         subtype = dict(zip(map(str, SUBTYPES), answers.pop("subtype").tolist(), strict=True))
-        content = {"case": case_id, "probability": {name: float(value) for name, value in answers.items()}, "subtype": subtype}
+        content = {
+            "case": case_id,
+            "probability": {name: float(value) for name, value in answers.items() if name not in self.untrained},
+            "subtype": {} if {Task.IDH, Task.CODELETION} & set(self.untrained) else subtype,
+        }
         (self.output_dir / case_id).mkdir(parents=True, exist_ok=True)
         write_atomic(self.output_dir / case_id / f"{case_id}{MARKERS_SUFFIX}", json.dumps(content, indent=2).encode() + b"\n")
         return dict(data)

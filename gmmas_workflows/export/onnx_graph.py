@@ -6,6 +6,9 @@
              idh, codeletion[, grade, mgmt]  float32 (batch)   probabilities
              subtype  float32 (batch, 3)            probabilities in the order of SUBTYPES
 
+A sequence that the model was never trained on counts as absent, whatever `present` says. An output that nobody trained is there, for
+the signature is that of the definition; onnx.json names it (`untrained`), and its numbers mean nothing.
+
 Batch and axes are free (each axis a multiple of what the levels halve). Calibrated temperatures are part of the graph. It is the network
 alone: preprocessing is gmmas_data.preprocessing's, and a model that was trained on patches expects windows of that size.
 
@@ -79,8 +82,9 @@ class OnnxIdentity(FrozenModel):
     """What the ONNX file is; also in its own metadata, as gmmas.<name>.
 
     Attributes:
-        modalities: order of the channels; `readable` are those that the model has an encoder for.
+        modalities: order of the channels; `readable` are those that the model has a trained encoder for.
         outputs: their order.
+        untrained: regions, and outputs, that nobody trained.
         spacing_mm: edge of a voxel of the network's grid.
         window: voxels that the network saw at a time in training; each axis of an image must be a `multiple_of`.
         temperatures: built into the graph.
@@ -91,6 +95,7 @@ class OnnxIdentity(FrozenModel):
     regions: tuple[str, ...]
     subtypes: tuple[str, ...]
     outputs: tuple[str, ...]
+    untrained: tuple[str, ...] = ()
     spacing_mm: float
     window: tuple[int, int, int]
     multiple_of: int
@@ -139,6 +144,7 @@ def _identify(weights: Weights, network: GmmasNetwork) -> OnnxIdentity:
         regions=REGIONS,
         subtypes=SUBTYPES,
         outputs=output_names(network.config),
+        untrained=(*map(str, weights.untrained), *(() if weights.tells_subtype else ("subtype",))),
         spacing_mm=weights.definition.grid.spacing_mm,
         window=weights.definition.grid.window,
         multiple_of=2 ** (len(network.config.channels) - 1),

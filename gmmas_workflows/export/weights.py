@@ -21,7 +21,7 @@ def write_weights(folder: Path, weights: Weights, *, documents: Mapping[str, byt
     Raises:
         ModelError: a tensor is not finite.
     """
-    digest = save_weights(folder, weights.tensors, weights.definition, metadata=weights.metadata)
+    digest = save_weights(folder, weights.tensors, weights.definition, metadata=weights.metadata, trained=weights.trained)
     assert digest == weights.sha256, "safetensors of the same tensors differ"
     if weights.calibration is not None:
         save_calibration(folder, weights.calibration)

@@ -37,6 +37,7 @@ KINDS: Final = {
     EventKind.BUDGET_SPENT: "privacy budget spent",
     EventKind.ROUND_FINISHED: "round finished",
     EventKind.ROUND_FAILED: "round did not count",
+    EventKind.MODEL_UNREADABLE: "a kept model is missing or damaged",
     EventKind.MODEL_REGISTERED: "model registered",
     EventKind.MODEL_PROMOTED: "model promoted",
     EventKind.MODEL_VALIDATED: "model validated at the hospitals",

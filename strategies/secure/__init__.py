@@ -8,7 +8,10 @@ a sparse one, which pays from about a hundred sites on; hospitals are fewer, so 
 - Vectors are divided into groups of tensors. A group is masked among its holders, and its self-mask has a seed of its own, so that one
   group can be opened and another stay closed for good.
 - A site commits to its seeds when it advertises its keys, so that a false share is noticed and not added.
-- A site opens one sum of a group in a round, over one set of sites (ledger.py).
+- In a round a site masks for one list of invited sites and one threshold, and opens one sum of a group, over one set of sites (ledger.py).
+- A site signs among whom it has masked, and only what was masked among the same sites is unmasked. Bonawitz et al. need no such signature:
+  there everybody holds everything, and any two sets of t sites meet. Of a group with few holders, a site that was shown some of them, and
+  is unmasked with the others, would be alone in what is left.
 - A sum that clipped updates cannot have is refused (fixed_point.py).
 - The terms that everybody signs name the content of the model and the rule of the weights, so that no site can be asked about another model
   (Pasquini, Francati and Ateniese, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022), nor be made to
@@ -20,8 +23,9 @@ Threat model
     ECDSA hold; a site's own process and memory are its own.
     Against a coordinator that follows the protocol and records everything, and fewer than t sites that help it: of a group they learn the
     sum over the other holders and nothing else.
-    Against a coordinator that lies (false sets of survivors, keys of its own, other terms to some sites), and c sites that help it: the
-    same, as long as c < 2 t - n; for the default t of two thirds that is a third of the sites.
+    Against a coordinator that lies (false sets of survivors, keys of its own, other terms to some sites, the same round again and again),
+    and c of the n invited sites that help it: the same, as long as c < 2 t - n (proof in ledger.py); for the default t of two thirds that
+    is a third of the sites. n and t are those of the terms, one pair for all attempts of a round.
     At least three holders stand behind a sum (terms.minimum_holders; every site enforces it). If all of them but one help the coordinator,
     the sum minus their own parts is the last one's update: no protocol that gives a sum can prevent that.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
 from strategies.secure.documents import (
     DIGEST_BYTES,
+    HEAD_BYTES,
     Advertisement,
     Agreement,
     Inbox,
@@ -30,7 +31,7 @@ from strategies.secure.documents import (
     write,
 )
 from strategies.secure.fixed_point import Ring
-from strategies.secure.keys import KeyPair, check_signature, untrusted
+from strategies.secure.keys import KeyPair, check_distinct, check_signature, untrusted
 from strategies.secure.masks import apply_mask
 from strategies.secure.shamir import recover_bytes, weigh_shares
 from strategies.secure.view import Identities, View, check_advertisement, commitment, mask_label
@@ -68,6 +69,11 @@ class SecureResult:
     groups: dict[str, GroupSum]
     refused: dict[str, str]
 
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the sites opened nothing, for they had opened this round before."""
+        return not self.groups and _OPENED in self.refused.values()
+
 
 class CoordinatorHalf:
     """One attempt, phase by phase: add_*() for each site's answer, then the method that closes the phase and returns what is asked next.
@@ -84,7 +90,7 @@ class CoordinatorHalf:
         self._boxes: dict[str, dict[str, bytes]] = {}
         self._masking: tuple[str, ...] = ()
         self._sums: dict[str, Ring] = {}
-        self._masked: list[str] = []
+        self._masked: dict[str, bytes] = {}
         self._survivors: tuple[str, ...] = ()
         self._agreements: dict[str, bytes] = {}
         self._answers: dict[str, Unmasking] = {}
@@ -92,8 +98,8 @@ class CoordinatorHalf:
     def add_advertisement(self, site: str, raw: bytes) -> None:
         """Phase 0: take a site's keys."""
         member = read(raw, Advertisement, sites=self._terms.sites, where=f"keys of {site}")
-        if member.site != site or site in self._advertisements or len(self._advertisements) == self._terms.sites:
-            raise untrusted(f"keys of {site}", f"keys of {member.site}, twice, or too many", "one advertisement of each invited site")
+        if member.site != site or site in self._advertisements or site not in self._terms.invited:
+            raise untrusted(f"keys of {site}", f"keys of {member.site}, twice, or uninvited", "one advertisement of each invited site")
         check_advertisement(member, self._terms, self._identities)
         self._check_keys(member)
         self._advertisements[site] = member
@@ -102,7 +108,7 @@ class CoordinatorHalf:
         """Close phase 0: return what every site that advertised is sent."""
         self._require(self._advertisements, "advertise keys")
         roster = Roster(members=tuple(self._advertisements[site] for site in sorted(self._advertisements)))
-        self._view = View.of(roster, self._terms, where="roster")
+        self._view = View.of(roster, self._terms, self._identities, where="roster")
         return write(roster)
 
     def add_shares(self, site: str, raw: bytes) -> None:
@@ -121,28 +127,29 @@ class CoordinatorHalf:
 
     def masked_bytes(self, site: str) -> int:
         """Return the length of a site's masked vector, known before it comes."""
-        return DIGEST_BYTES + sum(elements for _, elements in self._view.layout(site, self._masking)) * self._dtype.itemsize
+        return HEAD_BYTES + sum(elements for _, elements in self._view.layout(site, self._masking)) * self._dtype.itemsize
 
     def add_masked(self, site: str, raw: bytes) -> None:
-        """Phase 2: add a site's masked vector to the sums; nothing of it is kept."""
+        """Phase 2: add a site's masked vector to the sums; nothing of it is kept but the signature at its head."""
         if site not in self._masking or site in self._masked or self._survivors:
             raise misfit(f"masked vector of {site}", "a vector", "one of each site that shared, in its phase")
         expected = self.masked_bytes(site)
         if len(raw) != expected or raw[:DIGEST_BYTES] != self._context:
             raise misfit(f"masked vector of {site}", f"{len(raw)} bytes", f"{expected} bytes of this attempt")
-        start = DIGEST_BYTES
+        signature, start = raw[DIGEST_BYTES:HEAD_BYTES], HEAD_BYTES
+        check_signature(self._identities[site], signature, *self._view.masked_parts(self._masking), where=f"masked vector of {site}")
         for group, elements in self._view.layout(site, self._masking):
             y = np.frombuffer(raw, self._dtype, elements, start)
             start += y.nbytes
             total = self._sums.setdefault(group, np.zeros(elements, self._dtype))
             np.add(total, y, out=total)
-        self._masked.append(site)
+        self._masked[site] = signature
 
     def survivors(self) -> bytes:
         """Close phase 2: return what every site whose vector came is sent."""
         self._require(self._masked, "send masked updates")
         self._survivors = tuple(sorted(self._masked))
-        return write(Survivors(sites=self._survivors))
+        return write(Survivors(sites={site: self._masked[site] for site in self._survivors}))
 
     def add_agreement(self, site: str, raw: bytes) -> None:
         """Phase 3: take a site's signature of what it was told."""
@@ -242,6 +249,8 @@ class CoordinatorHalf:
             raise untrusted(f"keys of {member.site}", "a key twice", "two keys of its own")
         for key in (member.box_key, member.mask_key):
             KeyPair.make().agree(key)  # refuses points of small order
+        admitted = {site: self._identities[site] for site in (*self._advertisements, member.site)}
+        check_distinct(admitted, where=f"keys of {member.site}")
 
     def _require(self, sites: Collection[str], phase: str) -> None:
         if len(sites) < self._terms.threshold:

@@ -4,12 +4,13 @@
     0      Terms                                  Advertisement   two public keys, the groups it holds, signed
     1      Roster of advertisements               ShareParcel     a sealed box of shares for every peer
     2      Inbox of boxes                         masked vector   bytes, see below
-    3      Survivors                              Agreement       a signature of what the site has seen
+    3      Survivors, as they signed in phase 2   Agreement       a signature of what the site has seen
     4      UnmaskRequest with all agreements      Unmasking       shares: seeds of survivors, keys of the dropped, never both of one
 
-Documents are JSON with bytes in base64. The masked vector is binary: the 32-byte digest of the terms, then for each live group in the order
-of ALL_GROUPS its elements and its weight as little-endian integers of the ring; its length is known before it comes. A document is refused
-by its length, a bound on what that many sites can have to say, before it is parsed.
+Documents are JSON with bytes in base64. The masked vector is binary: the 32-byte digest of the terms, the site's signature of the roster
+and of those among whom it has masked, then for each live group in the order of ALL_GROUPS its elements and its weight as little-endian
+integers of the ring; its length is known before it comes. A document is refused by its length, a bound on what that many sites can have to
+say, before it is parsed.
 """
 
 from typing import Annotated, Any, Final, TypeVar
@@ -21,9 +22,9 @@ from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ProtocolError
 from gmmas_schema.groups import GROUPS, REGION_ROWS
 from gmmas_schema.privacy import PrivacyConfig
-from gmmas_schema.secure import LARGEST_FEDERATION, SMALLEST_SUM, Clip
+from gmmas_schema.secure import LARGEST_FEDERATION, SMALLEST_SUM, Clip, Site
 from strategies.secure.fixed_point import FixedPoint
-from strategies.secure.keys import KEY_BYTES, NONCE_BYTES, TAG_BYTES, digest
+from strategies.secure.keys import KEY_BYTES, NONCE_BYTES, SIGNATURE_BYTES, TAG_BYTES, digest
 from strategies.secure.noisy_sum import NoisySum
 from strategies.secure.shamir import SHARE_BYTES
 
@@ -31,8 +32,8 @@ ALL_GROUPS: Final = (*GROUPS, *REGION_ROWS)
 """Every group that can be summed, in a fixed order; the segmentation head is summed whole or row by row."""
 
 DIGEST_BYTES: Final = 32
-SIGNATURE_BYTES: Final = 112
-"""Longest DER signature on P-384 is 104 bytes."""
+HEAD_BYTES: Final = DIGEST_BYTES + SIGNATURE_BYTES
+"""Of a masked vector, before its first group."""
 SITE_BYTES: Final = 1 << 13
 """Bound on what a document says about one site: 26 groups with a name and a share or a commitment in base64, and room."""
 LARGEST_GROUP: Final = 2**31
@@ -41,10 +42,9 @@ BOX_BYTES: Final = NONCE_BYTES + SHARE_BYTES * (1 + len(ALL_GROUPS)) + TAG_BYTES
 Key = Annotated[bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Digest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Share = Annotated[bytes, Field(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
-Signature = Annotated[bytes, Field(min_length=8, max_length=SIGNATURE_BYTES)]
+Signature = Annotated[bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 Box = Annotated[bytes, Field(min_length=NONCE_BYTES + SHARE_BYTES + TAG_BYTES, max_length=BOX_BYTES)]
 ContentHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Site = Annotated[str, Field(min_length=1, max_length=64)]
 Group = Annotated[str, Field(max_length=32)]
 
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
@@ -66,8 +66,9 @@ class Terms(Document):
         nonce: drawn by the coordinator, so that an attempt repeated after its crash is another one.
         subject: digest of the training request whose update is summed, and of how it is weighed.
         model: content hash of each group of the model that the update is a change of, as every site received it.
-        sites: invited; sums cannot wrap with so many.
-        threshold: sites that must answer to the end, more than half of `sites`.
+        invited: the sites that may take part, in the order of their names; sums cannot wrap with so many. All attempts of a round name
+            the same ones, whether or not all of them are asked again (strategies.secure.ledger).
+        threshold: sites that must answer to the end, more than half of the invited ones; the same in all attempts of a round.
         minimum_holders: sites behind every sum that is opened.
         bits: of an entry (strategies.secure.fixed_point).
         ring_bits: of an integer.
@@ -82,7 +83,7 @@ class Terms(Document):
     attempt: int = Field(ge=1)
     nonce: Digest
     subject: str = Field(max_length=64)
-    sites: int = Field(ge=SMALLEST_SUM, le=LARGEST_FEDERATION)
+    invited: Annotated[tuple[Site, ...], Field(min_length=SMALLEST_SUM, max_length=LARGEST_FEDERATION)]
     threshold: int = Field(ge=2, le=LARGEST_FEDERATION)
     minimum_holders: int = Field(ge=SMALLEST_SUM, le=LARGEST_FEDERATION)
     bits: int = Field(ge=4, le=24)
@@ -95,8 +96,10 @@ class Terms(Document):
 
     @model_validator(mode="after")
     def _sound(self) -> "Terms":
+        if list(self.invited) != sorted(set(self.invited)):
+            raise ValueError("invited must name every site once, in the order of names")
         if not self.sites / 2 < self.threshold <= self.sites:
-            raise ValueError(f"threshold ({self.threshold}) must be more than half of sites ({self.sites})")
+            raise ValueError(f"threshold ({self.threshold}) must be more than half of the invited sites ({self.sites}), and at most all")
         if set(self.sizes) - set(ALL_GROUPS) or not self.sizes:
             raise ValueError("sizes must name groups of gmmas_schema.groups")
         if set(self.clip) != set(self.sizes) or set(self.model) != set(self.sizes):
@@ -106,6 +109,15 @@ class Terms(Document):
         if self.privacy is not None and self.privacy.colluders >= self.minimum_holders:
             raise ValueError(f"privacy.colluders ({self.privacy.colluders}) must be fewer than minimum_holders ({self.minimum_holders})")
         return self
+
+    @property
+    def sites(self) -> int:
+        """Number of invited sites."""
+        return len(self.invited)
+
+    def company(self) -> str:
+        """Return the digest of who may take part and how many must stay: one in a round (strategies.secure.ledger)."""
+        return digest("company", str(self.threshold), *self.invited).hex()
 
     def context(self) -> bytes:
         """Return the digest that everything in this attempt is bound to."""
@@ -186,9 +198,9 @@ class Inbox(Document):
 
 
 class Survivors(Document):
-    """The sites whose masked vectors are in the sum."""
+    """The sites whose masked vectors are in the sum, each with its signature of the roster and of those among whom it has masked."""
 
-    sites: Annotated[tuple[Site, ...], Field(max_length=LARGEST_FEDERATION)]
+    sites: Annotated[dict[Site, Signature], Field(max_length=LARGEST_FEDERATION)]
 
 
 class Agreement(Document):

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmmas_schema.errors import ConfigError, ModelError, ProtocolError
+from gmmas_schema.secure import FEWEST_WEIGHT_STEPS, weight_steps
 
 Float32 = NDArray[np.float32]
 Ring = NDArray[np.unsignedinteger[Any]]
 """Integers modulo 2^16, 2^32 or 2^64, little-endian."""
 
-MOST_WEIGHT_STEPS: Final = 2**16 - 1
-FEWEST_WEIGHT_STEPS: Final = 15
 BLOCK: Final = 1 << 16
 """Elements handled at a time, so that temporaries stay in cache and do not grow with the model."""
 
@@ -69,16 +68,12 @@ class FixedPoint:
     @property
     def weight_steps(self) -> int:
         """V: the largest integer weight; sites * V * L stays below 2^(ring_bits - 1)."""
-        return min(MOST_WEIGHT_STEPS, ((1 << (self.ring_bits - 1)) - 1) // (self.sites * self.levels))
+        return weight_steps(self.sites, bits=self.bits, ring_bits=self.ring_bits)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Little-endian unsigned integers of the ring."""
         return np.dtype(f"<u{self.ring_bits // 8}")
-
-    def bytes_of(self, elements: int) -> int:
-        """Return the bytes of a group of so many elements and its weight."""
-        return (elements + 1) * self.dtype.itemsize
 
     def weigh(self, weight: float, *, limit: float) -> int:
         """Return W, 1 to weight_steps, for a positive weight."""
@@ -133,10 +128,6 @@ class FixedPoint:
     def error(self, clip: float) -> float:
         """Return the largest error of an entry of the mean before its rounding to float32: half a step."""
         return clip / (2 * self.levels)
-
-    def weight_error(self, limit: float) -> float:
-        """Return u, the bound of the error of one site's weight."""
-        return limit / self.weight_steps
 
 
 def impossible(weight: int, sites: int) -> ProtocolError:

@@ -1,18 +1,20 @@
 """Agreement, sealing and signing: the few uses of `cryptography` that the protocol makes, with nothing to choose.
 
 X25519 (RFC 7748) for agreement, HKDF-SHA256 (RFC 5869) for every key, AES-256-GCM (NIST SP 800-38D) for what one site tells another through
-the coordinator, ECDSA on P-384 with SHA-384 (FIPS 186-5) under the identity a node was enrolled with. Whatever is derived, sealed or signed
-names its purpose first, so that nothing made for one purpose serves another.
+the coordinator, ECDSA on P-384 with SHA-384 (FIPS 186-5) under the identity a node was enrolled with, as r and s of 48 bytes each. Whatever
+is derived, sealed or signed names its purpose first, so that nothing made for one purpose serves another.
 """
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -22,6 +24,7 @@ from gmmas_schema.errors import ProtocolError, ReasonCode
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
+SIGNATURE_BYTES: Final = 96
 _DOMAIN: Final = "gmmas-secure-1"
 
 
@@ -91,8 +94,9 @@ def unseal(key: bytes, sealed: bytes, *, purpose: bytes, plain_bytes: int, where
 
 
 def sign(identity: ec.EllipticCurvePrivateKey, *parts: str | bytes) -> bytes:
-    """Return the identity's signature of the bound parts (DER)."""
-    return identity.sign(bind("signed", *parts), ec.ECDSA(hashes.SHA384()))
+    """Return the identity's signature of the bound parts, of SIGNATURE_BYTES."""
+    numbers = decode_dss_signature(identity.sign(bind("signed", *parts), ec.ECDSA(hashes.SHA384())))
+    return b"".join(number.to_bytes(SIGNATURE_BYTES // 2, "big") for number in numbers)
 
 
 def check_signature(identity: ec.EllipticCurvePublicKey, signature: bytes, *parts: str | bytes, where: str) -> None:
@@ -101,10 +105,28 @@ def check_signature(identity: ec.EllipticCurvePublicKey, signature: bytes, *part
     Raises:
         ProtocolError: it is not by this identity, or not of this (code TRUST).
     """
+    r, s = (int.from_bytes(half, "big") for half in (signature[: SIGNATURE_BYTES // 2], signature[SIGNATURE_BYTES // 2 :]))
     try:
-        identity.verify(signature, bind("signed", *parts), ec.ECDSA(hashes.SHA384()))
+        identity.verify(encode_dss_signature(r, s), bind("signed", *parts), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature as error:
         raise untrusted(where, "a signature that does not fit", "one by the enrolled key, for this very attempt") from error
+
+
+def check_distinct(identities: Mapping[str, ec.EllipticCurvePublicKey], *, where: str) -> None:
+    """Refuse one identity under two names: it would count as two sites of a threshold, and as two of those behind a sum.
+
+    Args:
+        identities: enrolled keys by site.
+        where: they come from, for the error.
+
+    Raises:
+        ProtocolError: two names have one key (code TRUST).
+    """
+    known: dict[bytes, str] = {}
+    for site, identity in sorted(identities.items()):
+        point = identity.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+        if (other := known.setdefault(point, site)) != site:
+            raise untrusted(where, f"one key under two names, {other} and {site}", "a key of its own for every site")
 
 
 def untrusted(where: str, got: str, expected: str) -> ProtocolError:

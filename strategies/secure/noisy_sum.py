@@ -11,11 +11,11 @@ which is taken off the clip beforehand. So |h q_k| <= C holds always, exactly, i
 clipped updates.
 
 Enough noise whoever drops out. m_g is the smallest number of the group's holders that can stand behind a sum the sites would open, less
-`privacy.colluders`: of M sites that mask, M - t may drop out, and a group below `minimum_holders` stays closed. Everybody signs who masked
-before anything is opened, so nobody can be shown a larger M. Each drop-out less than feared leaves more noise than the z C that is
-accounted for, never less. Colluders are sites whose noise is not counted on: every hospital could take its own share out of the model
-again, so there is at least one unless the configuration says otherwise; sites that a coordinator made up for itself are others (node.peers
-keeps them out).
+`privacy.colluders`: of M sites that mask, M - t may drop out, and a group below `minimum_holders` stays closed. A site signs among whom it
+masked and made its noise, and is not unmasked by sites that masked among others, so none can be shown a larger M. Each drop-out less than
+feared leaves more noise than the z C that is accounted for, never less. Colluders are sites whose noise is not counted on: every hospital
+could take its own share out of the model again, so there is at least one unless the configuration says otherwise; sites that a coordinator
+made up for itself are others (node.peers keeps them out).
 
 What is accounted for. A sum of m discrete Gaussians is one of variance m s up to a factor 1 +- 10 m exp(-pi^2 s) a value (Theorem 1
 there), and s is above 2^8 here: exp(-pi^2 s) < 10^-1000. So the release is (1 / (2 z^2))-concentrated like the Gaussian one, and its

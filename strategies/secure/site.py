@@ -31,7 +31,7 @@ from strategies.secure.documents import (
     write,
 )
 from strategies.secure.fixed_point import Ring
-from strategies.secure.keys import KeyPair, check_signature, derive_key, seal, sign, unseal, untrusted
+from strategies.secure.keys import SIGNATURE_BYTES, KeyPair, check_signature, derive_key, seal, sign, unseal, untrusted
 from strategies.secure.ledger import OpenedSums
 from strategies.secure.masks import apply_mask
 from strategies.secure.shamir import SHARE_BYTES, share_bytes
@@ -61,10 +61,10 @@ class SiteHalf:
         subject: digest of the training request, as the site knows it.
         identity: its enrolled private key.
         identities: the enrolled public keys it trusts, its own among them.
-        opened: what the site has helped to open before; is written to.
+        opened: what the site has masked and helped to open before; is written to.
 
     Raises:
-        ProtocolError: the terms are not about this model or this request.
+        ProtocolError: the terms are not about this model or this request, or do not invite this site.
     """
 
     def __init__(
@@ -80,6 +80,8 @@ class SiteHalf:
     ) -> None:
         if any(terms.sizes.get(group) != size for group, size in sizes.items()) or terms.subject != subject:
             raise misfit(site, "terms for another model or another request", "terms for what this site has trained")
+        if site not in terms.invited:
+            raise misfit(site, f"terms that invite {', '.join(terms.invited)}", "terms that invite this site")
         self._site, self._terms, self._context = site, terms, terms.context()
         self._grid, self._noisy = terms.grid(), terms.noisy_grid()
         self._identity, self._identities, self._opened = identity, identities, opened
@@ -120,7 +122,7 @@ class SiteHalf:
             box_key=self._box.public,
             mask_key=self._mask.public,
             seeds={group: commitment(self._context, self._site, group, seed) for group, seed in self._seeds.items()},
-            signature=bytes(8),
+            signature=bytes(SIGNATURE_BYTES),
         )
         self._advertisement = unsigned.model_copy(update={"signature": sign(self._identity, *unsigned.signed_parts())})
         return write(self._advertisement)
@@ -133,7 +135,7 @@ class SiteHalf:
         """
         self._enter(Phase.SHARE)
         document = read(roster, Roster, sites=self._terms.sites, where="roster")
-        self._view = View.of(document, self._terms, where="roster")
+        self._view = View.of(document, self._terms, self._identities, where="roster")
         for member in document.members:
             check_advertisement(member, self._terms, self._identities)
         if self._view.members.get(self._site) != self._advertisement:
@@ -152,17 +154,19 @@ class SiteHalf:
         return write(ShareParcel(boxes=boxes))
 
     def mask(self, inbox: bytes, update: Mapping[str, Float32]) -> bytes:
-        """Phase 2: return the masked vector.
+        """Phase 2: return the masked vector, once the ledger says in which company it leaves; the caller keeps the ledger before it sends.
 
         Args:
             inbox: the peers' boxes.
             update: flat delta of each group the site holds.
 
         Raises:
-            ProtocolError: too few peers, or a box that does not open.
+            ProtocolError: too few peers, a box that does not open, or this round's update has left in another company.
             ModelError: the update is not finite or of another size; nothing leaves the site.
         """
         self._enter(Phase.MASK)
+        run, number, company = self._terms.run, self._terms.round, self._terms.company()
+        self._opened.check_company(run, number, company=company)
         boxes = read(inbox, Inbox, sites=self._terms.sites, where="inbox").boxes
         if set(boxes) - set(self._view.members) or self._site in boxes or len(boxes) + 1 < self._terms.threshold:
             raise misfit("inbox", f"boxes of {len(boxes)} peers", f"{self._terms.threshold - 1} or more, of the roster")
@@ -172,20 +176,24 @@ class SiteHalf:
         encoded = self._encode({group: self._own_update(group, update) for group, _ in self._view.layout(self._site, self._shares)})
         parts = [self._mask_group(group, y).tobytes() for group, y in encoded.items()]
         self._seeds, self._pairs = {}, {}
-        return b"".join([self._context, *parts])
+        self._opened.leave(run, number, company=company)
+        return b"".join([self._context, sign(self._identity, *self._view.masked_parts(self._shares)), *parts])
 
     def agree(self, survivors: bytes) -> bytes:
         """Phase 3: sign who is said to have survived; a site signs one such set in an attempt.
 
         Raises:
-            ProtocolError: too few survivors, an unknown one, or this site is not among them.
+            ProtocolError: too few survivors, an unknown one, one that masked among others than this site, or this site is not among them.
         """
         self._enter(Phase.AGREE)
-        names = read(survivors, Survivors, sites=self._terms.sites, where="survivors").sites
-        told = set(names)
-        if len(told) != len(names) or not told <= set(self._shares) or self._site not in told or len(told) < self._terms.threshold:
+        told = read(survivors, Survivors, sites=self._terms.sites, where="survivors").sites
+        if not set(told) <= set(self._shares) or self._site not in told or len(told) < self._terms.threshold:
             expected = f"{self._terms.threshold} or more of those that shared, with this site"
-            raise misfit("survivors", ", ".join(names), expected)
+            raise misfit("survivors", ", ".join(told), expected)
+        # Of a group with few holders, one that was shown others than these could be left without a mask that another survivor takes off.
+        for site, signature in told.items():
+            parts = self._view.masked_parts(self._shares)
+            check_signature(self._identities[site], signature, *parts, where=f"those among whom {site} has masked")
         self._survivors = tuple(sorted(told))
         return write(Agreement(signature=sign(self._identity, *self._view.agreed_parts(self._shares, self._survivors))))
 

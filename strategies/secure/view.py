@@ -7,7 +7,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strategies.secure.documents import ALL_GROUPS, Advertisement, Roster, Terms, misfit
-from strategies.secure.keys import check_signature, digest, untrusted
+from strategies.secure.keys import check_distinct, check_signature, digest, untrusted
 
 Identities = Mapping[str, ec.EllipticCurvePublicKey]
 """Enrolled public key of each site."""
@@ -28,18 +28,19 @@ class View:
     seen: bytes
 
     @classmethod
-    def of(cls, roster: Roster, terms: Terms, *, where: str) -> Self:
+    def of(cls, roster: Roster, terms: Terms, identities: Identities, *, where: str) -> Self:
         """Return the view of a roster; its advertisements are checked by check_advertisement().
 
         Raises:
-            ProtocolError: too few or too many sites, or a site or key twice.
+            ProtocolError: too few sites, one that is not invited, or a site, a key or an identity twice.
         """
         members = {member.site: member for member in sorted(roster.members, key=lambda member: member.site)}
         keys = {key for member in members.values() for key in (member.box_key, member.mask_key)}
         if len(members) != len(roster.members) or len(keys) != 2 * len(members):
             raise untrusted(where, "a site or a key twice", "every site once, with keys of its own")
-        if not terms.threshold <= len(members) <= terms.sites:
-            raise misfit(where, f"{len(members)} sites", f"{terms.threshold} to {terms.sites} sites")
+        if len(members) < terms.threshold or not set(members) <= set(terms.invited):
+            raise misfit(where, ", ".join(members) or "no sites", f"{terms.threshold} or more of {', '.join(terms.invited)}")
+        check_distinct({site: identities[site] for site in members if site in identities}, where=where)
         return cls(terms, members, digest("roster", *(part for member in members.values() for part in member.signed_parts())))
 
     def place(self, site: str) -> int:
@@ -67,6 +68,10 @@ class View:
         assert self.terms.privacy is not None, "without privacy nobody makes noise"
         left = len(self.holders(group, masking)) - (len(masking) - self.terms.threshold)
         return max(left, self.terms.minimum_holders) - self.terms.privacy.colluders
+
+    def masked_parts(self, masking: Iterable[str]) -> tuple[str | bytes, ...]:
+        """Return what a site signs with its masked vector: the terms, the roster, and among whom it has masked."""
+        return ("masked", self.terms.context(), self.seen, digest("masking", *sorted(masking)))
 
     def agreed_parts(self, masking: Iterable[str], survivors: Iterable[str]) -> tuple[str | bytes, ...]:
         """Return what a site signs: the terms, the roster, who shared keys and who survived, as it was told."""

@@ -1,4 +1,4 @@
-"""Rounds among three sites without a network, for tests of a site's side of them."""
+"""Rounds among a few sites without a network, for tests of a site's side of them."""
 
 import numpy as np
 from cryptography.hazmat.primitives import serialization
@@ -25,7 +25,7 @@ PLAIN = TaskRequest(action=Action.TRAIN, run="run", round=1, rounds=2, seed=0, m
 def make_request(number=1, promised=None, **changes):
     plain = PLAIN.model_copy(update={"round": number, "safeguards": Safeguards(privacy=promised)})
     task = SecureTask(terms="", strategy=FedAvgStrategy())
-    fields = {"subject": task.subject(plain.subject()), "sites": 3, "threshold": 2, "round": number} | changes
+    fields = {"subject": task.subject(plain.subject()), "invited": SITES, "threshold": 2, "round": number} | changes
     terms = make_terms(sizes=group_sizes(MODEL), model=group_hashes(MODEL)).model_copy(update=fields)
     return terms, plain.model_copy(update={"secure": task.model_copy(update={"terms": terms.model_dump_json()})})
 
@@ -56,33 +56,61 @@ def ask(site, phase, payload, *, number=1, identities=None, attempt=None):
 
 
 class Round:
-    """A round among three sites, led by the pure half of a coordinator."""
+    """An attempt at a round, led by the pure half of a coordinator.
 
-    def __init__(self, sites, number=1, *, model=MODEL, privacy=None):
-        self.sites, self.number = sites, number
-        terms, request = make_request(number, promised=privacy, privacy=privacy, model=group_hashes(model))
-        self.half, self.attempt = CoordinatorHalf(terms, IDENTITIES), terms.context().hex()
+    Args:
+        sites: that are asked.
+        number: of the round.
+        model: they are sent.
+        privacy: clip and noise.
+        trained: what a site makes of the model, where it is not TRAINED.
+        changes: of the terms, as `invited`, `threshold` and `attempt`.
+    """
+
+    def __init__(self, sites, number=1, *, model=MODEL, privacy=None, trained=None, **changes):
+        self.sites, self.number = dict(sites), number
+        self.terms, request = make_request(number, promised=privacy, privacy=privacy, model=group_hashes(model), **changes)
+        self.half, self.attempt = CoordinatorHalf(self.terms, IDENTITIES), self.terms.context().hex()
         for name, site in sites.items():
-            self.half.add_advertisement(name, begin(site, request, name, model).secure.encode())
+            report = site.begin(request, report_of(name, number), received=model, trained=(trained or {}).get(name, TRAINED))
+            self.half.add_advertisement(name, report.secure.encode())
         self.roster = self.half.roster()
         self.identities = {name: openssh(name) for name in sites}
 
+    def ask(self, name, phase, payload, **identities):
+        return ask(self.sites[name], phase, payload, number=self.number, attempt=self.attempt, **identities)
+
+    def lose(self, *names):
+        for name in names:
+            del self.sites[name]
+
     def share(self):
-        for name, site in self.sites.items():
-            self.half.add_shares(name, ask(site, 1, self.roster, identities=self.identities, attempt=self.attempt))
+        for name in self.sites:
+            self.half.add_shares(name, self.ask(name, 1, self.roster, identities=self.identities))
         self.inboxes = self.half.inboxes()
 
     def ask_all(self, phase, asked, add):
-        for name, site in self.sites.items():
-            add(name, ask(site, phase, asked[name], attempt=self.attempt))
+        for name in self.sites:
+            add(name, self.ask(name, phase, asked[name]))
+
+    def mask(self):
+        self.ask_all(2, self.inboxes, self.half.add_masked)
+        self.survivors = self.half.survivors()
+
+    def agree(self):
+        self.ask_all(3, dict.fromkeys(self.sites, self.survivors), self.half.add_agreement)
+        self.request = self.half.unmask_request()
+
+    def unmask(self):
+        self.ask_all(4, dict.fromkeys(self.sites, self.request), self.half.add_unmasking)
+        return self.half.result()
 
     def finish(self):
         self.share()
-        self.ask_all(2, self.inboxes, self.half.add_masked)
-        self.ask_all(3, dict.fromkeys(self.sites, self.half.survivors()), self.half.add_agreement)
-        self.ask_all(4, dict.fromkeys(self.sites, self.half.unmask_request()), self.half.add_unmasking)
-        return self.half.result()
+        self.mask()
+        self.agree()
+        return self.unmask()
 
 
-def make_sites(tmp_path, **peers):
-    return {name: SecureSite(KEYS[name], folder=tmp_path / name, peers=peers.get(name)) for name in SITES}
+def make_sites(tmp_path, names=SITES, **peers):
+    return {name: SecureSite(KEYS[name], folder=tmp_path / name, peers=peers.get(name)) for name in names}

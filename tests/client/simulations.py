@@ -22,10 +22,10 @@ FEDERATION = {
 
 def write_cohorts(folder: Path, *, cases: int = 5) -> None:
     """Write north, with four sequences, and east, with two."""
-    for name, modalities in COHORTS.items():
+    for place, (name, modalities) in enumerate(COHORTS.items()):
         for number in range(cases):
             case = f"{name}{number}"
-            write_case(folder / name / case, case_id=case, modalities=modalities, shape=(20, 24, 18))
+            write_case(folder / name / case, case_id=case, modalities=modalities, shape=(20, 24, 18), patient=place * cases + number)
         rows = "".join(f"{name}{number},{'mutant' if number % 2 else 'wildtype'},\n" for number in range(cases))
         (folder / name / "labels.csv").write_text("patient_id,idh,codeletion\n" + rows)
 

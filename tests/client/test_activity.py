@@ -1,11 +1,12 @@
 import threading
 
 import pytest
+from pydantic import ValidationError
 
 from client.activity import Activity
 from client.trainer_service_pb2 import State
 from gmmas_schema.errors import FederationError, ReasonCode
-from gmmas_schema.messages import Notice
+from gmmas_schema.messages import Notice, TaskRequest
 from tests.client.sites import make_request
 from tests.gmmas_runtime.waiting import wait_until
 
@@ -87,6 +88,23 @@ def test_a_running_task_can_be_ended(activity: Activity, end, code: ReasonCode) 
         with pytest.raises(FederationError) as caught:
             activity.check()
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize("field", ["round", "rounds"])
+def test_a_round_is_a_number_that_can_be_shown(activity: Activity, field: str) -> None:
+    fields = make_request().model_dump()
+    with activity.task(TaskRequest.model_validate(fields | {field: 2**31 - 1})):
+        assert getattr(activity.snapshot(), field) == 2**31 - 1
+    with pytest.raises(ValidationError, match=f"{field}\n.*less than or equal to 2147483647"):
+        TaskRequest.model_validate(fields | {field: 2**31})
+
+
+def test_a_task_of_more_steps_than_can_be_counted_does_not_blind_those_that_watch(activity: Activity) -> None:
+    with activity.task(make_request()):
+        activity.step(2**31, 2**40)
+        assert (activity.snapshot().step, activity.snapshot().steps) == (2**31 - 1, 2**31 - 1)
+    activity.pause(abandon=False)
+    assert activity.snapshot().state == State.PAUSED
 
 
 def test_a_cancel_between_tasks_does_not_touch_the_next(activity: Activity) -> None:

@@ -131,6 +131,28 @@ def test_a_policy_speaks_before_anything_is_loaded_and_tells_the_coordinator_its
     assert last.answer == ""
 
 
+def test_what_is_judged_ahead_leaves_a_line_where_it_is_refused_and_else_with_its_task(tmp_path: Path) -> None:
+    config = with_policy(tmp_path, tasks=["describe", "train"])
+    evaluation = make_request(Action.EVALUATE)
+    with serving(config) as trainer:
+        before = len(lines_of(config))
+        with pytest.raises(FederationError) as caught:
+            trainer.admit(evaluation, timeout_s=TIMEOUT_S)
+        assert caught.value.code is ReasonCode.POLICY_TASK
+        refusal = lines_of(config)[before]
+        assert (refusal.kind, refusal.verdict, refusal.outcome) == (AuditKind.EVALUATE, "E_POLICY_TASK", AuditOutcome.REFUSED)
+        assert refusal.request == hash_parts(evaluation.model_dump_json().encode(), b""), "no tensors were looked at"
+        trainer.admit(make_request(), timeout_s=TIMEOUT_S)
+        assert len(lines_of(config)) == before + 1
+        ask(trainer, Action.TRAIN)
+        assert [line.outcome for line in lines_of(config)[before:]] == [AuditOutcome.REFUSED, AuditOutcome.ANSWERED]
+        trainer.pause()
+        with pytest.raises(FederationError) as paused:
+            trainer.admit(make_request(), timeout_s=TIMEOUT_S)
+        assert paused.value.code is ReasonCode.PAUSED
+        trainer.resume()
+
+
 def test_an_override_lets_pass_and_is_written_beside_the_answer(tmp_path: Path) -> None:
     config = with_policy(tmp_path, hours=[closed_now()])
     override = Override(code=ReasonCode.POLICY_HOURS, until=datetime.now(UTC) + timedelta(hours=1), reason="a holiday", by="kim")

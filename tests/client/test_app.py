@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,23 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
 from client.app import AUDIT_VARIABLE, KEY_VARIABLE, SOCKET_VARIABLE, STATE_VARIABLE, app, site_wire
+from client.audit_line import AuditKind
 from client.audit_verification import read_lines
 from client.folder import NodeFolder
 from client.trainer_channel import TrainerChannel
 from client.trainer_service_pb2 import State
 from gmmas_schema.errors import ReasonCode
 from gmmas_schema.messages import DOCUMENT, TASK, Action, TaskRequest
+from gmmas_schema.policy import SitePolicy
 from gmmas_schema.secure import SECURE_MESSAGE, PhaseReply, PhaseRequest, SecureTask
 from gmmas_schema.site import SiteConfig
 from gmmas_schema.strategy import HoldersStrategy
 from gmmas_schema.vocabulary import Split
 from gmmas_schema.wire import WireConfig
 from gmmas_workflows.training import LocalTrainer
-from strategies.codec import pack_tensors, read_description, read_report, write_request
+from strategies.codec import Float32, Parcel, pack_tensors, read_description, read_report, write_request
 from strategies.content_hash import hash_tensors
+from strategies.encoding import Bytes, Precision, Segment, decode
 from strategies.secure.documents import Advertisement
 from strategies.secure.vectors import group_hashes, group_sizes
 from strategies.secure_letters import write_phase
@@ -186,6 +190,81 @@ def test_a_message_that_does_not_fit_is_answered_with_a_reason_code(site: SiteCo
     assert reply.error.reason == code.value
 
 
+@contextmanager
+def nothing_unpacked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Count the tensors of messages that are unpacked inside: there must be none. (The trainer has a format of its own.)"""
+    unpacked: list[str] = []
+
+    def count(segment: Segment, data: Bytes) -> Float32:
+        unpacked.append(segment.name)
+        return decode(segment, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("strategies.codec.decode", count)
+        yield
+    assert unpacked == []
+
+
+def code_of(content: RecordDict, action: Action) -> str:
+    return str(send(content, message_type=action.value).error.reason)
+
+
+def contents(parcel: Parcel) -> list[tuple[Action, RecordDict]]:
+    return [(action, write_request(make_request(action), parcel)) for action in (Action.TRAIN, Action.EVALUATE)]
+
+
+def test_a_paused_site_unpacks_nothing(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = contents(pack_tensors(make_tensors()))
+    with TrainerChannel(NodeFolder(site.node.state).socket) as trainer, nothing_unpacked(monkeypatch):
+        trainer.pause()
+        try:
+            assert [code_of(content, action) for action, content in messages] == [ReasonCode.PAUSED.value] * 2
+        finally:
+            trainer.resume()
+    for action, content in messages:
+        assert not send(content, message_type=action.value).has_error()
+
+
+def test_what_the_policy_refuses_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_site(tmp_path, cases=4).model_copy(update={"policy": SitePolicy(tasks=())})
+    messages = contents(pack_tensors(make_tensors()))
+    monkeypatch.setenv(SOCKET_VARIABLE, str(NodeFolder(config.node.state).socket))
+    site_wire.cache_clear()
+    with serving(config), nothing_unpacked(monkeypatch):
+        assert [code_of(content, action) for action, content in messages] == [ReasonCode.POLICY_TASK.value] * 2
+    refusals = list(read_lines(NodeFolder(config.node.state).audit_log))[-2:]
+    assert [(line.kind, line.verdict) for line in refusals] == [(AuditKind.TRAIN, "E_POLICY_TASK"), (AuditKind.EVALUATE, "E_POLICY_TASK")]
+
+
+@pytest.mark.parametrize("precision", [Precision(), Precision("f2")])
+def test_tensors_beyond_the_network_of_their_request_are_not_unpacked(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    tensors = make_tensors()
+    values = sum(value.size for value in tensors.values())
+    larger = tensors | {"fusion.more": np.zeros(1, np.float32)}
+    assert write_request(make_request(), pack_tensors(tensors))
+    for spoilt in (larger, {"fusion.more": np.zeros(values + 1, np.float32)}):
+        messages = contents(pack_tensors(spoilt, precision_of=lambda _: precision))
+        with nothing_unpacked(monkeypatch):
+            assert [code_of(content, action) for action, content in messages] == [ReasonCode.PROTOCOL.value] * 2
+
+
+@pytest.mark.parametrize("top_k", [None, 0.01])
+def test_changes_do_not_come_down_for_a_few_bytes_of_them_stand_for_much_memory(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, top_k: float | None
+) -> None:
+    messages = contents(pack_tensors(make_tensors(), precision_of=lambda _: Precision("i1", top_k=top_k)))
+    with nothing_unpacked(monkeypatch):
+        assert [code_of(content, action) for action, content in messages] == [ReasonCode.PROTOCOL.value] * 2
+
+
+def test_tensors_that_come_with_a_question_are_not_looked_at(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = write_request(make_request(Action.DESCRIBE), pack_tensors(make_tensors()))
+    with nothing_unpacked(monkeypatch):
+        assert read_description(send(content, message_type="query").content).site == "north"
+
+
 def test_a_planted_patient_name_does_not_leave(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"{PATIENT} in /data/{PATIENT}_t1.nii.gz")
@@ -222,7 +301,8 @@ def make_secure_request(tensors: dict[str, np.ndarray]) -> TaskRequest:
     request = make_request()
     task = SecureTask(terms="", strategy=HoldersStrategy())
     averaged = as_averaged(tensors, task.strategy)
-    terms = make_terms(sites=3, sizes=group_sizes(averaged), model=group_hashes(averaged), run=request.run, number=request.round)
+    model = {"sizes": group_sizes(averaged), "model": group_hashes(averaged)}
+    terms = make_terms(invited=("east", "north", "south"), run=request.run, number=request.round, **model)
     terms = terms.model_copy(update={"subject": task.subject(request.subject())})
     return request.model_copy(update={"secure": task.model_copy(update={"terms": terms.model_dump_json()})})
 

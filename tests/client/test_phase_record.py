@@ -35,6 +35,13 @@ def test_an_answered_phase_is_a_line_before_it_leaves(log: AuditLog, tmp_path: P
     assert verify_log(tmp_path / "log", KEY.public_key()).is_whole
 
 
+def test_the_line_of_an_answer_is_of_the_attempt_that_the_site_answered_for(log: AuditLog, tmp_path: Path) -> None:
+    asked = write_phase(PhaseRequest(run="another run", round=1, attempt="a" * 64, phase=2), b"boxes")
+    record_phase(asked, lambda _: REPLY, log)
+    (line,) = read_lines(tmp_path / "log")
+    assert (line.run, line.round, line.phase) == ("run-1", 3, 2)
+
+
 def test_a_refused_phase_leaves_its_code_alone(log: AuditLog, tmp_path: Path) -> None:
     def refuse(_: RecordDict) -> RecordDict:
         raise ProtocolError(f"no such attempt, {PATIENT}")

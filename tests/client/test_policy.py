@@ -142,6 +142,17 @@ def test_required_masks_are_those_of_this_very_round(monkeypatch: pytest.MonkeyP
     judge(EVALUATE, required)
 
 
+def test_a_promise_of_masks_that_training_does_not_keep_is_refused_without_any_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    secure = SecureConfig()
+    error = refusal(with_safeguards(TRAIN, secure=secure), {})
+    assert (error.code, error.where) == (ReasonCode.POLICY_PRIVACY, "run run-1, round 1")
+    assert "in the clear" in error.got
+    for request in (DESCRIBE, EVALUATE):
+        judge(with_safeguards(request, secure=secure), {})
+    judge(with_safeguards(TRAIN, terms=terms_of(monkeypatch, 3), secure=secure), {})
+    judge(TRAIN, {})
+
+
 def dp(**changes: Any) -> PrivacyConfig:
     return PrivacyConfig(**{"clip_norm": 1.0, "noise_multiplier": 4.0, "delta": 1e-5, "epsilon": 8.0} | changes)
 

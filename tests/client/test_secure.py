@@ -11,7 +11,7 @@ from gmmas_schema.errors import ConfigError, ProtocolError
 from gmmas_schema.messages import REPORT
 from gmmas_schema.secure import PAYLOAD
 from gmmas_schema.site import SiteConfig
-from strategies.secure.documents import Advertisement
+from strategies.secure.documents import HEAD_BYTES, Advertisement
 from strategies.secure_letters import write_phase
 from tests.client.secure_rounds import (
     MODEL,
@@ -116,7 +116,7 @@ def test_an_answer_holds_no_trained_value(tmp_path):
     led.share()
     content = led.sites["ash"].answer(write_phase(question(2), led.inboxes["ash"]))
     assert set(content) == {REPORT}
-    assert len(content[REPORT][PAYLOAD]) == 32 + 4 * (4 + 1 + 3 + 1)
+    assert len(content[REPORT][PAYLOAD]) == HEAD_BYTES + 4 * (4 + 1 + 3 + 1)
     assert led.sites["ash"]._attempt.update == {}
 
 

@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from client.cohort import describe_cohort, open_cohort
+import client.trainer
+import client.trainer_servicer
+from client.cohort import SiteCohort, describe_cohort, open_cohort
 from client.folder import NodeFolder
 from client.trainer import main, serve
-from client.trainer_channel import OPTIONS, TrainerChannel, pack_tensors
+from client.trainer_channel import LARGEST_MESSAGE_BYTES, OPTIONS, TrainerChannel, pack_tensors
 from client.trainer_service_pb2 import State, TaskCall
 from client.trainer_service_pb2_grpc import TrainerStub
 from client.trainer_servicer import parse_request
@@ -129,12 +132,20 @@ def document(**changes: object) -> str:
         (document(unknown=1), ReasonCode.PROTOCOL),
         (document(round=-1), ReasonCode.PROTOCOL),
         (document(action="evaluate"), ReasonCode.PROTOCOL),
+        (document(round=2**31), ReasonCode.PROTOCOL),
+        (document(run="\x1b[2J"), ReasonCode.PROTOCOL),
+        (document(**{"\x1b[2J" * 1000: 1}), ReasonCode.PROTOCOL),
+        (document(protocol=["Jane Doe"] * 1000), ReasonCode.PROTOCOL_VERSION),
+        (document().ljust(2**19), ReasonCode.PROTOCOL),
+        ('{"model":' * 10_000, ReasonCode.PROTOCOL),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused_before_anything_else(stub: TrainerStub, text: str, code: ReasonCode) -> None:
     with pytest.raises(ProtocolError) as parsed:
         parse_request(text, action=Action.TRAIN)
     assert parsed.value.code is code
+    assert len(parsed.value.explain()) < 500
+    assert "\x1b" not in parsed.value.explain()
     with pytest.raises(grpc.RpcError) as caught:
         stub.Train(TaskCall(document=text, tensors=pack_tensors(make_tensors())), timeout=TIMEOUT_S)
     assert caught.value.details() == code.value
@@ -215,6 +226,59 @@ def test_a_task_ends_with_its_caller(config: SiteConfig, trainer: TrainerChannel
         with pytest.raises(FederationError):
             task.result(TIMEOUT_S)
         wait_until(lambda: trainer.status().state == State.IDLE, what="the end of the task")
+
+
+@contextmanager
+def reading(config: SiteConfig, monkeypatch: pytest.MonkeyPatch, *, calls: int) -> Iterator[threading.Event]:
+    """Serve a site whose cohort is read until the event is set, with so many threads for calls."""
+    read, read_on, stop = client.trainer_servicer.open_cohort, threading.Event(), threading.Event()
+
+    def wait(config: SiteConfig, **options: Any) -> SiteCohort:
+        assert read_on.wait(TIMEOUT_S)
+        return read(config, **options)
+
+    monkeypatch.setattr(client.trainer_servicer, "open_cohort", wait)
+    monkeypatch.setattr(client.trainer, "CALLS", calls)
+    NodeFolder(config.node.state).make()
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, config, stop=stop)
+        try:
+            wait_until(NodeFolder(config.node.state).socket.exists, what="the socket")
+            yield read_on
+        finally:
+            read_on.set()
+            stop.set()
+            served.result(20)
+
+
+def test_who_waits_for_the_cohort_and_goes_away_keeps_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading takes an hour, the coordinator asks every two minutes; the hospital must be answered all the same."""
+    config = read_site(tmp_path, cases=2)
+    with reading(config, monkeypatch, calls=3) as read_on, TrainerChannel(NodeFolder(config.node.state).socket) as trainer:
+        question = make_request(Action.DESCRIBE)
+        for ask, request in ((trainer.describe, question), (trainer.admit, make_request()), (trainer.admit, make_request(Action.EVALUATE))):
+            for _ in range(2):
+                with pytest.raises(FederationError) as caught:
+                    ask(request, timeout_s=0.3)
+                assert caught.value.code is ReasonCode.DEADLINE
+        wait_until(lambda: trainer.status().last_error == ReasonCode.CANCELLED, what="the end of a call that nobody waits for")
+        assert trainer.pause().state == State.PAUSED
+        assert trainer.resume().state == State.PREPARING
+        read_on.set()
+        assert trainer.describe(question, timeout_s=TIMEOUT_S).cases > 0, "the cohort is read to its end"
+
+
+@pytest.mark.parametrize("action", [Action.TRAIN, Action.EVALUATE])
+def test_a_request_is_admitted_by_its_document_and_told_the_size_of_its_tensors(trainer: TrainerChannel, action: Action) -> None:
+    before = trainer.status().tasks_done
+    values = trainer.admit(make_request(action), timeout_s=TIMEOUT_S)
+    assert values == sum(value.size for value in make_tensors().values())
+    anchored = TINY.model_copy(update={"network": TINY.network.model_copy(update={"prototypes": 2})})
+    more = trainer.admit(make_request(action, model=anchored), timeout_s=TIMEOUT_S)
+    assert more == sum(value.size for value in make_tensors(model=anchored).values()) > values
+    deep = TINY.model_copy(update={"network": NetworkConfig(channels=(2, 4), blocks=(1, 10**6), transformer_layers=0)})
+    assert trainer.admit(make_request(action, model=deep), timeout_s=TIMEOUT_S) == LARGEST_MESSAGE_BYTES // 4
+    assert trainer.status().tasks_done == before
 
 
 def test_a_task_ends_with_its_time(trainer: TrainerChannel) -> None:

@@ -105,3 +105,20 @@ def test_mean_dice_leaves_out_what_was_not_measured() -> None:
     known = Evaluation(split=Split.TEST, cases=1, dice={Region.WT: Interval(value=0.5, low=0, high=1, n=1), Region.TC: Interval()})
     rows = {"a": known, "b": known.model_copy(update={"dice": {Region.WT: Interval(value=0.7, low=0, high=1, n=1)}})}
     assert mean_dice(rows) == {"wt": pytest.approx(0.6)}
+
+
+def test_what_nobody_trained_is_neither_shown_nor_scored(cohort, half_trained, tmp_path, capsys) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", str(cohort), "--labels", str(cohort / "labels.csv"), "--subsets", "all", "--threads", "1"]
+    assert run_program([*arguments, "--model", str(half_trained), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "never trained on t1ce, and does not read it" in shown
+    assert "never trained on ET, 1p/19q, and does not tell it" in shown
+    content = json.loads(out.read_text())
+    assert (content["modalities"], content["untrained"]) == (["t1", "t2", "flair"], ["et", "codeletion"])
+    assert len(content["evaluation"]) == 7
+    assert not any("t1ce" in name for name in content["evaluation"])
+    assert set(content["mean_dice"]) == {"wt", "tc"}
+    assert not {"et", "codeletion"} & set(content["calibration"])
+    assert all(row["dice_et"] is None and "p_codeletion" not in row for row in content["cases"])
+    assert content["cases"][0]["p_idh"] is not None

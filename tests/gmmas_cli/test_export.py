@@ -86,3 +86,12 @@ def test_other_results_are_not_replaced(model, tmp_path, capsys) -> None:
     assert export(model, model, "onnx", "--force") == 1
     assert "something that is not an ONNX export" in capsys.readouterr().err
     assert load_weights(model)
+
+
+def test_an_export_says_what_was_never_trained_and_keeps_the_record_of_it(half_trained, tmp_path, capsys) -> None:
+    assert export(half_trained, tmp_path / "out", "weights") == 0
+    shown = capsys.readouterr().out
+    assert "never trained on t1ce, and does not read it" in shown
+    assert "never trained on ET, 1p/19q" in shown
+    assert load_weights(tmp_path / "out").trained == load_weights(half_trained).trained
+    assert (tmp_path / "out" / "model.json").read_bytes() == (half_trained / "model.json").read_bytes()

@@ -77,6 +77,16 @@ def test_the_best_model_so_far_stays_in_sight() -> None:
     assert any(line.startswith("best so far model 1") for line in drawn(view))
 
 
+def test_the_best_model_so_far_is_chosen_as_the_run_chooses_it() -> None:
+    view, others = RunView(), {"dice_wt": 0.8, "dice_tc": 0.7}
+    view.validation = {
+        1: others | {"dice_et": 0.5, "visible_dice_et": 0.0},
+        2: others | {"dice_et": 0.35, "visible_dice_et": 0.7},
+        3: {"loss_idh": 1.0},
+    }
+    assert any(line.startswith("best so far model 2") for line in drawn(view))
+
+
 def test_an_empty_run_can_be_drawn() -> None:
     assert drawn(RunView())[0].startswith("run  waiting for the coordinator")
 

@@ -82,3 +82,21 @@ def test_bad_input_is_one_message_and_leaves_nothing(case, options, code, messag
     assert message in shown
     assert "Traceback" not in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_trained_is_said_and_not_told(half_trained, tmp_path, capsys) -> None:
+    out, options = tmp_path / "out", ["--model", str(half_trained), "--threads", "1"]
+    assert run_program(["predict", str(CASE), "--out", str(out), *options]) == 0
+    shown = capsys.readouterr().out
+    rows = {line.strip().rpartition("  ")[0].strip(): line.strip().rpartition("  ")[2].strip() for line in shown.splitlines()}
+    untold = ("enhancing tumour (ET)", "P(1p/19q codeleted)", "P(glioblastoma)", "P(astrocytoma)", "P(oligodendroglioma)")
+    assert {rows[name] for name in untold} == {"not trained"}
+    assert rows["whole tumour (WT)"].endswith(" ml")
+    assert 0 <= float(rows["P(IDH mutant)"]) <= 1
+    assert (rows["sequences used"], rows["of these there, but not read"]) == ("t1, t2, flair", "t1ce")
+    assert "never trained on t1ce, and does not read it" in shown
+    assert "never trained on ET, 1p/19q, and does not tell it" in shown
+    findings = json.loads((out / "findings.json").read_text())
+    assert (findings["untrained"], list(findings["probability"]), findings["subtype"]) == (["et", "codeletion"], ["idh"], {})
+    assert run_program(["predict", str(CASE), "--out", str(tmp_path / "other"), "--modalities", "t1ce,t2", *options]) == 1
+    assert "never trained on it" in " ".join(capsys.readouterr().err.split())

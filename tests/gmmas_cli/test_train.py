@@ -49,7 +49,7 @@ def east(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four cases of two sequences without labels."""
     root = tmp_path_factory.mktemp("cohorts") / "east"
     for number in range(4):
-        write_case(root / f"E{number}", case_id=f"E{number}", modalities=(Modality.T2, Modality.FLAIR), shape=SHAPE)
+        write_case(root / f"E{number}", case_id=f"E{number}", modalities=(Modality.T2, Modality.FLAIR), shape=SHAPE, patient=number)
     return root
 
 

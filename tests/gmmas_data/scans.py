@@ -29,9 +29,9 @@ def ellipsoid(shape: Sequence[int], *, centre: Sequence[float], radii: Sequence[
     return sum(((a - c * n) / (r * n)) ** 2 for a, n, c, r in zip(axes, shape, centre, radii, strict=True)) <= 1
 
 
-def brain(modality: Modality, *, shape: Sequence[int] = SHAPE) -> np.ndarray:
-    """Return an int16 scan: noise of its own around its own mean, 0 outside the brain."""
-    rng = np.random.default_rng(MODALITIES.index(modality))
+def brain(modality: Modality, *, shape: Sequence[int] = SHAPE, patient: int = 0) -> np.ndarray:
+    """Return an int16 scan: noise of the sequence's and the patient's own around the sequence's mean, 0 outside the brain."""
+    rng = np.random.default_rng(MODALITIES.index(modality) + len(MODALITIES) * patient)
     inside = ellipsoid(shape, centre=(0.48, 0.52, 0.5), radii=(0.38, 0.42, 0.4))
     return (inside * rng.integers(200 + 100 * MODALITIES.index(modality), 1200, shape)).astype(np.int16)
 
@@ -64,10 +64,12 @@ def write_case(
     shape: Sequence[int] = SHAPE,
     affine: np.ndarray = LPS,
     extension: str = ".nii",
+    patient: int = 0,
 ) -> Path:
-    """Write one case into a folder and return the folder."""
+    """Write one case into a folder and return the folder; cases of one `patient` number have equal scans."""
     for modality in modalities:
-        save(folder / f"{case_id}{SUFFIX[layout][modality]}{extension}", brain(modality, shape=shape), affine=affine)
+        scan = brain(modality, shape=shape, patient=patient)
+        save(folder / f"{case_id}{SUFFIX[layout][modality]}{extension}", scan, affine=affine)
     if segmentation:
         labels = tumour(shape=shape, enhancing=4 if layout is Layout.BRATS2021 else 3)
         save(folder / f"{case_id}{SUFFIX[layout][None]}{extension}", labels, affine=affine)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gmmas_data.cases import patient_of
+from gmmas_data.cases import names_one_patient, patient_of
 from gmmas_schema.vocabulary import Modality
 from tests.gmmas_data.scans import case_in
 
@@ -26,6 +26,27 @@ from tests.gmmas_data.scans import case_in
 )
 def test_time_point_is_no_part_of_the_patient(case_id: str, patient_id: str) -> None:
     assert patient_of(case_id) == patient_id
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "one"),
+    [
+        ("BraTS2021_00006", True),
+        ("Brats18_TCIA01_131_1", True),
+        ("BraTS-GLI-00005", True),
+        ("UCSF-PDGM-0004", True),
+        ("UPENN-GBM-00001", True),
+        ("TCGA-02-0006", True),
+        ("EGD-0001", True),
+        ("GMMAS-0123456789ab", True),
+        ("sub-01", False),
+        ("P1", False),
+        ("PH-NORTH-0001", False),
+        ("site-123", False),
+    ],
+)
+def test_patients_of_public_collections_are_the_same_everywhere(patient_id: str, one: bool) -> None:
+    assert names_one_patient(patient_id) is one
 
 
 def test_case_travels_to_a_worker_process(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from gmmas_model.weights import load_weights, save_calibration, save_weights
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import GridConfig, ModelDefinition
-from gmmas_schema.vocabulary import TASKS, Region, Task
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import TASKS, Modality, Region, Task
 from tests.gmmas_model.conftest import TINY
 
 # MLflow's own modules warn while they are imported and while they map their tables.
@@ -131,3 +132,25 @@ def test_changed_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     record.write_text(json.dumps(json.loads(record.read_text()) | {"sha256": "0" * 64}))
     with pytest.raises(ModelError):
         mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+
+def test_what_nobody_trained_is_not_read_and_not_a_number(tmp_path: Path, network: GmmasNetwork) -> None:
+    import mlflow
+
+    from gmmas_model import mlflow_flavor
+
+    trained = TrainedParts(modalities=(Modality.T1, Modality.T2, Modality.FLAIR), heads=(Region.WT, Region.TC, Task.IDH))
+    save_weights(tmp_path / "weights", {n: t.numpy() for n, t in network.state_dict().items()}, DEFINITION, trained=trained)
+    mlflow_flavor.save_model(tmp_path / "weights", path=tmp_path / "model")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    image, present = np.random.default_rng(1).normal(size=(1, 4, 8, 8, 8)).astype(np.float32), np.ones((1, 4), bool)
+    other = image.copy()
+    other[:, 1] = 7
+    first, second = (loaded.predict({"image": each, "present": present}) for each in (image, other))
+    for name, answer in first.items():
+        np.testing.assert_array_equal(answer, second[name])
+    assert np.isfinite(first["regions"][:, :2]).all()
+    assert np.isfinite(first["idh"]).all()
+    assert all(np.isnan(answer).all() for answer in (first["regions"][:, 2], first["codeletion"], first["subtype"]))
+    own = loaded.metadata.flavors["gmmas"]
+    assert (own["readable"], own["untrained"]) == (["t1", "t2", "flair"], ["et", "codeletion"])

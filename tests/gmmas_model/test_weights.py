@@ -21,7 +21,8 @@ from gmmas_model.weights import (
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
 from gmmas_schema.model import GridConfig, ModelDefinition
-from gmmas_schema.vocabulary import Modality, Region
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from tests.gmmas_model.conftest import TINY
 
 DEFINITION = ModelDefinition(network=TINY, grid=GridConfig(shape=(8, 8, 8)))
@@ -171,3 +172,23 @@ def test_a_calibration_of_other_weights_is_refused(folder: Path) -> None:
 def test_reading_weights_needs_no_torch() -> None:
     code = "import sys, gmmas_model.weights, gmmas_model.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_was_trained_is_read_back_and_says_what_is_read_and_told(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    trained = TrainedParts(modalities=(Modality.T1, Modality.FLAIR), heads=(Region.WT, Region.TC, Task.CODELETION))
+    save_weights(tmp_path, tensors, DEFINITION, trained=trained)
+    weights = load_weights(tmp_path)
+    assert weights.trained == trained
+    assert weights.readable == (Modality.T1, Modality.FLAIR)
+    # 1p/19q is told of a mutant tumour, and of that nobody taught the model anything.
+    assert weights.untrained == (Region.ET, Task.IDH, Task.CODELETION)
+    assert not weights.tells_subtype
+    assert load_network(tmp_path).modalities == (Modality.T1, Modality.FLAIR)
+    assert load_network(tmp_path, modalities=(Modality.T2,)).modalities == (Modality.T2,)
+
+
+def test_weights_that_do_not_say_what_was_trained_count_as_trained_throughout(folder: Path) -> None:
+    weights = load_weights(folder)
+    assert "trained" not in json.loads((folder / RECORD_FILE).read_text())
+    assert (weights.trained, weights.readable, weights.untrained, weights.tells_subtype) == (None, MODALITIES, (), True)
+    assert load_network(folder).modalities == MODALITIES

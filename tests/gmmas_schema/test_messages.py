@@ -2,7 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.messages import Notice
+from gmmas_schema.messages import Action, Notice, TaskRequest
+from gmmas_schema.model import ModelDefinition
 
 
 def test_a_notice_is_one_printable_line():
@@ -17,3 +18,10 @@ def test_an_error_of_any_text_becomes_a_notice():
     assert notice.reason.startswith("refused for [31m its form; got yyy")
     assert len(notice.reason) == 300
     assert ProtocolError("short", got=1, expected=2).brief() == "short; got 1; expected 2"
+
+
+def test_what_is_asked_of_all_sites_does_not_depend_on_what_one_is_told():
+    request = TaskRequest(action=Action.TRAIN, run="r", round=4, rounds=9, seed=0, model=ModelDefinition())
+    told = request.model_copy(update={"counted": 2, "notice": Notice(round=3, code=ReasonCode.REPLY_REFUSED)})
+    assert told.subject() == request.subject()
+    assert told.digest() != request.digest()

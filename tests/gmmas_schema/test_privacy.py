@@ -13,7 +13,8 @@ PRIVACY = {"clip_norm": 1.0, "noise_multiplier": 2.0, "epsilon": 8.0}
         ({"model": {"network": {"prototypes": 4}}}, "model.network.prototypes"),
         ({"training": {"uncertainty_weighting": "closed_form"}}, "uncertainty_weighting closed_form"),
         ({"robustness": {"cosine_limit": 0.0}}, "robustness.cosine_limit"),
-        ({"robustness": {"clip": {"kind": "median"}}}, "robustness.clip median"),
+        ({"robustness": {"clip": {"kind": "median"}}}, "robustness.clip"),
+        ({"robustness": {"clip": {"kind": "fixed", "norm": 1.0}}}, "robustness.clip"),
         ({"robustness": {"combine": {"kind": "median"}}}, "robustness.combine median"),
         ({"robustness": {"combine": {"kind": "trimmed"}}}, "robustness.combine trimmed"),
     ],
@@ -25,9 +26,8 @@ def test_what_would_go_past_the_noise_is_refused_by_name_and_fine_without_privac
     assert "does not go with privacy" in caught.value.got
 
 
-def test_what_a_site_alone_decides_goes_with_privacy():
-    config = FederationConfig.parse({"privacy": PRIVACY, "robustness": {"clip": {"kind": "fixed", "norm": 1.0}}}, where="test")
-    assert config.robustness.norm_limit == 10.0
+def test_the_reach_of_the_optimiser_goes_with_privacy():
+    assert FederationConfig.parse({"privacy": PRIVACY}, where="test").robustness.norm_limit == 10.0
 
 
 def test_a_denominator_of_no_group_is_refused():

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
-from gmmas_schema.secure import SecureConfig, SecureTask, choose_threshold
+from gmmas_schema.secure import PhaseRequest, SecureConfig, SecureTask, choose_threshold
 from gmmas_schema.strategy import FedAvgStrategy
 from gmmas_schema.vocabulary import Region
 
@@ -60,6 +60,33 @@ def test_a_secure_federation_is_one_where_no_single_update_is_needed():
 def test_what_looks_at_single_updates_is_refused_by_both_keys(change, key):
     with pytest.raises(ConfigError, match=rf"{re.escape(key)}.* does not go with secure"):
         FederationConfig.parse(SECURE | change, where="test")
+
+
+@pytest.mark.parametrize(
+    ("sites", "secure", "reason"),
+    [
+        (4, {"threshold": 2}, r"secure\.threshold \(2\) must be more than half of the 4 sites"),
+        (4, {"threshold": 5}, r"secure\.threshold \(5\) must be .* at most all"),
+        (6, {"threshold": 3}, "more than half of the 6 sites"),
+        (5, {"bits": 10, "ring_bits": 16}, r"secure\.bits 10 in secure\.ring_bits 16 leave 12 steps for the weights of 5 sites"),
+        (257, {}, "at most 256 sites"),
+    ],
+)
+def test_what_does_not_fit_the_sites_that_are_waited_for_is_refused_when_it_is_read(sites, secure, reason):
+    changes = {"secure": secure, "quorum": {"sites": sites, "replies": 3}}
+    with pytest.raises(ConfigError, match=rf"quorum\.sites {sites} does not go with secure: .*{reason}"):
+        FederationConfig.parse(SECURE | changes, where="test")
+
+
+def test_what_fits_exactly_is_read():
+    for sites, secure in ((4, {"threshold": 3}), (4, {"threshold": 4}), (4, {"bits": 10, "ring_bits": 16})):
+        FederationConfig.parse(SECURE | {"secure": secure, "quorum": {"sites": sites, "replies": 3}}, where="test")
+
+
+@pytest.mark.parametrize("name", ["x/birch", "../birch", "Birch", "birch.", "", "b" * 32, "birch\n"])
+def test_a_phase_shows_keys_of_sites_and_of_nothing_else(name):
+    with pytest.raises(ValidationError, match="identities"):
+        PhaseRequest(run="r", round=1, attempt="", phase=1, identities={name: "key"})
 
 
 NOISE = {"clip_norm": 1.0, "noise_multiplier": 1.0, "epsilon": 8.0}

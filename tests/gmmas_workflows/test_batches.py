@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gmmas_model.batch import Batch
-from gmmas_schema.federation import TrainingPlan
-from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, Modality, Task
+from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
+from gmmas_schema.vocabulary import MODALITIES, REQUIRED_TASKS, Modality, Region, Task
 from gmmas_workflows.batches import count_labels, draw_batches, generators, has_label, leave_out_enhancing, restrict
 
 
@@ -20,9 +20,50 @@ def test_labels_are_counted_per_task(make_sample) -> None:
         make_sample(3, idh=1.0, codeletion=0.0),
         make_sample(4, segmentation=False, idh=0.0, codeletion=0.0),
     ]
-    assert count_labels(samples, REQUIRED_TASKS) == {Task.SEGMENTATION: 2, Task.IDH: 3, Task.CODELETION: 2}
+    counts = count_labels(samples, REQUIRED_TASKS, modalities=MODALITIES)
+    assert (counts.cases, counts.labelled) == (4, {Task.SEGMENTATION: 2, Task.IDH: 3, Task.CODELETION: 2})
     optional = [make_sample(1, grade=0.0, mgmt=1.0), make_sample(3, idh=math.nan, grade=1.0), make_sample(5)]
-    assert count_labels(optional, (Task.GRADE, Task.MGMT)) == {Task.GRADE: 2, Task.MGMT: 1}
+    assert count_labels(optional, (Task.GRADE, Task.MGMT), modalities=MODALITIES).labelled == {Task.GRADE: 2, Task.MGMT: 1}
+
+
+def test_labels_are_counted_by_what_is_shown_and_outlined(make_sample) -> None:
+    whole = make_sample(1)
+    weight_RXYZ = np.zeros(whole.regions_RXYZ.shape, np.float32)
+    weight_RXYZ[0] = 1
+    flair = (Modality.FLAIR,)
+    samples = [make_sample(0), replace(whole, weight_RXYZ=weight_RXYZ), make_sample(2, modalities=flair, idh=math.nan)]
+    counts = count_labels(samples, (Task.SEGMENTATION, Task.IDH), modalities=(Modality.T1CE, Modality.FLAIR))
+    assert counts.shown == {Modality.T1CE: {Task.SEGMENTATION: 2, Task.IDH: 2}, Modality.FLAIR: {Task.SEGMENTATION: 3, Task.IDH: 2}}
+    assert counts.outlined == {Region.WT: 3, Region.TC: 2, Region.ET: 2}
+    assert counts.telling(Region.WT) == counts.telling(Task.SEGMENTATION) == 3
+
+
+def _drawn(own, pseudo, **changes):
+    plan = TrainingPlan(local_steps=300, batch_size=2, augmentation=False, modality_dropout=0, **changes)
+    return list(draw_batches(own, plan, seed=(0,), pseudo=pseudo))
+
+
+def test_every_second_case_has_pseudo_labels_where_there_are_many(make_sample) -> None:
+    own, pseudo = [make_sample(n, idh=1.0) for n in range(2)], [make_sample(n, idh=0.0, segmentation=False) for n in range(9)]
+    assert all(batch.idh_B.tolist() == [1, 0] for batch in _drawn(own, pseudo))
+
+
+def test_no_case_with_pseudo_labels_is_drawn_more_often_than_one_with_its_own(make_sample) -> None:
+    own, pseudo = [make_sample(n, idh=float(n)) for n in range(9)], [make_sample(9, idh=9.0, segmentation=False)]
+    seen = Counter(chain.from_iterable(batch.idh_B.tolist() for batch in _drawn(own, pseudo)))
+    assert 40 < seen[9.0] < 80, "600 draws of ten cases"
+    assert max(seen.values()) - min(seen.values()) < 40
+
+
+def test_two_cases_with_outlines_of_their_own_exchange_nothing(make_sample) -> None:
+    """A box is pasted between an outlined case and one that the model outlined; without one of these there is nothing to paste."""
+    config = SemiSupervisedConfig(cutmix_share=1.0)
+    own = [make_sample(n) for n in range(9)]
+    outlined = make_sample(9)
+    pseudo = [replace(outlined, weight_RXYZ=np.full(outlined.regions_RXYZ.shape, 0.5, np.float32))]
+    weights = [batch.region_weight_BRXYZ for batch in _drawn(own, pseudo, semi_supervised=config)]
+    mixed = [weight is not None for weight in weights]
+    assert 0.1 < np.mean(mixed) < 0.3, "as often as one of the ten is drawn"
 
 
 def test_labels_that_a_wildtype_tumour_settles_train_nothing(make_sample) -> None:

@@ -9,9 +9,9 @@ from gmmas_schema.errors import DataError
 from gmmas_schema.model import GridConfig
 from gmmas_schema.site import SplitConfig
 from gmmas_schema.standalone import CohortConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality, Split
+from gmmas_schema.vocabulary import MODALITIES, Layout, Modality, Split
 from gmmas_workflows.cohorts import prepare_cohorts
-from tests.gmmas_data.scans import save, tumour, write_case
+from tests.gmmas_data.scans import write_case
 
 SPLIT = SplitConfig(validation=0.25, test=0.25)
 SHAPE = (20, 24, 18)
@@ -22,9 +22,10 @@ def cache(tmp_path: Path) -> SampleCache:
     return SampleCache(tmp_path / "cache", GridConfig(spacing_mm=8.0, shape=(8, 8, 8)))
 
 
-def write_cohort(root: Path, count: int, *, prefix: str, modalities: tuple[Modality, ...] = MODALITIES) -> Path:
+def write_cohort(root: Path, count: int, *, prefix: str, modalities: tuple[Modality, ...] = MODALITIES, first: int = 0) -> Path:
+    """Write cases of the patients from number `first`, whose scans are their own."""
     for number in range(count):
-        write_case(root / f"{prefix}{number}", case_id=f"{prefix}{number}", modalities=modalities, shape=SHAPE)
+        write_case(root / f"{prefix}{number}", case_id=f"{prefix}{number}", modalities=modalities, shape=SHAPE, patient=first + number)
     return root
 
 
@@ -34,7 +35,7 @@ def config(root: Path, name: str, **options: object) -> CohortConfig:
 
 def test_cohorts_are_split_as_their_hospitals_split_them(tmp_path: Path, cache: SampleCache) -> None:
     north = write_cohort(tmp_path / "north", 4, prefix="N")
-    east = write_cohort(tmp_path / "east", 2, prefix="E", modalities=(Modality.T2, Modality.FLAIR))
+    east = write_cohort(tmp_path / "east", 2, prefix="E", modalities=(Modality.T2, Modality.FLAIR), first=4)
     (north / "labels.csv").write_text("patient_id,idh,codeletion\nN0,mutant,intact\n")
     progress: list[tuple[int, int]] = []
     configs = [config(north, "north", labels=north / "labels.csv"), config(east, "east", modalities=("flair",))]
@@ -86,14 +87,60 @@ def test_a_cohort_of_bad_cases_alone_is_refused(tmp_path: Path, cache: SampleCac
         prepare_cohorts([config(root, "north", skip_bad_cases=True)], cache)
 
 
-def test_a_case_in_two_cohorts_is_refused_and_a_case_of_the_same_number_is_not(tmp_path: Path, cache: SampleCache) -> None:
+def pooled(cache: SampleCache, *roots: Path) -> int:
+    return len(prepare_cohorts([config(root, root.name) for root in roots], cache))
+
+
+def test_a_scan_in_two_cohorts_is_refused_by_any_name_and_a_case_of_the_same_number_is_not(tmp_path: Path, cache: SampleCache) -> None:
     north = write_cohort(tmp_path / "north", 2, prefix="P")
-    twin = write_cohort(tmp_path / "twin", 1, prefix="P")
-    with pytest.raises(DataError, match="part of two cohorts") as caught:
-        prepare_cohorts([config(north, "north"), config(twin, "twin")], cache)
+    with pytest.raises(DataError, match="a scan is part of two cohorts") as caught:
+        pooled(cache, north, write_cohort(tmp_path / "twin", 1, prefix="P"))
     assert caught.value.got == "P0"
-    save(twin / "P0" / "P0_seg.nii", tumour(shape=SHAPE) // 4 * 4)
-    assert len(prepare_cohorts([config(north, "north"), config(twin, "twin")], cache)) == 2
+    with pytest.raises(DataError, match="a scan is part of two cohorts") as caught:
+        pooled(cache, north, write_cohort(tmp_path / "renamed", 1, prefix="BraTS2021_0000", first=1))
+    assert caught.value.got == "P1 and BraTS2021_00000"
+    assert str(north) in caught.value.where
+    assert str(tmp_path / "renamed") in caught.value.where
+    assert pooled(cache, north, write_cohort(tmp_path / "other", 2, prefix="P", first=7)) == 2
+
+
+def test_a_scan_is_found_again_beside_other_sequences_or_without_its_segmentation(tmp_path: Path, cache: SampleCache) -> None:
+    """What is made of a case is another sample then, but the patient is the same."""
+    north = write_cohort(tmp_path / "north", 2, prefix="P")
+    undrawn = write_cohort(tmp_path / "undrawn", 1, prefix="U", modalities=(Modality.T2, Modality.FLAIR))
+    (undrawn / "U0" / "U0_seg.nii").unlink()
+    with pytest.raises(DataError, match="a scan is part of two cohorts") as caught:
+        pooled(cache, north, undrawn)
+    assert caught.value.got == "P0 and U0"
+
+
+def test_two_time_points_of_a_public_patient_in_two_cohorts_are_refused(tmp_path: Path, cache: SampleCache) -> None:
+    for name, time_point in (("first", 100), ("second", 101)):
+        case = f"BraTS-GLI-00005-{time_point}"
+        write_case(tmp_path / name / case, case_id=case, layout=Layout.BRATS2023, shape=SHAPE, patient=time_point)
+    with pytest.raises(DataError, match="a patient is part of two cohorts") as caught:
+        pooled(cache, tmp_path / "first", tmp_path / "second")
+    assert caught.value.got == "BraTS-GLI-00005-100 and BraTS-GLI-00005-101"
+    assert "move the files" in caught.value.remedy
+
+
+def test_one_scan_under_two_patients_of_a_cohort_is_refused_and_under_two_time_points_is_not(tmp_path: Path, cache: SampleCache) -> None:
+    root = write_cohort(tmp_path / "north", 3, prefix="N")
+    t2 = (root / "N0" / "N0_t2.nii").read_bytes()
+    (root / "N2" / "N2_t2.nii").write_bytes(t2)
+    with pytest.raises(DataError, match="a scan lies under two patients") as caught:
+        pooled(cache, root)
+    assert (caught.value.got, caught.value.where) == ("N0 and N2", str(root))
+    for time_point in (100, 101):
+        case = f"BraTS-GLI-00005-{time_point}"
+        write_case(tmp_path / "course" / case, case_id=case, layout=Layout.BRATS2023, shape=SHAPE)
+    assert pooled(cache, tmp_path / "course") == 1
+
+
+def test_a_case_that_is_left_out_has_no_twin(tmp_path: Path, cache: SampleCache) -> None:
+    root = write_cohort(tmp_path / "north", 3, prefix="N")
+    (root / "N2" / "N2_t2.nii").write_bytes((root / "N0" / "N0_t2.nii").read_bytes())
+    assert len(prepare_cohorts([config(root, "north", exclude=("N2/*",))], cache)) == 1
 
 
 def test_a_case_in_the_cache_is_not_preprocessed_again(tmp_path: Path, cache: SampleCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,13 +14,16 @@ from gmmas_data.layouts import read_case
 from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import Weights
 from gmmas_schema.calibration import Calibration, HeadCalibration
-from gmmas_schema.errors import DataError, ReasonCode
+from gmmas_schema.errors import DataError, ModelError, ReasonCode
 from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.trained_parts import HEADS, TrainedParts
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Layout, Modality, Region, Subtype, Task
 from gmmas_workflows.inference import predict_case, readable_modalities
 from gmmas_workflows.prediction_files import write_prediction
 from tests.gmmas_workflows.predictions import CASE, weights_of
+
+WITHOUT_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
 
 
 def _shift(file: Path) -> None:
@@ -201,3 +204,39 @@ def test_a_real_case_of_full_size_takes_seconds_and_little_memory(tmp_path) -> N
     assert time.process_time() - start < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 < 3
     assert prediction.segmentation_IJK.shape == (240, 240, 155)
+
+
+def test_a_sequence_that_nobody_trained_is_not_read(weights, tmp_path) -> None:
+    own = replace(weights, trained=TrainedParts(modalities=WITHOUT_T1CE, heads=HEADS))
+    assert readable_modalities(own) == WITHOUT_T1CE
+    found = predict_case(CASE, own)
+    assert (found.findings.modalities_used, found.findings.modalities_missing) == (WITHOUT_T1CE, (Modality.T1CE,))
+    assert (found.findings.modalities_unread, found.findings.untrained) == ((Modality.T1CE,), ())
+    for path in CASE.glob("*.nii.gz"):
+        shutil.copy(path, tmp_path)
+    shutil.copy(tmp_path / "BraTS2021_00006_t2.nii.gz", tmp_path / "BraTS2021_00006_t1ce.nii.gz")
+    other, alone = predict_case(tmp_path, own), predict_case(CASE, weights, modalities=WITHOUT_T1CE)
+    np.testing.assert_array_equal(found.probability_RIJK, other.probability_RIJK)
+    np.testing.assert_array_equal(found.probability_RIJK, alone.probability_RIJK)
+    assert found.findings.probability == other.findings.probability == alone.findings.probability
+    with pytest.raises(DataError, match="never trained on it") as caught:
+        predict_case(CASE, own, modalities=(Modality.T1CE, Modality.T2))
+    assert caught.value.expected == "t1, t2, flair, not t1ce"
+    assert "trained on this sequence" in caught.value.remedy
+
+
+def test_what_nobody_taught_is_not_told(weights) -> None:
+    own = replace(weights, trained=TrainedParts(modalities=MODALITIES, heads=(Region.WT, Region.TC, Task.CODELETION)))
+    found = predict_case(CASE, own, plan=InferencePlan(passes=2))
+    findings = found.findings
+    assert findings.untrained == (Region.ET, Task.IDH, Task.CODELETION)
+    assert (set(findings.volume_ml), findings.probability, findings.subtype) == ({Region.WT, Region.TC}, {}, {})
+    assert (set(findings.uncertainty.region_std), findings.uncertainty.probability_std) == ({Region.WT, Region.TC}, {})
+    of_idh = replace(weights, trained=TrainedParts(modalities=MODALITIES, heads=(*REGIONS, Task.IDH)))
+    told = predict_case(CASE, of_idh).findings
+    assert (set(told.probability), told.subtype, told.untrained) == ({Task.IDH}, {}, (Task.CODELETION,))
+
+
+def test_a_model_that_nobody_trained_predicts_nothing(weights) -> None:
+    with pytest.raises(ModelError, match="nobody ever trained this model"):
+        predict_case(CASE, replace(weights, trained=TrainedParts()))

@@ -10,6 +10,7 @@ from gmmas_schema.messages import Action
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split
 from gmmas_workflows.inference import readable_modalities
 from gmmas_workflows.personalised import FOLDER
+from gmmas_workflows.scores import score_model
 from gmmas_workflows.training import LocalTrainer
 from strategies.exchange import tensors_down
 
@@ -99,8 +100,8 @@ def test_the_best_of_the_sites_own_models_stays_at_the_site(tmp_path, make_train
     for number in (1, 2, 3):
         outcome = trainer.train(received, make_request(number=number, learning_rate=1e-2, local_steps=12, **PLAN))
         received = received | outcome.tensors
-        dice = outcome.report.personalised.dice.values()
-        scores[number - 1] = sum(interval.value for interval in dice) / len(dice)
+        own = {"north": outcome.report.personalised}
+        scores[number - 1] = score_model(own, model_round=number - 1, split=Split.VALIDATION).score
     weights = load_weights(tmp_path / FOLDER)
     best = max(scores, key=lambda number: (scores[number], -number))
     assert weights.metadata == {"site": "north", "run": "run-1", "round": str(best), "score": repr(scores[best])}
@@ -109,12 +110,14 @@ def test_the_best_of_the_sites_own_models_stays_at_the_site(tmp_path, make_train
     assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
 
 
-def test_the_last_model_is_a_candidate_too(tmp_path, make_trainer, make_request, start) -> None:
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_the_last_model_is_a_candidate_too(tmp_path, make_trainer, make_request, start, rounds) -> None:
+    """Also where a spent budget ends the run before its time."""
     trainer = make_trainer(tmp_path)
-    plan = {**PLAN, "rounds": 1, "learning_rate": 2e-2, "local_steps": 40, "warmup_steps": 2, "augmentation": False}
+    plan = {**PLAN, "rounds": rounds, "learning_rate": 2e-2, "local_steps": 40, "warmup_steps": 2, "augmentation": False}
     outcome = trainer.train(start, make_request(number=1, **plan))
     assert load_weights(tmp_path / FOLDER).metadata["round"] == "0"
-    last = make_request(number=1, rounds=1, evaluate=Split.VALIDATION).model_copy(update={"action": Action.EVALUATE, "plan": None})
+    last = make_request(number=1, rounds=rounds, evaluate=Split.VALIDATION).model_copy(update={"action": Action.EVALUATE, "plan": None})
     trainer.evaluate(start | outcome.tensors, last)
     weights = load_weights(tmp_path / FOLDER)
     assert weights.metadata["round"] == "1"

@@ -85,6 +85,35 @@ def test_sure_voxels_are_labelled_and_count_their_ramp(says, make_sample) -> Non
     assert wt.agreement == 1
 
 
+def test_an_outline_of_the_whole_tumour_gets_what_it_does_not_tell(says, make_sample) -> None:
+    says(*volumes())
+    outline = make_sample(1)
+    weight_RXYZ = np.zeros(outline.regions_RXYZ.shape, np.float32)
+    weight_RXYZ[0] = 1
+    drawn_RXYZ = np.zeros_like(outline.regions_RXYZ)
+    drawn_RXYZ[0, : SIDE // 4] = 1
+    (case,), ledger = label([replace(outline, regions_RXYZ=drawn_RXYZ, weight_RXYZ=weight_RXYZ)])
+    np.testing.assert_array_equal(case.regions_RXYZ[0], drawn_RXYZ[0])
+    assert (case.weight_RXYZ[0] == 1).all()
+    np.testing.assert_array_equal(case.regions_RXYZ[1], drawn_RXYZ[0], "no core outside of the drawn tumour")
+    assert (case.weight_RXYZ[1] == 0.25).all()
+    assert (ledger[Region.WT].offered, ledger[Region.TC].offered, ledger[Region.TC].accepted) == (0, 1, 1)
+
+
+def test_the_side_of_a_voxel_is_that_of_any_segmentation(says, make_sample) -> None:
+    """Where P(ET) is .4 and P(core) .6 the voxel is enhancing, and no sure sign of the opposite (decision 6)."""
+    mean, std = volumes()
+    mean[:, 0] = np.array([0.9, 0.3, 0.19])[:, None, None]
+    mean[1, 1], mean[2, 1] = 0.35, 0.19
+    mean[0, 1] = 0.6
+    says(mean, std)
+    (case,), _ = label([make_sample(1, segmentation=False)])
+    assert not case.regions_RXYZ[2, 0].any()
+    assert case.weight_RXYZ[2, 0].all(), "outside of the core by its own rule: surely not enhancing"
+    assert case.regions_RXYZ[2, 1].all()
+    assert not case.weight_RXYZ[2, 1].any(), "enhancing, if unlikely: not sure of either"
+
+
 def test_a_target_that_is_not_ready_is_left_alone(says, make_sample) -> None:
     says(*volumes(), idh=(0.99, 0.0))
     (case,), ledger = label([make_sample(1, segmentation=False, idh=math.nan)], ready={Region.WT: 1.0})

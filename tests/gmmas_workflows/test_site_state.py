@@ -72,6 +72,39 @@ def test_missed_rounds_do_not_lose_the_state(make_state):
     assert same(make_state().before(run="r", round=7), state_of(2))
 
 
+def test_states_of_rounds_that_did_not_count_are_passed_over(make_state):
+    for number in (1, 2, 3):
+        make_state().write(state_of(number), run="r", round=number)
+    assert same(make_state().before(run="r", round=4, counted=3), state_of(3))
+    assert same(make_state().before(run="r", round=4, counted=2), state_of(2))
+    assert same(make_state().before(run="r", round=3, counted=3), state_of(2))
+    assert make_state().before(run="r", round=4, counted=0) == {}
+
+
+def test_any_number_of_rounds_that_did_not_count_displaces_no_state_that_did(make_state):
+    make_state().write(state_of(1), run="r", round=1, counted=0)
+    for number in range(2, 9):
+        for _ in range(2):
+            assert same(make_state().before(run="r", round=number, counted=1), state_of(1))
+            make_state().write(state_of(number), run="r", round=number, counted=1)
+    assert same(make_state().before(run="r", round=9, counted=8), state_of(8))
+    assert same(make_state().before(run="r", round=9, counted=7), state_of(1))
+
+
+def test_a_void_state_is_gone_even_where_the_next_cannot_be_written(tmp_path, monkeypatch):
+    state = SiteState(tmp_path, kind="feedback")
+    for number in (1, 2):
+        state.write(state_of(number), run="r", round=number)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gmmas_runtime.files.os.fsync", fail)
+        state.write(state_of(3), run="r", round=3, counted=1)
+    assert same(state.before(run="r", round=4, counted=3), state_of(1))
+
+
 def test_a_state_of_another_run_is_never_used(make_state):
     make_state().write(state_of(1), run="first", round=1)
     assert make_state().before(run="second", round=2) == {}

@@ -13,6 +13,7 @@ from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import Weights, load_weights, make_network, save_weights
 from gmmas_schema.errors import DataError
 from gmmas_schema.model import GridConfig, ModelDefinition
+from gmmas_schema.trained_parts import TrainedParts
 from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
 from gmmas_workflows.evaluation import score_cases
 from gmmas_workflows.subset_scores import mean_gates, measure_subsets
@@ -182,3 +183,16 @@ def test_gates_by_windows_count_every_voxel_once(network, make_sample, monkeypat
         assert other.tumour == pytest.approx(one.tumour)
         assert other.brain == pytest.approx(one.brain)
     assert whole[0].tumour != pytest.approx(whole[0].brain, abs=0.01)
+
+
+def test_what_nobody_trained_takes_no_part(weights, case, tmp_path) -> None:
+    of_two = replace(weights, trained=TrainedParts(modalities=READ, heads=(Region.WT, Region.TC, Task.IDH)))
+    # Scores of the same weights before their record said so lie in the same folder.
+    measure_subsets([case], weights, tmp_path)
+    found = measure_subsets([case], of_two, tmp_path)
+    assert list(found.scores) == [READ, READ[:1], READ[1:], ()]
+    for (score,) in found.scores.values():
+        assert set(score.dice) == {Region.WT, Region.TC}
+        assert Task.IDH in score.probability
+        assert Task.CODELETION not in score.probability
+    assert all(set(level.brain) == set(READ) for level in found.gates[0])

@@ -1,5 +1,7 @@
 """Training without a federation: what it validates, tests, keeps and stops at, and that no interruption changes its weights."""
 
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmmas_model.weights import load_weights
-from gmmas_schema.errors import ConfigError, FederationError
+from gmmas_model.weights import load_weights, make_network
+from gmmas_schema.errors import ConfigError, DataError, FederationError
 from gmmas_schema.federation import SemiSupervisedConfig, TrainingPlan
 from gmmas_schema.messages import Action, Evaluation, SiteDescription, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.standalone import CohortConfig, EarlyStop, TrainConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
 from gmmas_workflows import train_run, training
+from gmmas_workflows.batches import restrict
 from gmmas_workflows.cohorts import Cohort
+from gmmas_workflows.evaluation import score_samples
+from gmmas_workflows.inference import predict_case
 from gmmas_workflows.run_folder import KEEP_LAST
 from gmmas_workflows.scores import score_model
 from gmmas_workflows.train_folder import TrainFolder, TrainResult, TrainRound, TrainTracker
@@ -23,10 +29,12 @@ from gmmas_workflows.train_run import run_training
 from gmmas_workflows.train_watch import TrainWatch
 from gmmas_workflows.training import LocalTrainer
 from strategies.exchange import tensors_down
+from tests.gmmas_workflows.predictions import CASE
 
 ROUNDS = 3
 PLAN = TrainingPlan(local_steps=2, batch_size=2, warmup_steps=1, precision="fp32")
 EAST = (Modality.T2, Modality.FLAIR)
+NO_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
 SIZES = {Split.TRAIN: 3, Split.VALIDATION: 2, Split.TEST: 2}
 
 
@@ -86,7 +94,7 @@ class Recorder(TrainWatch):
 
 def outcome(folder: TrainFolder) -> tuple[object, ...]:
     """Return everything of a training that must not depend on interruptions."""
-    files = ("model.safetensors", "calibration.json")
+    files = ("model.safetensors", "model.json", "calibration.json")
     models = {(kind, name): (folder.model_path(kind) / name).read_bytes() for kind in ("best", "last") for name in files}
     records = [(record.model_sha256, record.training.losses, record.validation) for record in folder.read_records()]
     result = folder.read_result()
@@ -187,6 +195,36 @@ def test_encoders_of_sequences_nobody_has_stay_in_the_model_as_they_began(make_c
     changed = {name for name, value in before.items() if not np.array_equal(value, after[name])}
     assert any(name.startswith("encoders.t2.") for name in changed)
     assert not any(name.startswith(("encoders.t1.", "encoders.t1ce.")) for name in changed)
+
+
+def test_what_no_training_case_has_is_never_read_nor_told(make_config, make_sample, tmp_path) -> None:
+    cases = {split: tuple(make_sample(n, modalities=NO_T1CE, idh=math.nan) for n in range(2)) for split in (Split.TRAIN, Split.VALIDATION)}
+    # The test cases have a T1ce, which the model has learned nothing of.
+    cohort = Cohort("west", MODALITIES, dict.fromkeys(Split, ()) | cases | {Split.TEST: (make_sample(9), make_sample(8))})
+    config = make_config(cohorts=(CohortConfig(name="west", root=tmp_path / "west"),), rounds=2)
+    folder = TrainFolder.prepare(tmp_path / "run", config, resume=False)
+    result = run_training(folder, lambda: (cohort,))
+    weights = load_weights(folder.model_path("best"))
+    assert weights.trained == TrainedParts(modalities=NO_T1CE, heads=REGIONS)
+    assert load_weights(folder.round_path(2)).trained == weights.trained
+    assert load_weights(folder.round_path(0)).trained == TrainedParts()
+
+    spoilt = tmp_path / "case"
+    shutil.copytree(CASE, spoilt)
+    shutil.copy(spoilt / "BraTS2021_00006_flair.nii.gz", spoilt / "BraTS2021_00006_t1ce.nii.gz")
+    first, second = predict_case(CASE, weights), predict_case(spoilt, weights)
+    np.testing.assert_array_equal(first.probability_RIJK, second.probability_RIJK)
+    for findings in (first.findings, second.findings):
+        assert findings.modalities_used == NO_T1CE
+        assert findings.modalities_unread == (Modality.T1CE,)
+        assert findings.untrained == (Task.IDH, Task.CODELETION)
+        assert (findings.probability, findings.subtype) == ({}, {})
+    with pytest.raises(DataError, match="never trained on it"):
+        predict_case(CASE, weights, modalities=MODALITIES)
+
+    without = tuple(restrict(cohort.samples[Split.TEST], NO_T1CE))
+    scores = score_samples(make_network(weights, modalities=NO_T1CE), without)
+    assert result.test.sites["west"].dice[Region.WT].value == pytest.approx(np.mean([score.dice[Region.WT] for score in scores]))
 
 
 def test_a_validation_comes_every_so_many_rounds_and_at_the_end(make_config, cohorts, tmp_path) -> None:

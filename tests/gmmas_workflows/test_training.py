@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,16 @@ def test_the_same_request_gives_the_same_bits_whatever_ran_before(make_trainer, 
     for name, value in first.tensors.items():
         assert value.tobytes() == again.tensors[name].tobytes() == repeated.tensors[name].tobytes(), name
     assert first.report.losses == again.report.losses
+
+
+def test_a_case_with_an_outline_of_its_own_stays_among_the_labelled_whatever_else_is_guessed_of_it(make_trainer, make_sample) -> None:
+    samples = [make_sample(0, idh=math.nan), make_sample(1, segmentation=False, idh=math.nan), make_sample(2, segmentation=False, idh=1.0)]
+    trainer = make_trainer(samples={Split.TRAIN: samples})
+    guessed = [replace(sample, idh=0.0, marker_weight={Task.IDH: 0.5}) for sample in samples[:2]]
+    own, others = trainer._pools(guessed)
+    assert [(sample.case_id, sample.idh) for sample in own] == [("case-0", 0.0), ("case-2", 1.0)]
+    assert [sample.case_id for sample in others] == ["case-1"]
+    assert [[sample.case_id for sample in pool] for pool in trainer._pools()] == [["case-0", "case-2"], []]
 
 
 @pytest.mark.slow

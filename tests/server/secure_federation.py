@@ -1,4 +1,4 @@
-"""Four simulated sites with the true client half of secure rounds, which drop out where a test says so."""
+"""Simulated sites with the true client half of secure rounds, four and two that may join, which drop out where a test says so."""
 
 import json
 
@@ -15,13 +15,15 @@ from gmmas_schema.messages import DOCUMENT
 from gmmas_schema.secure import SECURE_MESSAGE
 from gmmas_schema.vocabulary import MODALITIES, Modality
 from server.checkpoint import RunFolder
-from server.events import read_events
+from server.events import EventLog, read_events
 from server.local_grid import LocalGrid
 from strategies.codec import write_report
-from tests.server.simulated_sites import SimulatedSite, make_config, run
+from tests.server.simulated_sites import Clock, SimulatedSite, make_config, run
 
 SITES = ("ash", "birch", "cedar", "dogwood")
-KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in SITES}
+EVERYBODY = (*SITES, "elm", "fir")
+KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in EVERYBODY}
+NODES = {site: node for node, site in enumerate(EVERYBODY, start=10)}
 T1CE_HOLDERS = ("ash", "birch")
 CLIP = 1.0
 WITHOUT_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
@@ -67,16 +69,25 @@ class SecureSimulatedSite:
 
 
 class Federation:
-    """Four sites, two of them without T1ce; `lose` are the sites that do not answer from a phase on."""
+    """Four sites, two of them with T1ce, and two more that are not there yet; `lose` are the sites that do not answer from a phase on."""
 
-    def __init__(self, tmp_path, config, *, lose=(), keys=KEYS, folders=False):
+    def __init__(self, tmp_path, config, *, lose=(), keys=KEYS, folders=False, path="run", run="r1"):
         self.lost, self.messages = dict(lose), []
-        self.sites = {site: SecureSimulatedSite(site, keys.get(site), tmp_path / f"site-{site}" if folders else None) for site in SITES}
-        nodes = {node: self.behind(site) for node, site in enumerate(SITES, start=10)}
-        enrolled = {node: public(KEYS[site]) for node, site in enumerate(SITES, start=10)}
-        self.grid = LocalGrid(nodes, names=dict(enumerate(SITES, start=10)), keys=enrolled, watch=self.messages.append)
-        path = tmp_path / "run"
-        self.folder = RunFolder.open(path) if path.exists() else RunFolder.create(path, config, run="r1")
+        self.sites = {site: SecureSimulatedSite(site, keys.get(site), tmp_path / f"site-{site}" if folders else None) for site in EVERYBODY}
+        nodes = {NODES[site]: self.behind(site) for site in EVERYBODY}
+        enrolled = {NODES[site]: public(KEYS[site]) for site in EVERYBODY}
+        self.grid = LocalGrid(nodes, names={NODES[site]: site for site in EVERYBODY}, keys=enrolled, watch=self.messages.append)
+        self.leave("elm", "fir")
+        self.folder = RunFolder.open(tmp_path / path) if (tmp_path / path).exists() else RunFolder.create(tmp_path / path, config, run=run)
+        self.clock, self.on_event = Clock(), None
+
+    def leave(self, *sites):
+        for site in sites:
+            self.grid.take_offline(NODES[site])
+
+    def join(self, *sites):
+        for site in sites:
+            self.grid.bring_online(NODES[site])
 
     def behind(self, site):
         def answer(message, context):
@@ -86,7 +97,8 @@ class Federation:
         return answer
 
     def run(self):
-        self.result = run(self.grid, self.folder)
+        events = EventLog(self.folder.events_path, on_event=self.on_event)
+        self.result = run(self.grid, self.folder, clock=self.clock, events=events)
         return self
 
 

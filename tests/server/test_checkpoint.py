@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -5,11 +6,15 @@ import sys
 import numpy as np
 import pytest
 
+from gmmas_model.weights import load_weights
 from gmmas_schema.errors import ConfigError, FederationError, ModelError
+from gmmas_schema.federation import FederationConfig
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import Modality, Region, Task
 from gmmas_workflows.run_folder import KEEP_LAST
 from server.checkpoint import RunFolder
 from server.initial_model import make_initial_model
-from server.records import RoundRecord
+from server.records import Outcome, RoundRecord, SiteRecord
 from tests.server.simulated_sites import make_config
 
 
@@ -44,6 +49,19 @@ def test_a_run_is_named_by_its_configuration(tmp_path):
     names = [RunFolder.create(tmp_path / name, make_config(rounds=rounds)).run for name, rounds in (("a", 3), ("b", 3), ("c", 4))]
     assert names[0] == names[1] != names[2]
     assert all(name.startswith("test-") for name in names)
+
+
+def test_a_secure_run_has_a_name_of_its_own_that_a_resume_keeps(tmp_path):
+    """The hospitals keep by run and round what they have opened, and what noise has cost them."""
+    settings = {"secure": {}, "robustness": {"norm_limit": None}, "quorum": {"sites": 3, "replies": 3}}
+    config = FederationConfig.parse(make_config().model_dump() | settings, where="test")
+    names = [RunFolder.create(tmp_path / name, config).run for name in ("a", "b")]
+    assert names[0] != names[1]
+    assert names[0].rpartition("-")[0] == names[1].rpartition("-")[0] == f"test-{config.choices_digest()[:8]}"
+    assert names == [RunFolder.create(tmp_path / name, config).run for name in ("a", "b")]
+    assert names == [RunFolder.open(tmp_path / name).run for name in ("a", "b")]
+    longest = config.model_copy(update={"name": "n" * 63})
+    assert len(RunFolder.create(tmp_path / "c", longest).run) <= 128, "as the terms of a round allow"
 
 
 def test_a_folder_of_another_configuration_is_refused(folder):
@@ -96,7 +114,7 @@ def test_a_failure_while_writing_leaves_no_round(folder, tensors, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("gmmas_workflows.run_folder._write_sums", fail)
+    monkeypatch.setattr("gmmas_workflows.run_folder.write_sums", fail)
     with pytest.raises(OSError, match="disk full"):
         folder.write_round(tensors, record=record(2))
     assert folder.finished_rounds() == (0, 1)
@@ -206,3 +224,46 @@ def test_only_one_process_works_in_a_folder(folder):
         other.kill()
     with folder.hold():
         pass
+
+
+def moved(number, *groups):
+    share = dict.fromkeys(groups, 1.0) | {"encoder.t1": 0.0}
+    return record(number).model_copy(update={"sites": (SiteRecord(site="north", node="1", outcome=Outcome.ACCEPTED, shares=share),)})
+
+
+def test_a_model_says_what_the_rounds_up_to_it_trained(folder, tensors):
+    folder.write_round(tensors, record=None)
+    folder.write_round(tensors, record=moved(1, "encoder.t2", "head.segmentation.wt"))
+    folder.write_round(tensors, record=moved(2, "encoder.flair", "head.idh"))
+    # Another process goes on, and one of the first rounds' models is gone.
+    folder.prune_models(keep=())
+    again = RunFolder.open(folder.path)
+    again.write_round(tensors, record=moved(3, "fusion"))
+    first = TrainedParts(modalities=(Modality.T2,), heads=(Region.WT,))
+    both = TrainedParts(modalities=(Modality.T2, Modality.FLAIR), heads=(Region.WT, Task.IDH))
+    assert [again.load_round(number).trained for number in range(4)] == [TrainedParts(), first, both, both]
+    assert load_weights(again.publish_model("best", round=1)).trained == first
+    assert load_weights(again.publish_model("last", round=3)).trained == both
+
+
+def forget_what_was_trained(folder, number):
+    """Make a round's model.json that of an earlier release."""
+    path = folder.round_path(number)
+    content = json.loads((path / "model.json").read_text())
+    content.pop("trained")
+    (path / "model.json").write_text(json.dumps(content))
+
+
+def test_a_run_of_an_earlier_release_goes_on_by_its_records(folder, tensors, caplog):
+    folder.write_round(tensors, record=None)
+    folder.write_round(tensors, record=moved(1, "encoder.t2"))
+    folder.write_round(tensors, record=moved(2, "encoder.flair"))
+    forget_what_was_trained(folder, 2)
+    folder.write_round(tensors, record=moved(3, "head.idh"))
+    assert folder.load_round(3).trained == TrainedParts(modalities=(Modality.T2, Modality.FLAIR), heads=(Task.IDH,))
+    # Where a record is damaged nobody knows, and the run goes on all the same.
+    forget_what_was_trained(folder, 3)
+    (folder.round_path(1) / "round.json").write_text("{")
+    folder.write_round(tensors, record=moved(4, "head.mgmt"))
+    assert folder.load_round(4).trained is None
+    assert "is not known" in caplog.text

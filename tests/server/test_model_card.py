@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gmmas_model.weights import load_weights
 from gmmas_runtime.manifest import check_manifest, write_manifest
 from gmmas_schema.errors import ModelError, ReasonCode, TrustError
 from gmmas_schema.events import EventKind
@@ -13,7 +14,8 @@ from gmmas_schema.manifest import CARD_FILE
 from gmmas_schema.messages import Interval
 from gmmas_schema.model_card import ModelCard
 from gmmas_schema.privacy import PrivacyConfig
-from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Split, Task
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Split, Task
 from gmmas_workflows.training import LocalTrainer
 from server.card_figures import mean_of
 from server.card_text import LONGEST_DESCRIPTION, card_markdown, card_summary
@@ -209,3 +211,16 @@ def make_site(name: str, modalities, first: int) -> LocalTrainer:
     parts = {Split.TRAIN: range(3), Split.VALIDATION: range(3, 5), Split.TEST: range(5, 8)}
     samples = {split: [tiny_sites.make_sample(first + number, modalities) for number in numbers] for split, numbers in parts.items()}
     return LocalTrainer(tiny_sites.TINY, samples, modalities=modalities, site=name, device="cpu", threads=1)
+
+
+def test_what_no_site_taught_is_a_limit_and_part_of_the_weights(tmp_path: Path) -> None:
+    """One site holds T1ce and has no labels, so nothing of T1ce was learned although somebody holds it."""
+    labels = {Task.SEGMENTATION: 20, Task.IDH: 0, Task.CODELETION: 0}
+    folder = run_to_end(tmp_path / "run", SimulatedSite("north", T2_FLAIR, labels), SimulatedSite("south", labelled={}))
+    for kind in ("best", "last"):
+        weights, limits = load_weights(folder.model_path(kind)), published(folder, kind).limits
+        assert weights.trained == TrainedParts(modalities=T2_FLAIR, heads=REGIONS)
+        assert "No update of the encoder of T1 or T1ce counted: it is as it was drawn at the start." in limits
+        assert [text for text in limits if "is untrained" in text] == [
+            f"No update of the head of {name} counted: it is untrained." for name in ("IDH", "1p/19q")
+        ]

@@ -37,7 +37,7 @@ def new_folder(path, **changes):
 
 def outcome(folder):
     """Return everything of a run that must not depend on interruptions."""
-    files = ("model.safetensors", "calibration.json")
+    files = ("model.safetensors", "model.json", "calibration.json")
     models = {(kind, name): (folder.model_path(kind) / name).read_bytes() for kind in ("best", "last") for name in files}
     digests = [folder.read_record(number).model_sha256 for number in range(1, ROUNDS + 1)]
     scores = [folder.read_record(number).validation for number in range(1, ROUNDS + 1)]

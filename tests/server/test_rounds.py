@@ -137,6 +137,40 @@ def test_a_site_without_a_sequence_never_gets_sends_or_changes_its_encoder(make_
     assert same({name: start[name] for name in t1ce}, {name: end[name] for name in t1ce})
 
 
+def test_a_round_that_nobody_with_labels_answered_does_not_count(make_folder):
+    """Replies of hospitals without labels are good ones, but the model would stay as it is while the schedule goes on."""
+    folder = make_folder(rounds=1, sites=3, replies=2, attempts=2)
+    silent = lambda message, context: None if message.metadata.message_type == "train" else labelled(message, context)  # noqa: E731
+    labelled, others = SimulatedSite("a"), [SimulatedSite(name, labelled={}) for name in ("b", "c")]
+    with pytest.raises(FederationError, match="none that trained"):
+        run(make_grid(silent, *others), folder)
+    failed = told(folder, EventKind.ROUND_FAILED)
+    assert [event.code for event in failed] == [ReasonCode.QUORUM] * 2
+    assert folder.finished_rounds() == (0,)
+
+
+def test_the_plan_goes_with_an_evaluation_so_that_all_models_are_judged_in_one_precision(make_folder):
+    site = SimulatedSite("a")
+    run(make_grid(site, SimulatedSite("b")), make_folder(rounds=1))
+    asked = [request for request in site.seen if request.action is not Action.DESCRIBE]
+    assert len({request.plan.digest() for request in asked}) == 1
+    assert {request.action for request in asked} == {Action.TRAIN, Action.EVALUATE}
+
+
+def test_a_loss_of_a_task_that_the_network_lacks_adds_nothing_to_the_model(make_folder):
+    """Else one site could make a checkpoint that nobody can load."""
+    folder = make_folder(rounds=2)
+    config = folder.config.model_copy(
+        update={"training": folder.config.training.model_copy(update={"uncertainty_weighting": "closed_form"})}
+    )
+    folder = RunFolder.create(folder.path.parent / "closed", config, run="r2")
+    odd = SimulatedSite("a", labelled={Task.SEGMENTATION: 5, Task.GRADE: 5})
+    run(make_grid(odd, SimulatedSite("b")), folder)
+    start, end = folder.load_round(0).tensors, folder.load_round(2).tensors
+    assert set(end) == set(start)
+    assert not same({"u": start["uncertainty.segmentation"]}, {"u": end["uncertainty.segmentation"]})
+
+
 def test_a_holder_among_others_does_change_it(make_folder):
     wire = []
     folder = make_folder(rounds=1)

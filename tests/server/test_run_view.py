@@ -92,6 +92,11 @@ def test_every_kind_of_event_is_understood_even_bare(kind: EventKind) -> None:
     view.update(event(kind, 1, number=1, site="north", code=ReasonCode.INTERNAL, message="m"))
 
 
+def test_a_model_that_is_lost_is_a_fault_with_its_round() -> None:
+    view = view_of([event(EventKind.MODEL_UNREADABLE, 0, number=3, code=ReasonCode.MODEL, message="round 5 goes without momentum")])
+    assert view.faults[0].text == "the model of round 3 is missing or damaged: E_MODEL round 5 goes without momentum"
+
+
 def test_a_phase_of_a_secure_round_shows_who_is_left_and_who_dropped_out() -> None:
     view = view_of([joined("north", "t1"), joined("south", "t1")])
     message = "agreeing: 1 of 2 answered, 2 needed; dropped out: south (E_DEADLINE)"

@@ -39,7 +39,7 @@ from tests.server.simulated_sites import run
 def test_the_next_model_is_the_mean_of_the_holders_updates_to_the_stated_error(tmp_path):
     federation = Federation(tmp_path, make_secure_config()).run()
     start, first = models(federation.folder)
-    kept = {site: node.trained[1] for site, node in federation.sites.items()}
+    kept = {site: federation.sites[site].trained[1] for site in SITES}
     record = federation.folder.read_record(1)
     assert {site.outcome for site in record.sites} == {Outcome.ACCEPTED}
     half_a_step, opened = CLIP / (2 * (2**15 - 1)), set()
@@ -59,7 +59,7 @@ def test_the_next_model_is_the_mean_of_the_holders_updates_to_the_stated_error(t
 
 def test_no_tensor_of_a_site_leaves_it(tmp_path):
     federation = Federation(tmp_path, make_secure_config()).run()
-    kept = {site: node.trained[1] for site, node in federation.sites.items()}
+    kept = {site: federation.sites[site].trained[1] for site in SITES}
     replies = [message.content for message in federation.messages if message.has_content() and "report" in message.content]
     assert all("arrays" not in content for content in replies)
     everything = b"".join(bytes(content["report"].get(PAYLOAD, b"")) + content["report"][DOCUMENT].encode() for content in replies)

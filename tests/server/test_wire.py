@@ -117,6 +117,70 @@ def test_a_failed_attempt_leaves_no_trace(tmp_path, unbroken):
     assert again < first / 20
 
 
+@pytest.mark.parametrize(("wire", "factor"), [(WireConfig(up="int8", top_k=0.1), 200), (WireConfig(up="int8"), 1e5)])
+def test_a_site_that_diverges_once_is_refused_once(tmp_path, wire, factor):
+    """What was left out of the update that was refused is as long as that, and is not sent after it."""
+
+    def diverge(report, tensors):
+        return report, {n: v * np.float32(factor) for n, v in tensors.items()} if report.round == 2 else tensors
+
+    folder = new_folder(tmp_path / "run", wire, sites=4)
+    run(make_grid(*map(SimulatedSite, "abc"), SimulatedSite("z", alter=diverge)), folder)
+    outcomes = [folder.read_record(number).sites[3].outcome for number in range(1, ROUNDS + 1)]
+    assert outcomes == [Outcome.ACCEPTED, Outcome.REFUSED, Outcome.ACCEPTED, Outcome.ACCEPTED]
+
+
+class Losing(SimulatedSite):
+    """Its answers of rounds 2 and 3 do not arrive; `before` training, or after it."""
+
+    before = True
+
+    def __call__(self, message, context):
+        lost = message.metadata.message_type == "train" and message.metadata.group_id in {"2", "3"}
+        if not lost or not self.before:
+            reply = super().__call__(message, context)
+        return Message(Error(2, ReasonCode.OUT_OF_MEMORY.value), reply_to=message) if lost else reply
+
+
+def test_an_answer_that_is_lost_leaves_no_trace(tmp_path):
+    """The site trained twice, and owes what it would if it had not. The coordinator's records tell it, so a kill is no harm."""
+
+    def hook(event: Event) -> None:
+        if (event.kind, event.round) == (EventKind.ROUND_STARTED, 4):
+            raise Killed
+
+    found = []
+    for name, before in (("untrained", True), ("trained", False), ("killed", False)):
+        losing = Losing("z", wire=SiteWire(SiteState(tmp_path / name / "z", kind=FEEDBACK)))
+        losing.before = before
+        folder, grid = new_folder(tmp_path / name / "run"), make_grid(SimulatedSite("a"), SimulatedSite("b"), losing)
+        if name == "killed":
+            with pytest.raises(Killed):
+                run(grid, folder, events=EventLog(folder.events_path, on_event=hook))
+        run(grid, folder)
+        found.append(digests(folder))
+        assert [request.counted for request in losing.seen if request.action is Action.TRAIN] == ([0, 1] if before else [0, 1, 1, 1])
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_an_attempt_accepted_that_came_to_no_round_has_not_counted(tmp_path):
+    """North's answer to round 2 was good both times it was asked, and only the second counted."""
+    north, south, lost = SimulatedSite("north"), SimulatedSite("south"), [True]
+
+    def once_losing(message, context):
+        reply = south(message, context)
+        if message.metadata.message_type == "train" and message.metadata.group_id == "2" and lost:
+            lost.pop()
+            return Message(Error(2, ReasonCode.OUT_OF_MEMORY.value), reply_to=message)
+        return reply
+
+    run(make_grid(north, once_losing), new_folder(tmp_path / "run", attempts=2))
+    for site in (north, south):
+        told = [(request.round, request.counted) for request in site.seen if request.action is Action.TRAIN]
+        assert told == [(1, 0), (2, 1), (2, 1), (3, 2), (4, 3)]
+    assert all(request.counted is None for request in north.seen if request.action is not Action.TRAIN)
+
+
 def named(message):
     """Tell whether a request names its model without bringing it."""
     return not message.metadata.reply_to_message_id and ARRAYS not in message.content and "digest" in message.content[TASK]

@@ -2,6 +2,8 @@ import copy
 import io
 import json
 import pickle
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.messages import ARRAYS, DOCUMENT, REPORT, TASK, Action, SiteDescription, SiteReport, TaskRequest
+from gmmas_schema.messages import ARRAYS, DOCUMENT, PROTOCOL_VERSION, REPORT, TASK, Action, SiteDescription, SiteReport, TaskRequest
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.vocabulary import Modality
 from strategies.codec import (
@@ -22,11 +24,13 @@ from strategies.codec import (
     INDEX,
     TENSORS,
     Parcel,
+    check_size,
     pack_tensors,
     read_description,
     read_digest,
     read_report,
     read_request,
+    read_task,
     size_bytes,
     unpack_tensors,
     write_report,
@@ -45,7 +49,7 @@ any_float32 = hnp.arrays(
 )
 
 
-@given(st.dictionaries(st.text(), any_float32, max_size=4))
+@given(st.dictionaries(st.text(max_size=200), any_float32, max_size=4))
 def test_any_float32_tensors_survive_bit_for_bit(tensors):
     got = unpack_tensors(pack_tensors(tensors))
     assert list(got) == list(tensors)
@@ -105,6 +109,8 @@ def parcel_of(array, index='[["fusion.0",[2,3],"f4",0]]', name=TENSORS):
     return Parcel(ArrayRecord({name: array}), index)
 
 
+DIGITS = "9" * 4300
+"""The longest number that Python prints."""
 ONES = np.ones(6, np.float32).view(np.uint8)
 DATA = npy(ONES)
 GOOD = Array("uint8", (24,), "numpy.ndarray", DATA)
@@ -192,11 +198,63 @@ def test_a_header_that_makes_numpys_parser_stumble_is_refused(header):
         '[["a",[6],"f4",0],["b",[0,9999999999999999999999],"f4",0]]',
         '[["a",[6],"f4",0],["b",[0,4611686018427387904,4611686018427387904],"f4",0]]',
         f'[["a",[6{",1" * 80}],"f4",0]]',
+        f'[["a",[6{",1" * 8}],"f4",0]]',
+        f'[["{"a" * 201}",[6],"f4",0]]',
+        f'[["a",[6],"f4",{DIGITS}]]',
+        f'[["a",[6,0,{DIGITS}],"f4",0]]',
+        f'[["a",[{DIGITS},{DIGITS}],"f4",0]]',
+        f'[["a",[{",".join(["536870912"] * 8)}],"f4",0]]',
+        f'[["a",[{",".join([DIGITS] * 300)}],"f4",0]]',
+        f'[["a",[{"2," * 200_000}2],"f4",0]]',
+        f"[{','.join(['1'] * 500_000)}]",
+        f'[["a",[6],"f4",0]]{" " * 2**20}',
     ],
 )
 def test_an_index_that_does_not_fit_its_array_is_refused(index):
-    with pytest.raises(ProtocolError, match="cannot be read"):
+    begin = time.process_time()
+    with pytest.raises(ProtocolError, match="cannot be read") as caught:
         unpack_tensors(parcel_of(GOOD, index))
+    assert len(caught.value.explain()) < 500
+    assert time.process_time() - begin < 1
+
+
+def test_a_name_that_is_not_printable_stands_in_no_error():
+    body = np.full(6, np.inf, np.float16).view(np.uint8)
+    array = Array("uint8", body.shape, "numpy.ndarray", npy(body))
+    with pytest.raises(ProtocolError, match="not finite") as caught:
+        unpack_tensors(Parcel(ArrayRecord({TENSORS: array}), json.dumps([["\x1b[2J", [6], "f2", 0]])))
+    assert "\x1b" not in caught.value.explain()
+
+
+def test_a_request_brings_a_model_in_full_or_half_precision_alone():
+    """What stands for 32 times its bytes is a change, and changes travel up."""
+    tensors = {"fusion.0": np.ones((64, 64), np.float32)}
+    for precision in (Precision("i1"), Precision("i1", top_k=0.01)):
+        content = written(pack_tensors(tensors, precision_of=lambda _, p=precision: p))
+        for read in (read_request, lambda content: check_size(content, values=2**20)):
+            with pytest.raises(ProtocolError, match="cannot be read"):
+                read(content)
+    for precision in (Precision(), Precision("f2")):
+        assert list(read_request(written(pack_tensors(tensors, precision_of=lambda _, p=precision: p)))[1]) == ["fusion.0"]
+
+
+def written(parcel):
+    """Return a request with a parcel, named as its tensors are."""
+    return write_request(REQUEST, replace(parcel, digest=hash_tensors(unpack_tensors(parcel))))
+
+
+def test_the_size_of_a_request_is_judged_by_its_index_alone(monkeypatch):
+    content = written(pack_tensors({"fusion.0": np.ones((3, 4), np.float32), "fusion.1": np.ones((), np.float32)}))
+    monkeypatch.setattr("strategies.codec.decode", lambda *_: pytest.fail("a tensor was unpacked"))
+    assert read_task(content) == REQUEST
+    check_size(content, values=13)
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        check_size(content, values=12)
+    check_size(write_request(REQUEST), values=0)
+    for index in (["[]"], 3, b"[]"):
+        content[TASK][INDEX] = index
+        with pytest.raises(ProtocolError, match="cannot be read"):
+            check_size(content, values=13)
 
 
 FORMS = {"a.f4": Precision(), "a.f2": Precision("f2"), "a.i1": Precision("i1"), "a.s1": Precision("i1", top_k=0.2)}
@@ -299,13 +357,14 @@ def test_tensors_without_an_index_are_refused():
 def test_tensors_that_are_not_those_of_their_digest_are_refused():
     content = write_request(REQUEST, pack_tensors({"fusion.0": np.ones(2, np.float32)}))
     other = write_request(REQUEST, pack_tensors({"fusion.0": np.zeros(2, np.float32)}))
-    for digest in (other[TASK][DIGEST], "", "x" * 64):
+    for digest in (other[TASK][DIGEST], "", "0" * 64):
         content[TASK][DIGEST] = digest
         with pytest.raises(ProtocolError, match="not those it names"):
             read_request(content)
-    content[TASK][DIGEST] = "short"
-    with pytest.raises(ProtocolError):
-        read_request(content)
+    for digest in ("short", "x" * 64, "\x1b[2J" * 16):
+        content[TASK][DIGEST] = digest
+        with pytest.raises(ProtocolError, match="digest is none"):
+            read_request(content)
 
 
 def test_a_request_may_name_tensors_without_bringing_them():
@@ -365,7 +424,12 @@ def test_a_report_with_nan_is_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ['{"protocol": 4, "site": ["Jane Doe"]}', '{"protocol": "Jane Doe"}', '{"protocol": 4, "model": {"version": "Jane Doe"}}']
+    "text",
+    [
+        f'{{"protocol": {PROTOCOL_VERSION}, "site": ["Jane Doe"]}}',
+        '{"protocol": "Jane Doe"}',
+        f'{{"protocol": {PROTOCOL_VERSION}, "model": {{"version": "Jane Doe"}}}}',
+    ],
 )
 def test_a_refused_document_is_not_quoted(text):
     with pytest.raises(ProtocolError) as caught:

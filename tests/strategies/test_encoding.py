@@ -50,8 +50,20 @@ def test_half_precision_is_that_of_ieee_and_what_it_cannot_hold_stays():
     value = np.array([1 + 2**-11, 1 + 3 * 2**-11, 1e-9, 65504], np.float32)
     segment, data = encode("a", value, Precision("f2"))
     assert decode(segment, np.frombuffer(data, np.uint8)).tolist() == [1, 1 + 2**-9, 0, 65504]
-    for large in (65505.0, 1e30, np.inf, np.nan):
+    for large in (65505.0, 1e30):
         assert encode("a", np.array([large, 1], np.float32), Precision("f2"))[0].form == "f4"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (4, 1), (8, 4, 3)])
+def test_what_is_not_finite_is_not_rounded_in_whatever_form_it_would_travel(shape, value):
+    spoilt = make(shape)
+    spoilt[(0,) * len(shape)] = value
+    for precision in PRECISIONS[1:]:
+        with pytest.raises(ProtocolError, match="not finite"):
+            encode("a", spoilt, precision)
+    segment, data = encode("a", spoilt)
+    assert decode(segment, np.frombuffer(data, np.uint8)).tobytes() == spoilt.tobytes()
 
 
 def test_of_a_sparse_tensor_the_largest_arrive_as_without_sparsity():

@@ -50,6 +50,19 @@ def test_what_several_tasks_share_goes_by_the_one_with_most_cases_relative_to_ch
     assert molecular["encoder.t1"] == pytest.approx(segmenting["encoder.t1"])
 
 
+@pytest.mark.parametrize("q", [0.5, 1.0, 2.0, 5.0])
+def test_whatever_q_is_a_claim_weighs_no_more_than_the_bound(q):
+    """5 is the most that a configuration allows; unbounded, a claim would weigh 20^5 times chance, and 400^5 times an honest good fit."""
+    count = {Task.SEGMENTATION: 16}
+    liar, honest, plain = (
+        weigh_holders(report(count, losses), strategy=HoldersStrategy(fairness=q))["decoder"]
+        for losses in ({Task.SEGMENTATION: 1e30}, {Task.SEGMENTATION: 0.0}, {})
+    )
+    assert liar / plain <= LARGEST_RATIO
+    assert liar / honest <= LARGEST_RATIO**2
+    assert fairness_factor(report({}, {Task.IDH: 1e30}), Task.IDH, q=q) == min(LARGEST_RATIO, LARGEST_RATIO**q)
+
+
 def test_a_claimed_loss_is_cut_and_none_counts_as_chance():
     assert fairness_factor(report({}, {Task.IDH: 1e30}), Task.IDH, q=1) == LARGEST_RATIO
     assert fairness_factor(report({}, {Task.IDH: -1.0}), Task.IDH, q=1) == 1 / LARGEST_RATIO

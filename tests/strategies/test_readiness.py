@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gmmas_schema.federation import SemiSupervisedConfig
-from gmmas_schema.vocabulary import Region, Task
+from gmmas_schema.vocabulary import REGIONS, Region, Task
 from strategies.readiness import targets_ready
 
 CONFIG = SemiSupervisedConfig(ready_dice=0.5, ready_rounds=3, ramp_rounds=4)
@@ -55,5 +55,17 @@ def test_a_network_that_never_finds_enhancement_is_not_ready_for_it():
     assert set(targets_ready(history, CONFIG.model_copy(update={"regions_together": False}))) == {Region.WT}
 
 
-def test_a_metric_that_no_site_could_compute_is_not_ready():
-    assert targets_ready([*wt(0.8), {}, *wt(0.8, 0.8)], CONFIG) == {}
+def test_a_round_that_did_not_measure_a_target_is_passed_over():
+    """The only hospital that can measure it may have missed a deadline."""
+    assert set(targets_ready([*wt(0.8), {}, *wt(0.8, 0.8)], CONFIG)) == {Region.WT}
+    assert targets_ready([*wt(0.8, 0.2), {}, *wt(0.8, 0.8)], CONFIG) == {}
+    learned = wt(*[0.8] * 9)
+    assert targets_ready([*learned, {}, {}, {}], CONFIG) == targets_ready(learned, CONFIG)
+
+
+def test_what_is_no_longer_measured_is_taken_back_and_holds_up_no_other():
+    """Readiness is no right for ever: nobody would see a collapse."""
+    learned = [{"visible_dice_wt": 0.9, "visible_dice_tc": 0.9, "visible_dice_et": 0.8, "auc_idh": 0.9}] * 9
+    without = [{"visible_dice_wt": 0.9, "visible_dice_tc": 0.9}] * 4
+    assert set(targets_ready(learned + without, CONFIG)) == {Region.WT, Region.TC}
+    assert set(targets_ready([*learned, {"visible_dice_wt": 0.9, "visible_dice_tc": 0.9}], CONFIG)) == {*REGIONS, Task.IDH}

@@ -9,7 +9,7 @@ from gmmas_schema.strategy import HoldersStrategy
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
 from strategies.aggregation import RunningMean
 from strategies.holders import weigh_holders
-from strategies.rows import join_rows, regions_taught, split_rows
+from strategies.rows import cases_teaching, join_rows, split_rows
 from strategies.weighting import as_averaged
 
 WITHOUT_T1CE = (Modality.T1, Modality.T2, Modality.FLAIR)
@@ -57,14 +57,31 @@ def test_every_row_has_a_group_of_its_own_and_nothing_else_changes_its():
 
 @pytest.mark.parametrize("rule", ["site", "sample"])
 def test_a_site_without_t1ce_does_not_teach_the_enhancing_tumour_where_the_rule_leaves_it_out(rule):
-    assert regions_taught(WITHOUT_T1CE, rule) == (Region.WT, Region.TC)
-    assert regions_taught(MODALITIES, rule) == regions_taught(WITHOUT_T1CE, "never") == REGIONS
+    assert cases_teaching(report(WITHOUT_T1CE), WITHOUT_T1CE, rule) == {Region.WT: 9, Region.TC: 9, Region.ET: 0}
+    everywhere = dict.fromkeys(REGIONS, 9)
+    assert cases_teaching(report(MODALITIES), MODALITIES, rule) == everywhere
+    assert cases_teaching(report(WITHOUT_T1CE), WITHOUT_T1CE, "never") == everywhere
     weights = weigh_holders(report(WITHOUT_T1CE), strategy=ROWS, plan=TrainingPlan(enhancing_needs_t1ce=rule))
     assert {group: weight for group, weight in weights.items() if group.startswith("head.segmentation")} == {
         "head.segmentation.wt": 3,
         "head.segmentation.tc": 3,
     }
     assert weigh_holders(report(WITHOUT_T1CE), strategy=WHOLE, plan=TrainingPlan(enhancing_needs_t1ce=rule))["head.segmentation"] == 3
+
+
+def test_outlines_of_the_whole_tumour_alone_teach_one_row():
+    """A cohort may draw no more: it returns the other rows as they came, whatever it holds."""
+    whole = report(MODALITIES).model_copy(update={"outlined": {Region.WT: 9, Region.TC: 0, Region.ET: 0}})
+    weights = weigh_holders(whole, strategy=ROWS, plan=TO_T1CE)
+    assert [group for group in weights if group.startswith("head.segmentation")] == ["head.segmentation.wt"]
+
+
+@pytest.mark.parametrize(("rule", "weight"), [("never", 3), ("site", 2), ("sample", 2)])
+def test_the_enhancing_tumour_counts_the_cases_that_show_it(rule, weight):
+    some = report(MODALITIES).model_copy(update={"shown": {Modality.T1CE: {Task.SEGMENTATION: 4, Task.IDH: 4}}})
+    weights = weigh_holders(some, strategy=ROWS, plan=TrainingPlan(enhancing_needs_t1ce=rule))
+    assert weights["head.segmentation.et"] == weight
+    assert weights["head.segmentation.wt"] == 3
 
 
 def test_its_row_of_the_enhancing_tumour_has_no_influence_and_its_other_rows_count():

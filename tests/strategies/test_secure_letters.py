@@ -33,6 +33,21 @@ def test_a_masked_vector_of_the_larger_network_goes_through_in_requests_that_are
     assert read_phase_reply(content) == (ANSWER, payload)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict({"\x1b[2J" * 1000: ConfigRecord({})}),
+        RecordDict({REPORT: ConfigRecord({DOCUMENT: '{"\\u001b[2J": 1}', PAYLOAD: b""})}),
+        RecordDict({REPORT: ConfigRecord({DOCUMENT: f'{{"{"k" * 200_000}": 1}}', PAYLOAD: b""})}),
+    ],
+)
+def test_a_refused_message_is_quoted_in_one_short_printable_line(content):
+    with pytest.raises(ProtocolError, match="cannot be read") as caught:
+        read_phase_reply(content)
+    assert len(caught.value.explain()) < 500
+    assert all(line.isprintable() for line in caught.value.explain().split("\n"))
+
+
 @pytest.mark.parametrize("length", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1])
 def test_pieces_are_as_many_as_are_needed(length):
     content = write_phase(ANSWER, bytes(length))

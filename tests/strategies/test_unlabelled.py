@@ -31,7 +31,8 @@ def reported(site, accepted=1.0, quality=1.0):
     def ledger(task):
         offered = site.cases - site.labelled.get(task, 0)
         taken = int(accepted * offered)
-        return PseudoLabels(offered=offered, accepted=taken, positive=taken, negative=0, share=quality, agreement=1)
+        share = quality * taken / max(offered, 1)
+        return PseudoLabels(offered=offered, accepted=taken, positive=taken, negative=0, share=share, agreement=1)
 
     pseudo = {target: ledger(Task.SEGMENTATION if isinstance(target, Region) else target) for target in TARGETS}
     cases, common = site.cases, {"site": "s", "run": "r", "round": 1, "model_digest": "d"}

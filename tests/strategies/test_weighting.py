@@ -14,7 +14,7 @@ REPORT = SiteReport(
     modalities=MODALITIES,
     cases=30,
     labelled={Task.IDH: 9},
-    pseudo_labels={Region.WT: PseudoLabels(offered=21, accepted=20, positive=5, negative=5, share=1, agreement=0.8)},
+    pseudo_labels={Region.WT: PseudoLabels(offered=21, accepted=20, positive=5, negative=5, share=20 / 21, agreement=0.8)},
 )
 
 

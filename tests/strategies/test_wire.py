@@ -14,6 +14,7 @@ from strategies.codec import read_report, size_bytes, write_request
 from strategies.wire import FEEDBACK, PATIENCE, SHELF, WHOLE_UP_TO, Holdings, ModelShelf, OutgoingModel, SiteWire
 
 WEIGHT, BIAS, CODE, ANCHOR = "encoders.t1.0.weight", "fusion.0.bias", "uncertainty.idh", "anchors.sums_KPC"
+SCALAR = "fusion.1.bias"
 INT8 = WireConfig(up="int8")
 SPARSE = WireConfig(up="int8", top_k=0.2)
 LOSSY = [WireConfig(up="fp16"), INT8, SPARSE, WireConfig(down="fp32", up="int8")]
@@ -29,8 +30,8 @@ def make_model(seed=0):
     }
 
 
-def make_request(config, number=1, action=Action.TRAIN):
-    return TaskRequest(action=action, run="r", round=number, rounds=9, seed=3, model=ModelDefinition(), wire=config)
+def make_request(config, number=1, action=Action.TRAIN, counted=None):
+    return TaskRequest(action=action, run="r", round=number, rounds=9, seed=3, model=ModelDefinition(), wire=config, counted=counted)
 
 
 def report_of(request):
@@ -41,9 +42,9 @@ def new_site():
     return SiteWire(SiteState(kind=FEEDBACK))
 
 
-def travel(site, model, config, train, *, number=1):
+def travel(site, model, config, train, *, number=1, counted=None):
     """Send a model to a site that trains it and answers; return what the coordinator then holds, and the bytes of the answer."""
-    outgoing, request = OutgoingModel(model, config=config), make_request(config, number)
+    outgoing, request = OutgoingModel(model, config=config), make_request(config, number, counted=counted)
     opened, received = site.open(write_request(request, outgoing.pack(MODALITIES)))
     assert opened == request
     content = site.answer(request, report_of(request), received=received, trained=train(received))
@@ -114,6 +115,57 @@ def test_over_the_rounds_all_but_the_last_debt_arrives(config, rounds, seed):
     assert np.abs(owed).max() < bound
 
 
+@given(
+    st.sampled_from(LOSSY),
+    st.lists(st.sampled_from(["counts", "counts at the second attempt", "is lost", "is refused", "never asked"]), min_size=1, max_size=12),
+    st.integers(0, 100),
+)
+def test_what_counted_and_what_is_owed_are_the_changes_of_the_rounds_that_counted(config, fates, seed):
+    """Over any pattern of rounds; and a site whose answers did not count sends the very bits of one that was not asked in those rounds."""
+    model, rng = make_model(seed), np.random.default_rng(seed)
+    state, counted, trained, arrived = SiteState(kind=FEEDBACK), 0, 0.0, 0.0
+    site, twin = SiteWire(state), new_site()
+    for number, fate in enumerate(fates, start=1):
+        change = rng.normal(scale=1e4 if fate == "is refused" else 0.01, size=model[WEIGHT].shape).astype(np.float32)
+        train = lambda received, c=change: {WEIGHT: received[WEIGHT] + c}  # noqa: E731
+        place = {"number": number, "counted": counted}
+
+        for _ in range({"never asked": 0, "counts at the second attempt": 2}.get(fate, 1)):
+            found, _ = travel(site, model, config, train, **place)
+        if fate.startswith("counts"):
+            assert same(found, travel(twin, model, config, train, **place)[0])
+            trained, arrived = trained + change.astype(np.float64), arrived + (found[WEIGHT].astype(np.float64) - model[WEIGHT])
+            model, counted = model | found, number
+    owed = state.before(run="r", round=len(fates) + 1, counted=counted).get(WEIGHT, 0.0)
+    np.testing.assert_allclose(arrived + owed, trained, atol=1e-6)
+
+
+def test_where_every_answer_counts_saying_so_changes_no_bit():
+    model, told, untold = make_model(), new_site(), new_site()
+    for number in range(1, 6):
+        change = make_model(number)
+        answers = [
+            travel(site, model, SPARSE, lambda received, c=change: {WEIGHT: received[WEIGHT] + c[WEIGHT]}, number=number, counted=counted)
+            for site, counted in ((told, number - 1), (untold, None))
+        ]
+        assert same(answers[0][0], answers[1][0])
+        model |= answers[0][0]
+
+
+@pytest.mark.parametrize("said", range(9))
+def test_a_coordinator_that_lies_gets_one_of_the_debts_of_this_run_or_none(said):
+    state, model, owed = SiteState(kind=FEEDBACK), make_model(), [np.zeros_like(make_model()[BIAS])]
+    site = SiteWire(state)
+    state.write({BIAS: np.full(6, 1e6, np.float32)}, run="another", round=1)
+    for number in range(1, 6):
+        change = make_model(number)[BIAS]
+        travel(site, model, INT8, lambda received, c=change: {BIAS: received[BIAS] + c}, number=number, counted=number - 1)
+        owed.append(state.before(run="r", round=number + 1)[BIAS])
+    found, _ = travel(site, model, INT8, lambda received: {BIAS: received[BIAS] + np.float32(1)}, number=6, counted=said)
+    sent = found[BIAS] - model[BIAS] + state.before(run="r", round=7)[BIAS]
+    assert any(np.allclose(sent, 1 + debt, atol=1e-6) for debt in owed)
+
+
 @pytest.mark.parametrize("feedback", [True, False])
 def test_a_change_below_half_a_step_arrives_in_the_end_with_feedback_and_never_without(feedback):
     config = INT8.model_copy(update={"error_feedback": feedback})
@@ -160,10 +212,20 @@ def test_a_debt_of_another_shape_is_dropped():
     np.testing.assert_allclose(found[BIAS], model[BIAS] + 1, atol=0.01)
 
 
-@pytest.mark.parametrize("config", LOSSY[1:])
-def test_training_that_diverged_is_refused_at_the_site(config):
-    with pytest.raises(ProtocolError, match="not finite"):
-        travel(new_site(), make_model(), config, lambda received: {BIAS: received[BIAS] * np.float32(np.nan)})
+@pytest.mark.parametrize("config", LOSSY)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_training_that_diverged_is_refused_at_the_site_once(config, value):
+    """What is owed stays as it was: one bad value must not spoil every answer after it."""
+    state, model = SiteState(kind=FEEDBACK), make_model() | {SCALAR: np.array([0.1], np.float32)}
+    site = SiteWire(state)
+    travel(site, model, config, lambda received: {n: received[n] * np.float32(1.01) for n in (BIAS, SCALAR)})
+    owed = state.before(run="r", round=2)
+    for name in (BIAS, SCALAR):
+        with pytest.raises(ProtocolError, match="not finite"):
+            travel(site, model, config, lambda received, name=name: dict(received) | {name: received[name] * np.float32(value)}, number=2)
+    assert same(state.before(run="r", round=3), owed)
+    found, _ = travel(site, model, config, lambda received: {n: received[n] * np.float32(1.01) for n in (BIAS, SCALAR)}, number=3)
+    assert all(np.isfinite(each).all() for each in found.values())
 
 
 def test_weights_that_half_precision_cannot_hold_travel_in_full():

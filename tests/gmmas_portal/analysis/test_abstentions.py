@@ -9,11 +9,11 @@ from gmmas_portal.analysis import fact_ids as ids
 from gmmas_portal.analysis.abstentions import NEEDS_CONTRAST, Doubt, apply_doubts, discord_of, doubts_of
 from gmmas_portal.analysis.context import CaseContext, TissueResults
 from gmmas_portal.analysis.measurements import measure
-from gmmas_portal.analysis.molecular import entered_facts, predicted_facts
+from gmmas_portal.analysis.molecular import entered_facts, predicted_facts, told_classes
 from gmmas_schema.calibration import Calibration
 from gmmas_schema.case_record import AbstainCode, Abstention, Fact, FactStatus
 from gmmas_schema.findings import Findings
-from gmmas_schema.vocabulary import Modality, Subtype, Task
+from gmmas_schema.vocabulary import Modality, Region, Subtype, Task
 from tests.gmmas_portal.analysis.bodies import SHAPE, frame_of, tumour
 from tests.gmmas_portal.analysis.predictions import ALL_FITTED, calibration, findings
 
@@ -185,3 +185,37 @@ def test_a_fact_in_two_doubts_has_both_codes_and_reasons() -> None:
     assert judged[0].reason == "because of under-18; because of quality-gate"
     assert judged[0].value == 3.0
     assert [a.facts for a in abstentions] == [("volume.wt",)] * 3
+
+
+def test_a_t1ce_that_the_model_does_not_read_is_as_good_as_none() -> None:
+    read = (Modality.T1, Modality.T2, Modality.FLAIR)
+    facts, abstentions = _judged(findings(modalities=read).model_copy(update={"modalities_unread": (Modality.T1CE,)}))
+    assert _open(facts) == set(NEEDS_CONTRAST) & facts.keys()
+    (abstention,) = abstentions
+    assert abstention.code is AbstainCode.NEEDS_SEQUENCE
+    assert abstention.reason.endswith("show on T1ce only, which the model was never trained on")
+    _, abstentions = _judged(findings(modalities=(Modality.T2,)).model_copy(update={"modalities_unread": (Modality.FLAIR,)}))
+    assert "was not trained on what is there of T1ce and FLAIR" in abstentions[0].reason
+
+
+def test_regions_that_nobody_taught_are_open() -> None:
+    facts, abstentions = _judged(findings().model_copy(update={"untrained": (Region.ET,)}))
+    assert {ids.VOLUME_ET, ids.VOLUME_NECROSIS, ids.DIAMETER_ET, ids.FOCI_ET} <= _open(facts)
+    assert not {ids.VOLUME_WT, ids.VOLUME_TC, ids.VOLUME_OEDEMA, "marker.idh"} & _open(facts)
+    assert [a.code for a in abstentions] == [AbstainCode.NOT_TRAINED]
+    assert {ids.VOLUME_TC, ids.VOLUME_OEDEMA} <= _open(_judged(findings().model_copy(update={"untrained": (Region.TC, Region.ET)}))[0])
+    facts, _ = _judged(findings().model_copy(update={"untrained": (Region.WT, Region.TC, Region.ET)}))
+    assert _open(facts) == _everything(facts)
+
+
+def test_markers_that_nobody_taught_are_not_there_and_told_so() -> None:
+    untaught = findings(mgmt=0.8).model_copy(
+        update={"untrained": (Task.IDH, Task.CODELETION), "probability": {Task.MGMT: 0.8}, "subtype": {}}
+    )
+    facts, abstentions = _judged(untaught, context=CaseContext(tissue=TissueResults(idh=True)))
+    for name in ("marker.idh", "marker.codeletion", ids.SUBTYPE):
+        assert (facts[name].status, facts[name].codes) == (FactStatus.ABSENT, (AbstainCode.NOT_TRAINED,))
+    assert not {"marker.idh.p", *ids.SUBTYPE_PROBABILITIES.values()} & facts.keys()
+    assert facts["marker.mgmt"].value == "methylated"
+    assert {a.code for a in abstentions} == {AbstainCode.NOT_TRAINED}
+    assert told_classes(facts) == {Task.MGMT: True}

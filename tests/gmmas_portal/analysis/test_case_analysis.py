@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from gmmas_runtime.files import sha256_file
 from gmmas_schema.case_record import AbstainCode, FactStatus
 from gmmas_schema.errors import DataError
 from gmmas_schema.inference import InferencePlan
+from gmmas_schema.trained_parts import TrainedParts
 from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality
 from tests.gmmas_workflows.predictions import CASE
 
@@ -170,3 +172,15 @@ def test_a_head_with_its_skull_is_not_laid_over_the_atlas_and_all_is_left_open(p
     corrected = remeasure(found.record, found.labels_IJK, author="dr.weber", frame=found.frame)
     assert corrected.fact(ids.VOLUME_WT).status is FactStatus.FOUND
     assert corrected.fact(ids.SHARE_WT).codes == (AbstainCode.QUALITY,)
+
+
+def test_a_model_that_never_saw_t1ce_leaves_core_and_enhancement_open_whatever_lies_there(portal_weights) -> None:
+    read = tuple(m for m in MODALITIES if m is not Modality.T1CE)
+    weights = replace(portal_weights, trained=TrainedParts(modalities=read, heads=REGIONS))
+    record = analyse(CASE, weights, plan=InferencePlan(), device="cpu").record
+    assert (record.modalities_used, record.modalities_missing) == (read, (Modality.T1CE,))
+    assert set(record.inputs) == set(read)
+    for name in (ids.VOLUME_TC, ids.VOLUME_ET):
+        assert AbstainCode.NEEDS_SEQUENCE in record.fact(name).codes
+    for name in ("marker.idh", "marker.codeletion", ids.SUBTYPE):
+        assert (record.fact(name).status, record.fact(name).codes) == (FactStatus.ABSENT, (AbstainCode.NOT_TRAINED,))

@@ -21,7 +21,8 @@ from gmmas_schema.findings import Findings
 from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.model import GridConfig
-from gmmas_schema.vocabulary import Modality, Region, Task
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import REGIONS, Modality, Region, Task
 from gmmas_workflows.evaluation import THRESHOLD
 from gmmas_workflows.export.bundle import verify, write_bundle
 from gmmas_workflows.inference import PROBABILITY_DECIMALS, predict_case
@@ -51,6 +52,23 @@ def run_monai(bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | blocked
     command = [sys.executable, "-m", "monai.bundle", *arguments]
     return subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def run_bundle(bundle: Path, output: Path, monkeypatch, **options: object) -> None:
+    """Run a bundle through MONAI's API, in this process."""
+    with warnings.catch_warnings():
+        # MONAI warns that a configuration is code.
+        warnings.simplefilter("ignore")
+        from monai.bundle import ConfigWorkflow
+
+        overrides = {"bundle_root": str(bundle), "dataset_dir": str(CASE), "output_dir": str(output), "device": "cpu"}
+        file = str(bundle / "configs" / "inference.yaml")
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        workflow = ConfigWorkflow(config_file=file, workflow_type="inference", logging_file=False, **overrides, **options)
+        workflow.initialize()
+        assert workflow.check_properties() == []
+        workflow.run()
+        workflow.finalize()
 
 
 def same(prediction, output: Path) -> None:
@@ -92,26 +110,34 @@ def test_windows_temperatures_and_mirror_images_through_monais_api(weights, tmp_
         calibration=Calibration(weights_sha256=weights.sha256, heads=heads),
     )
     write_bundle(bundle, own, name="patches")
-    with warnings.catch_warnings():
-        # MONAI warns that a configuration is code.
-        warnings.simplefilter("ignore")
-        from monai.bundle import ConfigWorkflow
-
-        overrides = {"bundle_root": str(bundle), "dataset_dir": str(CASE), "output_dir": str(output), "device": "cpu"}
-        options = {"modalities": ["flair", "t2"], "flip": "lr"}
-        file = str(bundle / "configs" / "inference.yaml")
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        workflow = ConfigWorkflow(config_file=file, workflow_type="inference", logging_file=False, **overrides, **options)
-        workflow.initialize()
-        assert workflow.check_properties() == []
-        workflow.run()
-        workflow.finalize()
+    run_bundle(bundle, output, monkeypatch, modalities=["flair", "t2"], flip="lr")
     prediction = predict_case(CASE, own, modalities=(Modality.T2, Modality.FLAIR), plan=InferencePlan(flip=Flip.LEFT_RIGHT))
     plain = predict_case(CASE, weights, modalities=(Modality.T2, Modality.FLAIR))
     assert (prediction.segmentation_IJK != plain.segmentation_IJK).any()
     same(prediction, output)
     assert "temperatures per head" in (bundle / "docs" / "README.md").read_text()
     assert "in windows of 16 x 16 x 16" in (bundle / "docs" / "README.md").read_text()
+
+
+def test_a_bundle_of_what_nobody_trained_says_so_and_writes_no_such_marker(weights, tmp_path, monkeypatch) -> None:
+    bundle, output = tmp_path / "half", tmp_path / "output"
+    bundle.mkdir()
+    read = (Modality.T1, Modality.T2, Modality.FLAIR)
+    own = replace(weights, trained=TrainedParts(modalities=read, heads=(*REGIONS, Task.CODELETION)))
+    write_bundle(bundle, own, name="half")
+    formats = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]
+    assert list(formats["inputs"]["image"]["channel_def"].values()) == ["T1", "T1ce (not read)", "T2", "FLAIR"]
+    assert formats["outputs"]["idh"]["channel_def"] == {"0": "IDH mutant (never trained: means nothing)"}
+    assert "never trained" in formats["outputs"]["subtype"]["channel_def"]["2"]
+    assert not any("never trained" in name for name in formats["outputs"]["pred"]["channel_def"].values())
+    card = (bundle / "docs" / "README.md").read_text()
+    assert "It reads T1, T2 and FLAIR" in card
+    assert "never trained on T1ce, which it does not read" in card
+    assert "never trained on labels of IDH status and 1p/19q status" in card
+    run_bundle(bundle, output, monkeypatch)
+    prediction = predict_case(CASE, own)
+    assert prediction.findings.modalities_used == read
+    same(prediction, output)
 
 
 def test_the_metadata_pass_and_faulty_ones_do_not(bundle, metadata, tmp_path) -> None:

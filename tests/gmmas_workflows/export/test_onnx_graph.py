@@ -12,7 +12,8 @@ from gmmas_model.inference import predict_probabilities
 from gmmas_model.weights import Weights, make_network
 from gmmas_schema.calibration import Calibration, HeadCalibration
 from gmmas_schema.errors import ModelError
-from gmmas_schema.vocabulary import MODALITIES, Modality, Region, Task
+from gmmas_schema.trained_parts import TrainedParts
+from gmmas_schema.vocabulary import MODALITIES, REGIONS, Modality, Region, Task
 from gmmas_workflows.evaluation import subsets
 from gmmas_workflows.export.onnx_graph import TOLERANCE, OnnxRecord, compare, write_onnx
 from tests.gmmas_workflows.predictions import without_encoders
@@ -86,6 +87,18 @@ def test_the_file_says_what_it_is_and_not_where_it_was_made(exported, calibrated
     assert record.check.subsets == 2 ** len(readable) - 1
     assert 0 < record.check.largest <= record.check.tolerance == TOLERANCE
     assert (1, 24, 24, 24) in record.check.shapes
+
+
+def test_a_sequence_that_nobody_trained_is_not_read(weights, tmp_path) -> None:
+    trained = TrainedParts(modalities=(Modality.FLAIR,), heads=(*REGIONS, Task.CODELETION))
+    record = write_onnx(tmp_path, replace(weights, trained=trained))
+    assert (record.readable, record.untrained) == ((Modality.FLAIR,), ("idh", "codeletion", "subtype"))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    image, present = np.random.default_rng(5).normal(size=(1, 4, 24, 24, 24)).astype(np.float32), np.ones((1, 4), bool)
+    other = image.copy()
+    other[:, :3] = 7
+    for first, second in zip(*(session.run(None, {"image": each, "present": present}) for each in (image, other)), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("spoil", ["a weight", "a temperature"])

@@ -12,7 +12,8 @@ from strategies.secure.ledger import OpenedSums
 from strategies.secure.site import SiteHalf
 
 SITES = ("ash", "birch", "cedar", "dogwood", "elm")
-KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in SITES}
+MORE_SITES = (*SITES, "fir", "gum", "hazel", "ivy")
+KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in MORE_SITES}
 IDENTITIES = {site: key.public_key() for site, key in KEYS.items()}
 SIZES = {"encoder.t1": 7, "fusion": 5, "decoder": 3}
 ALL = frozenset(SITES)
@@ -21,7 +22,7 @@ CONFIG = SecureConfig()
 
 
 def make_terms(
-    *, sites=5, threshold=None, sizes=SIZES, config=CONFIG, attempt=1, nonce=b"\0" * 32, number=1, run="run", privacy=None, model=None
+    *, invited=SITES, threshold=None, sizes=SIZES, config=CONFIG, attempt=1, nonce=b"\0" * 32, number=1, run="run", privacy=None, model=None
 ):
     return Terms(
         run=run,
@@ -29,8 +30,8 @@ def make_terms(
         attempt=attempt,
         nonce=nonce,
         subject=SUBJECT,
-        sites=sites,
-        threshold=choose_threshold(sites, threshold=threshold),
+        invited=tuple(sorted(invited)),
+        threshold=choose_threshold(len(invited), threshold=threshold),
         minimum_holders=config.minimum_holders,
         bits=config.bits,
         ring_bits=config.ring_bits,

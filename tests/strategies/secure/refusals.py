@@ -34,7 +34,7 @@ def bad_keys():
     true = advertised()
     stranger = ec.generate_private_key(ec.SECP384R1())
     return {
-        "signed by nobody": true.model_copy(update={"signature": bytes(100)}),
+        "signed by nobody": true.model_copy(update={"signature": bytes(96)}),
         "signed by a stranger": signed_by(stranger, true),
         "signed by another site": signed_by(KEYS["ash"], true),
         "keys exchanged after signing": true.model_copy(update={"box_key": KeyPair.make().public}),

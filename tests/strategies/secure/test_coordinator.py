@@ -6,10 +6,7 @@ import pytest
 
 from gmmas_schema.errors import FederationError, ProtocolError, ReasonCode
 from strategies.secure.coordinator import CoordinatorHalf
-from strategies.secure.documents import (
-    Unmasking,
-    write,
-)
+from strategies.secure.documents import HEAD_BYTES, Unmasking, write
 from tests.strategies.secure.attempts import IDENTITIES, KEYS, SITES, Attempt, make_terms, make_updates
 from tests.strategies.secure.refusals import TERMS, UPDATES, WEIGHTS, advertised, attempt, bad_keys, refused, signed_by
 
@@ -96,7 +93,7 @@ def test_a_vector_that_is_no_update_is_noticed():
     begun = attempt(until=2)
     for name in SITES:
         raw = begun.sites[name].mask(begun.inboxes[name], UPDATES[name])
-        begun.half.add_masked(name, raw[:32] + bytes(len(raw) - 32) if name == "cedar" else raw)
+        begun.half.add_masked(name, raw[:HEAD_BYTES] + bytes(len(raw) - HEAD_BYTES) if name == "cedar" else raw)
     begun.survivors = begun.half.survivors()
     begun.agree()
     with pytest.raises(FederationError, match="the sum of"):
@@ -109,7 +106,7 @@ def test_a_group_of_two_holders_is_never_opened():
     begun = Attempt(TERMS, updates, weights).run()
     assert begun.result.refused == {"decoder": "fewer than 3 holders"}
     assert set(begun.result.groups) == {"fusion"}
-    assert {len(raw) for raw in begun.masked.values()} == {32 + 6 * 4}  # not even a masked vector of it leaves
+    assert {len(raw) for raw in begun.masked.values()} == {HEAD_BYTES + 6 * 4}  # not even a masked vector of it leaves
 
 
 def test_a_group_whose_holders_dropped_out_to_two_stays_closed():

@@ -13,6 +13,7 @@ from strategies.secure import coordinator as coordinator_module
 from strategies.secure import site as site_module
 from strategies.secure import view as view_module
 from strategies.secure.coordinator import CoordinatorHalf
+from strategies.secure.documents import HEAD_BYTES
 from strategies.secure.keys import check_signature
 from tests.strategies.secure.attempts import IDENTITIES, KEYS, SITES, Attempt, make_sites, make_terms, make_updates, sum_in_the_clear
 
@@ -144,7 +145,7 @@ def test_coarse_grids_and_other_rings_compose(bits, ring_bits):
     attempt = Attempt(terms, updates, weights).run(gone_at=((), ("ash",), ("elm",)))
     survivors = ("birch", "cedar", "dogwood")
     entries = sum(size + 1 for size in terms.sizes.values())
-    assert {len(raw) for raw in attempt.masked.values()} == {32 + entries * ring_bits // 8}
+    assert {len(raw) for raw in attempt.masked.values()} == {HEAD_BYTES + entries * ring_bits // 8}
     for group, found in attempt.result.groups.items():
         steps = np.array([terms.grid().weigh(weights[name][group], limit=terms.weight_limit) for name in survivors], float)
         clipped = np.array([np.clip(updates[name][group], -0.25, 0.25) for name in survivors], float)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gmmas_schema.errors import ConfigError, ModelError, ProtocolError
+from gmmas_schema.secure import FEWEST_WEIGHT_STEPS
 from strategies.secure import fixed_point
 from strategies.secure.fixed_point import FixedPoint
 
@@ -27,7 +28,7 @@ def test_no_sum_of_so_many_sites_can_wrap(sites, bits, ring_bits):
         grid = FixedPoint(sites=sites, bits=bits, ring_bits=ring_bits)
     except ConfigError:
         levels = 2 ** (bits - 1) - 1
-        assert sites * fixed_point.FEWEST_WEIGHT_STEPS * levels >= 2 ** (ring_bits - 1)
+        assert sites * FEWEST_WEIGHT_STEPS * levels >= 2 ** (ring_bits - 1)
         return
     assert sites * grid.weight_steps * grid.levels < 2 ** (ring_bits - 1)
     # ... and the next finer weight would wrap, unless it is fine enough anyway.
@@ -56,7 +57,7 @@ def test_the_error_is_within_the_stated_bounds(grid, data):
 
     clipped = np.clip(deltas.astype(np.float64), -clip, clip)
     rounding = 2.0**-24 * clip  # of the result to float32
-    unit = grid.weight_error(LIMIT)
+    unit = LIMIT / grid.weight_steps
     on_the_grid = np.array(steps) * unit
     assert np.abs(mean - on_the_grid @ clipped / on_the_grid.sum()).max() <= grid.error(clip) * (1 + 1e-9) + rounding
     assert (np.abs(on_the_grid - weights) <= np.where(weights < unit / 2, unit, unit / 2) * (1 + 1e-9)).all()
@@ -69,13 +70,13 @@ def test_sixteen_bits_in_a_ring_of_32_are_fine_for_a_few_hospitals():
     grid = FixedPoint(sites=5, bits=16, ring_bits=32)
     assert grid.weight_steps == 13107
     assert grid.error(0.25) < 4e-6
-    assert grid.bytes_of(1_000_000) == 4 * 1_000_001
+    assert grid.dtype.itemsize == 4
 
 
 def test_eight_bits_in_a_ring_of_16_halve_the_bytes():
     grid = FixedPoint(sites=5, bits=8, ring_bits=16)
     assert grid.weight_steps == 51
-    assert grid.bytes_of(1_000_000) == 2 * 1_000_001
+    assert grid.dtype.itemsize == 2
 
 
 def test_a_ring_too_narrow_for_the_sites_is_refused_by_both_keys():

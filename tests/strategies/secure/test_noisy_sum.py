@@ -134,11 +134,11 @@ def make_view(held, *, threshold, privacy):
             box_key=bytes([number]) * 32,
             mask_key=bytes([100 + number]) * 32,
             seeds={group: bytes(32) for group in held[site]},
-            signature=bytes(8),
+            signature=bytes(96),
         )
         for number, site in enumerate(SITES)
     )
-    return View.of(Roster(members=members), terms, where="test")
+    return View.of(Roster(members=members), terms, {}, where="test")
 
 
 @pytest.mark.parametrize("threshold", [3, 4, 5])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from strategies.secure.coordinator import CoordinatorHalf
-from strategies.secure.documents import Unmasking
+from strategies.secure.documents import HEAD_BYTES, Unmasking
 from strategies.secure.masks import apply_mask
 from strategies.secure.shamir import recover_bytes, weigh_shares
 from strategies.secure.view import mask_label
@@ -37,7 +37,7 @@ class Adversary(Attempt):
     """The coordinator with all it saw, and the key pairs of the sites that help it."""
 
     def vector(self):
-        return np.frombuffer(self.masked[VICTIM], self.terms.grid().dtype, offset=32).copy()
+        return np.frombuffer(self.masked[VICTIM], self.terms.grid().dtype, offset=HEAD_BYTES).copy()
 
     def residual(self, *, also=()):
         """Return the victim's vector without every mask that the adversary knows: its colluders' and the opened self-mask."""
@@ -115,7 +115,7 @@ def test_a_vector_that_comes_late_stays_masked():
     terms, first, _, weights, _ = two_worlds()
     attempt = Attempt(terms, first, weights, half=Forgetful(terms, IDENTITIES)).run(gone_at=((), (), (), (VICTIM,)))
     assert attempt.result.groups["fusion"].sites == tuple(site for site in SITES if site != VICTIM)
-    y, label = np.frombuffer(attempt.masked[VICTIM], terms.grid().dtype, offset=32).copy(), mask_label(terms.context(), "fusion")
+    y, label = np.frombuffer(attempt.masked[VICTIM], terms.grid().dtype, offset=HEAD_BYTES).copy(), mask_label(terms.context(), "fusion")
     for peer in set(SITES) - {VICTIM}:
         secret = attempt.half.recovered[VICTIM].agree(attempt.members[peer].mask_key)
         apply_mask(y, secret, label=label, sign=-1 if peer > VICTIM else 1)
