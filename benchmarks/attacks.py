@@ -1,287 +1,71 @@
 """What bad hospitals do to the model, with and without defences, and what defences cost where nobody is bad.
 
     python -m benchmarks.attacks            what is missing of the table, then the table in runs/bench-attacks
-    python -m benchmarks.attacks --final    the table goes to benchmarks/results
+    python -m benchmarks.attacks --final    the table goes to benchmarks/results too, where nothing of the one there would be lost
     python -m benchmarks.attacks --quick    every step of it in seconds, on runs too small to measure anything
 
 Hospitals of phantoms with every sequence and every label, so that each group has as many holders, train through the real round loop; the
-last of them is bad. The model of the last round is scored on a held-out hospital, with all sequences. All cells of a seed share
-patients, start and random draws. A cell that is done is kept; one that was interrupted begins anew, for a bad site has a memory.
+last of them is bad. The model of the last round is scored on a held-out hospital, with all sequences (attack_table has the figures). All
+cells of a seed share patients, start and random draws. A cell that is done is kept; one that was interrupted begins anew, for a bad site
+has a memory.
 
-`no checks` takes away even the checks of form and identity that every reply passes; it is what a bare average does.
+`no checks` takes away the checks of form, identity and values that every reply passes before it is averaged. What it leaves is not a check
+of replies: no round writes a model with a value that is not finite, and arrays of other shapes cannot be added. So `nan` and `shape` end
+such a run in its first round. A run that ends before its last round has broken down, and has no Dice.
 """
 
 import argparse
 import json
-import math
+import os
 import platform
-import shutil
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from unittest import mock
 
-import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.hostile_sites import ATTACKS, FORMS, make_site
-from benchmarks.learning.cohorts import SeedCohorts
+from benchmarks.attack_runs import DEFENCES, FULL, QUICK, SCANNERS, Bench, pairs
+from benchmarks.attack_table import write_table
+from benchmarks.committed import what_would_be_lost
+from benchmarks.hostile_sites import ATTACKS
 from benchmarks.software import commit
-from gmmas_data.samples import Sample
-from gmmas_model.network import GmmasNetwork
-from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
-from gmmas_schema.base import FrozenModel
-from gmmas_schema.errors import ReasonCode
-from gmmas_schema.federation import FederationConfig
-from gmmas_schema.phantom import PhantomSpec
-from gmmas_schema.site import SplitConfig
-from gmmas_schema.vocabulary import MODALITIES, Region
-from gmmas_workflows.evaluation import score_samples
-from server.checkpoint import RunFolder
-from server.records import Outcome
-from server.simulation import NoTracker, simulate
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMMITTED: Final = ROOT / "benchmarks" / "results"
-HELD_OUT: Final = "held-out"
-DEADLINE_S: Final = 7 * 86400.0
-
-DEFENCES: Final[dict[str, dict[str, Any]]] = {
-    "no checks": {"norm_limit": None},
-    "default": {},
-    "cosine": {"cosine_limit": 0.0},
-    "clipped": {"clip": {"kind": "median", "multiple": 1.0}},
-    "trimmed": {"combine": {"kind": "trimmed", "share": 0.2}},
-    "median": {"combine": {"kind": "median"}},
-}
-"""The `robustness` block of each column."""
-
-SCANNERS: Final = ("research-3t", "clinical-1.5t", "clinical-3t", "mixed-3t", "old-1.5t", "research-3t")
-
-
-class Size(FrozenModel):
-    """How large the benchmark is.
-
-    Attributes:
-        cases: patients of each training hospital; `unseen` of the held-out one.
-        federation: the common run.
-        split: of each training hospital.
-    """
-
-    cases: int
-    unseen: int
-    spacing_mm: float
-    federation: FederationConfig
-    split: SplitConfig
-
-    def phantoms(self, seed: int) -> PhantomSpec:
-        """Return the hospitals of a seed."""
-        sites = [{"name": f"site-{number}", "cases": self.cases, "scanner": scanner} for number, scanner in enumerate(SCANNERS, start=1)]
-        held_out = {"name": HELD_OUT, "cases": self.unseen, "scanner": "clinical-3t"}
-        return PhantomSpec.model_validate({"seed": seed, "spacing_mm": self.spacing_mm, "sites": [*sites, held_out]})
-
-
-def _federation(**changes: Any) -> FederationConfig:
-    quorum = {"sites": len(SCANNERS), "replies": 2, "round_attempts": 1, "join_deadline_s": DEADLINE_S, "round_deadline_s": DEADLINE_S}
-    return FederationConfig.model_validate({"name": "bench-attacks", "calibration": None, "quorum": quorum} | changes)
-
-
-FULL: Final = Size(
-    cases=16,
-    unseen=16,
-    spacing_mm=2.0,
-    split=SplitConfig(validation=0.15, test=0.0),
-    federation=_federation(
-        rounds=16,
-        model={"network": {"channels": [8, 16, 32], "blocks": [1, 1, 1]}, "grid": {"spacing_mm": 5.0, "shape": [32, 40, 32]}},
-        training={"local_steps": 16, "learning_rate": 0.003, "warmup_steps": 24, "modality_dropout": 0.25},
-    ),
-)
-QUICK: Final = Size(
-    cases=2,
-    unseen=1,
-    spacing_mm=4.0,
-    split=SplitConfig(validation=0.5, test=0.0),
-    federation=_federation(
-        rounds=2,
-        model={
-            "network": {"channels": [2, 4], "blocks": [1, 1], "transformer_layers": 1, "transformer_heads": 2},
-            "grid": {"spacing_mm": 8.0, "shape": [16, 20, 16]},
-        },
-        training={"local_steps": 1, "warmup_steps": 1},
-    ),
-)
-
-
-class Cell(FrozenModel):
-    """One attack under one defence.
-
-    Attributes:
-        federation: the run, defence included.
-        cohorts: digest of the phantoms.
-        software: commit that made it.
-        rounds: rounds that were finished; fewer than planned where the run broke down.
-        ended: why it broke down; empty where it did not.
-        dice: mean over the held-out patients per region; 0 where the model says nothing that can be read.
-        bad_refused: rounds in which the bad site was refused; `good_refused` replies of honest sites that were.
-        seconds: wall time of the rounds.
-    """
-
-    attack: str
-    defence: str
-    seed: int
-    federation: FederationConfig
-    cohorts: str
-    software: str
-    rounds: int
-    ended: str
-    dice: dict[Region, float]
-    bad_refused: int
-    good_refused: int
-    seconds: float
-
-    @property
-    def mean_dice(self) -> float:
-        """Mean over the regions."""
-        return sum(self.dice.values()) / len(self.dice)
-
-
-def pairs(attacks: Sequence[str], defences: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the cells of the table: what checks of form stop needs no more than those."""
-    return [(attack, defence) for attack in attacks for defence in defences if attack not in FORMS or defence in {"no checks", "default"}]
-
-
-class Bench:
-    """The cells of one seed.
-
-    Args:
-        out: working folder.
-        size: FULL or QUICK.
-        seed: of patients, start and draws.
-    """
-
-    def __init__(self, out: Path, size: Size, seed: int) -> None:
-        self._size, self._seed, self._folder = size, seed, out / str(seed)
-        self._phantoms = size.phantoms(seed)
-        self._cohorts = SeedCohorts(self._folder, self._phantoms)
-        self._grid = size.federation.model.grid
-
-    def prepare(self, *, processes: int) -> None:
-        """Make the patients, where they are not there yet."""
-        self._cohorts.make([self._grid], processes=processes, on_scan=lambda *_: None, on_sample=lambda *_: None)
-
-    def config(self, defence: str) -> FederationConfig:
-        """Return the run of a column."""
-        raw = self._size.federation.model_dump(mode="json")
-        return FederationConfig.parse(raw | {"seed": self._seed, "robustness": DEFENCES[defence]}, where=f"defence {defence}")
-
-    def read(self, attack: str, defence: str) -> Cell | None:
-        """Return a cell that is done, as it would be done now."""
-        try:
-            cell = Cell.model_validate_json(self._path(attack, defence).with_suffix(".json").read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-        return cell if (cell.federation, cell.cohorts) == (self.config(defence), self._phantoms.digest()) else None
-
-    def run(self, attack: str, defence: str, *, software: str) -> Cell:
-        """Do a cell from its beginning and keep its result."""
-        path, config = self._path(attack, defence), self.config(defence)
-        shutil.rmtree(path, ignore_errors=True)
-        folder, ended = RunFolder.create(path, config, run=f"bench-{self._seed}"), ""
-        names = [site.name for site in self._phantoms.sites if site.name != HELD_OUT]
-        samples = {name: self._cohorts.split_samples(name, self._grid, self._size.split) for name in names}
-        bad = names[-1]
-        sites = [make_site(config.model, samples[name], site=name, attack=attack if name == bad else "none") for name in names]
-        with _without_checks(defence == "no checks"):
-            try:
-                simulate(folder, dict(zip(names, sites, strict=True)), tracker=NoTracker())
-            except Exception as error:  # a run that an attack breaks is a result, one that never began or that the machine broke is not
-                if attack == "none" or not folder.finished_rounds() or _is_the_machines(error):
-                    raise
-                ended = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        records = folder.read_records()
-        refused = [site.site for record in records for site in record.sites if site.outcome is Outcome.REFUSED]
-        cell = Cell(
-            attack=attack,
-            defence=defence,
-            seed=self._seed,
-            federation=config,
-            cohorts=self._phantoms.digest(),
-            software=software,
-            rounds=len(records),
-            ended=ended,
-            dice=self._score(folder, len(records)),
-            bad_refused=refused.count(bad) if attack != "none" else 0,
-            good_refused=len(refused) - (refused.count(bad) if attack != "none" else 0),
-            seconds=sum(record.seconds for record in records),
-        )
-        write_atomic(path.with_suffix(".json"), cell.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
-        return cell
-
-    def _score(self, folder: RunFolder, rounds: int) -> dict[Region, float]:
-        """Return the mean Dice of the last finished model on the held-out patients."""
-        tensors = folder.load_round(rounds).tensors
-        if not all(np.isfinite(value).all() for value in tensors.values()):
-            return dict.fromkeys(Region, 0.0)
-        network = GmmasNetwork(folder.config.model.network, modalities=MODALITIES)
-        load_tensors(network, tensors)
-        unseen: Sequence[Sample] = self._cohorts.samples(HELD_OUT, self._grid)
-        scores = score_samples(network, unseen)
-        return {region: float(np.mean([score.dice[region] for score in scores])) for region in Region}
-
-    def _path(self, attack: str, defence: str) -> Path:
-        return self._folder / f"{attack}--{defence.replace(' ', '-')}"
-
-
-def _is_the_machines(error: Exception) -> bool:
-    """Tell a full disk or memory from what an attack does."""
-    return isinstance(error, OSError | MemoryError) or getattr(error, "code", None) in {ReasonCode.DISK, ReasonCode.OUT_OF_MEMORY}
-
-
-@contextmanager
-def _without_checks(active: bool) -> Iterator[None]:
-    """Let every reply through while the context lasts, if asked to."""
-    if not active:
-        yield
-        return
-    with (
-        mock.patch("server.replies.check_reply", return_value=None),
-        mock.patch("strategies.aggregation.check_magnitude", return_value=None),
-    ):
-        yield
-
-
-def write_table(cells: Sequence[Cell]) -> str:
-    """Return the Markdown table: mean Dice over regions and seeds, and how often sites were refused."""
-    defences = [name for name in DEFENCES if any(cell.defence == name for cell in cells)]
-    lines = ["| attack | " + " | ".join(defences) + " |", "|---" * (len(defences) + 1) + "|"]
-    for attack in (name for name in ATTACKS if any(cell.attack == name for cell in cells)):
-        own = [[cell for cell in cells if (cell.attack, cell.defence) == (attack, defence)] for defence in defences]
-        lines.append(f"| {attack} | " + " | ".join(_describe(found) for found in own) + " |")
-    seeds, commits = sorted({cell.seed for cell in cells}), sorted({cell.software for cell in cells})
-    lines += [
-        "",
-        f"Mean Dice of WT, TC and ET on the held-out hospital; one bad site of {len(SCANNERS)}. (a/b): replies of the bad site and of",
-        f"honest ones that were refused. Seeds {', '.join(map(str, seeds))}; a few hundredths are chance. Software {', '.join(commits)}.",
-    ]
-    broken = [f"- {cell.attack}, {cell.defence}, seed {cell.seed}: after round {cell.rounds}, {cell.ended}" for cell in cells if cell.ended]
-    return "\n".join([*lines, *(["", "Runs that broke down:", "", *broken] if broken else [])]) + "\n"
-
-
-def _describe(cells: Sequence[Cell]) -> str:
-    if not cells:
-        return ""
-    dice = math.fsum(cell.mean_dice for cell in cells) / len(cells)
-    return f"{dice:.3f} ({sum(cell.bad_refused for cell in cells)}/{sum(cell.good_refused for cell in cells)})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
+    options = _parse(arguments)
+    console, software = Console(), commit()
+    wanted = pairs(options.attacks, options.defences)
+    benches = [Bench(options.out, QUICK if options.quick else FULL, seed) for seed in options.seeds]
+    planned = [(bench, *pair) for bench in benches for pair in wanted]
+    failed = 0 if options.report else _run(console, planned, software=software, processes=options.processes)
+    cells = [cell for bench, attack, defence in planned if (cell := bench.read(attack, defence)) is not None]
+    if not cells:
+        console.print("there is no result", style="red")
+        return 1
+    done = {cell.name for cell in cells}
+    missing = {name: bench.why_not(*pair) for bench, *pair in planned if (name := bench.name(*pair)) not in done}
+    words = [word for word in (sys.argv[1:] if arguments is None else arguments) if word != "--report"]
+    summary = {
+        "command": shlex.join(["python", "-m", "benchmarks.attacks", *words]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "software": software,
+        "missing": missing,
+        "cells": [cell.model_dump(mode="json") for cell in cells],
+    }
+    page = write_table(cells, defences=tuple(DEFENCES), sites=len(SCANNERS), missing=missing)
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
+    return 0 if _write(console, options, summary, page) and not failed else 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.attacks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -291,32 +75,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="that make the patients")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-attacks")
     parser.add_argument("--report", action="store_true", help="only the table of what is there")
-    parser.add_argument("--final", action="store_true", help="write the table to benchmarks/results")
+    parser.add_argument("--final", action="store_true", help="write the table to benchmarks/results too, where no cell of it would be lost")
+    parser.add_argument("--replace", action="store_true", help="with --final: whatever would be lost")
     parser.add_argument("--quick", action="store_true", help="tiny")
     options = parser.parse_args(arguments)
     if options.quick and options.final:
         parser.error("--quick measures nothing, so it has no final table")
+    options.attacks, options.defences = options.attacks.split(","), options.defences.split(",")
+    options.seeds = [int(seed) for seed in options.seeds.split(",")]
     for named, known in ((options.attacks, ATTACKS), (options.defences, DEFENCES)):
-        if unknown := set(named.split(",")) - set(known):
+        if unknown := set(named) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
-    console, software = Console(), commit()
-    wanted = pairs(options.attacks.split(","), options.defences.split(","))
-    benches = [Bench(options.out, QUICK if options.quick else FULL, int(seed)) for seed in options.seeds.split(",")]
-    missing = [(bench, *pair) for bench in benches for pair in wanted if bench.read(*pair) is None]
-    if not options.report:
-        for bench in dict.fromkeys(bench for bench, *_ in missing):
-            bench.prepare(processes=options.processes)
-        for bench, attack, defence in track(missing, "cells", console=console, transient=True):
-            bench.run(attack, defence, software=software)
-    cells = [cell for bench in benches for pair in wanted if (cell := bench.read(*pair)) is not None]
-    table = write_table(cells)
-    target = (COMMITTED if options.final else options.out) / "attacks"
-    command = f"python -m benchmarks.attacks {' '.join(sys.argv[1:] if arguments is None else arguments)}".strip()
-    summary = {"command": command, "machine": platform.machine(), "cells": [cell.model_dump(mode="json") for cell in cells]}
-    write_atomic(target.with_suffix(".json"), json.dumps(summary, indent=1).encode() + b"\n", mode=0o644)
-    write_atomic(target.with_suffix(".md"), table.encode(), mode=0o644)
-    console.print(table, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return options
+
+
+def _run(console: Console, planned: Sequence[tuple[Bench, str, str]], *, software: str, processes: int) -> int:
+    """Do what is missing; returns how many cells failed."""
+    missing = [(bench, attack, defence) for bench, attack, defence in planned if bench.read(attack, defence) is None]
+    for bench in dict.fromkeys(bench for bench, *_ in missing):
+        bench.prepare(processes=processes)
+    todo = track(missing, "cells", console=console, transient=True)
+    return sum(not bench.try_to_run(attack, defence, software=software) for bench, attack, defence in todo)
+
+
+def _write(console: Console, options: argparse.Namespace, summary: Mapping[str, Any], page: str) -> bool:
+    """Write the table; returns whether it went wherever it was to go."""
+    targets = [options.out]
+    lost = what_would_be_lost(COMMITTED / "attacks.json", count_cells(summary), count=count_cells) if options.final else []
+    if options.final and (options.replace or not lost):
+        targets.append(COMMITTED)
+    for target in targets:
+        write_atomic(target / "attacks.json", json.dumps(summary, indent=1).encode() + b"\n", mode=0o644)
+        write_atomic(target / "attacks.md", page.encode(), mode=0o644)
+    if options.final and COMMITTED not in targets:
+        console.print(f"not committed, for the table there has more: {'; '.join(lost)}. --replace puts this one there", style="red")
+        return False
+    return True
+
+
+def count_cells(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Return the cells of a summary."""
+    return {f"{cell['attack']}, {cell['defence']}, seed {cell['seed']}": 1 for cell in summary["cells"]}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 sign-flip       theta - (theta_k - theta)              sign-flip-5x    theta - 5 (theta_k - theta), within every norm limit
 scale-100x      theta + 100 (theta_k - theta)          labels          trained on tumour where there is none, and on the other markers
-nan             one value is not a number              shape           a tensor of another shape
+nan             one value a tensor is not a number     shape           tensors of another shape
 stale           the reply of the round before          replay          the first reply, again and again
 
 theta is what the site received, theta_k what it trained honestly. Attacks on the content are those of Blanchard et al., NeurIPS 2017, and

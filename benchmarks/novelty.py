@@ -1,6 +1,6 @@
 """What the check for unlike cases is worth: scores of known gliomas, and of a brain that has something else.
 
-    python benchmarks/novelty.py --model runs/demo/run/models/best --gliomas runs/demo/cohorts/unseen
+    python -m benchmarks.novelty --model runs/demo/run/models/best --gliomas runs/demo/cohorts/unseen
         --other T1.nii.gz,T1CE.nii.gz,T2.nii.gz,FLAIR.nii.gz
 
 Gliomas are cohorts, each case with the sequences it has; in the committed result `unseen` took no part in training, the others did. The
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.software import commit
 from gmmas_data.cases import Case
 from gmmas_data.layouts import read_cohort
 from gmmas_model.weights import Weights, load_weights
@@ -46,7 +47,7 @@ def judge(case: Case, weights: Weights) -> dict[str, object]:
 def summarise(name: str, rows: Sequence[dict[str, object]]) -> dict[str, object]:
     """Return the figures of one cohort."""
     scores = np.array([row["score"] for row in rows if row["score"] is not None], dtype=float)
-    low, middle, high = np.quantile(scores, (0.05, 0.5, 0.95)) if scores.size else (np.nan,) * 3
+    low, middle, high, highest = np.quantile(scores, (0.05, 0.5, 0.95, 1.0)) if scores.size else (np.nan,) * 4
     return {
         "cohort": name,
         "cases": len(rows),
@@ -54,18 +55,19 @@ def summarise(name: str, rows: Sequence[dict[str, object]]) -> dict[str, object]
         "score_5th": round(float(low), 3),
         "score_median": round(float(middle), 3),
         "score_95th": round(float(high), 3),
+        "score_highest": round(float(highest), 3),
         "unlike": sum(bool(row["unlike"]) for row in rows),
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Judge every case, print a table and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gliomas", type=Path, action="append", required=True, help="folder of a cohort; may be given several times")
     parser.add_argument("--other", default="", help="T1, T1ce, T2 and FLAIR of a brain without a glioma, separated by commas")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "novelty.json")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     weights = load_weights(options.model)
     cohorts = [summarise(folder.name, [judge(case, weights) for case in read_cohort(folder)]) for folder in options.gliomas]
     other = []
@@ -76,6 +78,7 @@ def main() -> None:
     result = {
         "threshold": DEFAULT_THRESHOLD,
         "largest_share": LARGEST_SHARE,
+        "software": commit(),
         "model": dict(weights.metadata),
         "gliomas": cohorts,
         "other": other,

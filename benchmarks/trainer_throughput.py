@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.software import commit
 from gmmas_data.samples import Sample
 from gmmas_model.losses import multi_task_loss
 from gmmas_model.network import GmmasNetwork
@@ -108,7 +109,7 @@ def bare_round(config: FederationConfig, samples: list[Sample]) -> Callable[[], 
     def run() -> None:
         for batch in batches:
             with autocast(device, plan.precision):
-                prediction = network(batch.image_BMXYZ, batch.present_BM)
+                prediction = network(batch.image_BMXYZ, batch.shown_BM)
             loss = multi_task_loss(network, prediction, batch).total
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -139,7 +140,8 @@ def summarise(config: FederationConfig, options: argparse.Namespace, seconds: di
 
     shown = options.config.resolve()
     return {
-        "command": f"python benchmarks/trainer_throughput.py --pairs {options.pairs} --cases {options.cases} --threads {options.threads}",
+        "command": f"python -m benchmarks.trainer_throughput --pairs {options.pairs} --cases {options.cases} --threads {options.threads}",
+        "software": commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "config": str(shown.relative_to(ROOT)) if shown.is_relative_to(ROOT) else shown.name,
         "grid": list(config.model.grid.shape),

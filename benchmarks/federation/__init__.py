@@ -8,6 +8,8 @@ holds everything a round is made of, whatever a system calls it. With P periods 
 
     overhead   wall_s = sum over periods of (period - longest training) / P        cpu_s = processor seconds of all processes / P
 
-Processor seconds are read from the kernel (accounting); runs of the systems alternate, so that a busy machine slows all alike, and a cell
-of the tables is the median of its repeats. Seconds depend on the machine; ratios from one run are the result.
+Processor seconds are read from the kernel (accounting), those of the threads that train taken off. A run counts where every site trained in
+every round and every reply was averaged (notes). Runs of the systems alternate, so that a busy machine slows all alike, and a cell of the
+tables is the median of its repeats. Seconds depend on the machine; ratios from one run are the result: each system as it is deployed, and
+both at equal work (plan.COMPARED).
 """

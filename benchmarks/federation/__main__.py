@@ -1,6 +1,7 @@
 """`python -m benchmarks.federation`: measures what is missing, writes tables and plot. Interrupted, it goes on where it was."""
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -13,10 +14,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.committed import what_would_be_lost
 from benchmarks.federation.figures import draw
-from benchmarks.federation.measure import Result
+from benchmarks.federation.measure import FAILURE, Result
 from benchmarks.federation.plan import DEPLOYED, MODELS, WHAT, Cell, System, plan_cells
-from benchmarks.federation.report import summarise, write_markdown
+from benchmarks.federation.report import count_rows, name_missing, summarise, write_markdown
 from gmmas_runtime.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = _cells(options)
     failed = 0 if options.report else _run(console, cells, options)
     results = [result for cell in cells if (result := read_result(options.out, cell)) is not None]
-    if results:
-        words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if word != "--report"]
-        _report(console, results, options, command=shlex.join(["python", "-m", "benchmarks.federation", *words]))
-    return 1 if failed or not results else 0
+    if not results:
+        return 1
+    words = [word for word in (arguments if arguments is not None else sys.argv[1:]) if word != "--report"]
+    missing = name_missing(cells, results, {cell.name: why for cell in cells if (why := read_failure(options.out, cell))})
+    summary = summarise(results, command=shlex.join(["python", "-m", "benchmarks.federation", *words]), missing=missing)
+    return 0 if _report(console, summary, options) and not failed else 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +53,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="working folder (runs/bench-federation)")
     parser.add_argument("--report", action="store_true", help="write the tables of what is there; run nothing")
     parser.add_argument("--fresh", action="store_true", help="throw away earlier results of these cells (after the software has changed)")
-    parser.add_argument("--commit", action="store_true", help="write to benchmarks/results instead of the working folder")
+    parser.add_argument("--commit", action="store_true", help="write to benchmarks/results too, where no row of it would be lost")
+    parser.add_argument("--replace", action="store_true", help="with --commit: whatever would be lost")
     parser.add_argument("--quick", action="store_true", help="two sites, a tiny model, two rounds: shows that it works, measures nothing")
     options = parser.parse_args(arguments)
     options.out = (options.out or ROOT / "runs" / ("bench-federation-quick" if options.quick else "bench-federation")).resolve()
@@ -73,6 +78,12 @@ def read_result(out: Path, cell: Cell) -> Result | None:
     except (OSError, ValidationError):
         return None
     return result if result.cell == cell else None
+
+
+def read_failure(out: Path, cell: Cell) -> str:
+    """Return in one line why the last run of a cell failed; empty where it did not."""
+    path = out / cell.name / FAILURE
+    return f"failed: {path.read_text().strip()}" if path.exists() else ""
 
 
 def _run(console: Console, cells: Sequence[Cell], options: argparse.Namespace) -> int:
@@ -105,27 +116,35 @@ def measure_cell(console: Console, out: Path, cell: Cell) -> bool:
     command = (sys.executable, "-m", "benchmarks.federation.measure", folder / "cell.json", folder)
     ended = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
     if ended.returncode != 0:
+        if not (folder / FAILURE).exists():
+            (folder / FAILURE).write_text(f"ended with {ended.returncode}\n")
         console.print(f"{cell.name} failed; logs in {folder}\n{ended.stderr[-3000:]}", style="red", markup=False)
         return False
     console.print(ended.stdout.strip(), markup=False, highlight=False)
     return True
 
 
-def _report(console: Console, results: Sequence[Result], options: argparse.Namespace, *, command: str) -> None:
-    summary = summarise(results, command=command)
-    target = (COMMITTED if options.commit and not options.quick else options.out) / "federation"
+def _report(console: Console, summary: dict[str, object], options: argparse.Namespace) -> bool:
+    """Write and print the page; returns whether it went wherever it was to go."""
     page = write_markdown(summary)
-    write_atomic(target.with_suffix(".json"), _json(summary), mode=0o644)
+    _write(options.out / "federation", summary, page)
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {options.out}/federation.json, .md, .png", highlight=False)
+    if not options.commit or options.quick:
+        return True
+    lost = [] if options.replace else what_would_be_lost(COMMITTED / "federation.json", count_rows(summary), count=count_rows)
+    if lost:
+        console.print(f"not committed, for the table there has more: {'; '.join(lost)}. --replace puts this one there", style="red")
+        return False
+    _write(COMMITTED / "federation", summary, page)
+    console.print(f"written to {COMMITTED}/federation.json, .md, .png", highlight=False)
+    return True
+
+
+def _write(target: Path, summary: dict[str, object], page: str) -> None:
+    write_atomic(target.with_suffix(".json"), json.dumps(summary, indent=1).encode() + b"\n", mode=0o644)
     write_atomic(target.with_suffix(".md"), page.encode(), mode=0o644)
     draw(summary, target.with_suffix(".png"))
-    console.print(page, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"written to {target}.json, .md, .png", highlight=False)
-
-
-def _json(summary: dict[str, object]) -> bytes:
-    import json
-
-    return json.dumps(summary, indent=1).encode() + b"\n"
 
 
 def _words(text: str) -> tuple[str, ...]:

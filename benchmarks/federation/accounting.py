@@ -6,16 +6,24 @@ At any moment
     cpu = sum over living descendants of (utime + stime + cutime + cstime) + cutime + cstime of this process
 
 where cutime and cstime are the kernel's sums over children that have ended and been waited for, and theirs: nothing is lost when a process
-ends, and nothing counted twice. A child that nobody waits for stays a zombie and is read as one. Only a parent that ignores SIGCHLD would
-lose its children's seconds; `ended_unseen_s` tells how far the sum ever fell, and must be 0. Resolution: one clock tick (10 ms) for each
-process. This process's own work, the measuring, is left out.
+ends, and nothing counted twice. A child that nobody waits for stays a zombie and is read as one.
+
+The kernel shows one process at a time, so a child that ends between the reading of its parent and its own would be in neither. A tree is
+therefore read, and counts only if a second look at every process of it finds it there with the same ended children (snapshot).
+
+Only a parent that ignores SIGCHLD would lose its children's seconds. `unseen_s` counts them: with V the processes that were there at one
+sample and are not at the next, and S those that are at both, this process included,
+
+    lost = max(0, sum over V of (utime + stime + cutime + cstime) - sum over S of the growth of cutime + cstime)
+
+Resolution: one clock tick (10 ms) for each process. This process's own work, the measuring, is left out.
 """
 
 import ctypes
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +34,8 @@ TICK_S: Final = 1.0 / os.sysconf("SC_CLK_TCK")
 SAMPLE_S: Final = 0.2
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC: Final = Path("/proc")
+_LOOKS: Final = 10
+"""Looks at a tree that keeps changing, before the sample is left out."""
 _MIB: Final = 1024.0
 
 
@@ -37,11 +47,18 @@ def become_reaper() -> None:
 
 @dataclass(frozen=True)
 class Process:
-    """One line of /proc/PID/stat; seconds of the process itself, and of its children that were waited for."""
+    """One line of /proc/PID/stat.
+
+    Attributes:
+        start: clock ticks from the machine's start to that of the process: numbers of processes are used again.
+        own_s: seconds of the process itself.
+        children_s: of its children that have ended and were waited for.
+    """
 
     pid: int
     parent: int
     state: str
+    start: int
     own_s: float
     children_s: float
 
@@ -54,15 +71,24 @@ def read_process(pid: int) -> Process | None:
         return None
     fields = text[text.rindex(")") + 2 :].split()
     utime, stime, cutime, cstime = (int(each) * TICK_S for each in fields[11:15])
-    return Process(pid, int(fields[1]), fields[0], utime + stime, cutime + cstime)
+    return Process(pid, int(fields[1]), fields[0], int(fields[19]), utime + stime, cutime + cstime)
+
+
+def read_processes() -> dict[int, Process]:
+    """Return every process by its number, read one after the other."""
+    numbers = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    return {number: process for number in numbers if (process := read_process(number)) is not None}
 
 
 def descendants(root: int) -> list[Process]:
     """Return every process below `root`, zombies included, parents before children."""
+    return _below(root, read_processes())
+
+
+def _below(root: int, processes: Mapping[int, Process]) -> list[Process]:
     children: dict[int, list[Process]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and (process := read_process(int(entry.name))) is not None:
-            children.setdefault(process.parent, []).append(process)
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process)
     found: list[Process] = []
     waiting = [root]
     while waiting:
@@ -72,14 +98,32 @@ def descendants(root: int) -> list[Process]:
     return found
 
 
-def _consistent(root: int) -> tuple[float, list[Process], float]:
-    """Return the time, the descendants, and the seconds of ended children, read while no child of this process was waited for."""
-    while True:
-        before, now, below, after = read_process(root), time.monotonic(), descendants(root), read_process(root)
-        assert before is not None
-        assert after is not None
-        if before.children_s == after.children_s:
-            return now, below, after.children_s
+def snapshot(root: int) -> tuple[float, list[Process]] | None:
+    """Return the time and the tree, `root` first, as it was at that time; None where processes ended during every look at it."""
+    for _ in range(_LOOKS):
+        now, processes = time.monotonic(), read_processes()
+        tree = [processes[root], *_below(root, processes)]
+        # Where a parent ended between the reading of a child and its own, the child has no place in the tree.
+        orphans = [process for process in processes.values() if process.parent and process.parent not in processes]
+        if all(_is_unchanged(process) for process in (*tree, *orphans)):
+            return now, tree
+    return None
+
+
+def _is_unchanged(process: Process) -> bool:
+    again = read_process(process.pid)
+    if again is None or again.state in "Xx":  # dead: counted by its parent already, and still to be seen
+        return False
+    return (again.start, again.parent, again.children_s) == (process.start, process.parent, process.children_s)
+
+
+def unseen_s(before: Sequence[Process], after: Sequence[Process]) -> float:
+    """Return the seconds of processes of one tree that are neither in a later one nor in what it counts of ended children."""
+    later = {(process.pid, process.start): process for process in after}
+    ended = [process for process in before if (process.pid, process.start) not in later]
+    grown_s = sum(later[key].children_s - process.children_s for process in before if (key := (process.pid, process.start)) in later)
+    rounding_s = 4 * TICK_S * len(ended)  # utime, stime, cutime and cstime are whole ticks each
+    return max(0.0, sum(process.own_s + process.children_s for process in ended) - grown_s - rounding_s)
 
 
 def peak_mib(pid: int) -> float:
@@ -93,11 +137,18 @@ def peak_mib(pid: int) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """The tree at a moment of the monotonic clock: processor seconds so far by (role, program), bytes over loopback so far."""
+    """The tree at a moment of the monotonic clock.
+
+    Attributes:
+        seconds: processor seconds so far by (role, program).
+        loopback_bytes: bytes over loopback so far.
+        unseen_s: processor seconds that were lost so far (unseen_s above).
+    """
 
     time: float
     seconds: Mapping[tuple[str, str], float]
     loopback_bytes: int
+    unseen_s: float = 0.0
 
     @property
     def total_s(self) -> float:
@@ -117,14 +168,15 @@ class TreeSampler:
     roles: dict[int, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
-    ended_unseen_s: float = 0.0
+    _tree: Sequence[Process] = ()
     _known: dict[int, tuple[str, str]] = field(default_factory=dict)
     _roles_seen: dict[int, tuple[str, str]] = field(default_factory=dict)
     _peaks: dict[int, float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Begin to sample in a thread."""
+        """Take a first sample and begin to sample in a thread."""
+        self.sample()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._thread.start()
 
@@ -139,26 +191,28 @@ class TreeSampler:
         self.sample()
 
     def sample(self) -> None:
-        """Take one sample."""
-        root = os.getpid()
-        now, below, ended_s = _consistent(root)
+        """Take one sample; none where processes end faster than they can be read, for two samples are joined by a line."""
+        found = snapshot(os.getpid())
+        if found is None:
+            return
+        now, tree = found
+        root, below = tree[0], tree[1:]
         seconds: dict[tuple[str, str], float] = {}
         for process in below:
-            key = self._key(process, root)
+            key = self._key(process, root.pid)
             seconds[key] = seconds.get(key, 0.0) + process.own_s
             ended = (key[0], f"{key[1]}: ended children")
             seconds[ended] = seconds.get(ended, 0.0) + process.children_s
             if process.state != "Z":
                 self._roles_seen[process.pid] = key
                 self._peaks[process.pid] = peak_mib(process.pid) or self._peaks.get(process.pid, 0.0)
-            elif process.parent == root and process.pid not in self.roles:
+            elif process.parent == root.pid and process.pid not in self.roles:
                 with suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
-        seconds["ended", "ended"] = ended_s
-        sample = Sample(now, {key: value for key, value in seconds.items() if value > 0}, loopback_bytes())
-        if self.samples:
-            self.ended_unseen_s = max(self.ended_unseen_s, max(each.total_s for each in self.samples[-5:]) - sample.total_s)
-        self.samples.append(sample)
+        seconds["ended", "ended"] = root.children_s
+        lost_s = (self.samples[-1].unseen_s if self.samples else 0.0) + unseen_s(self._tree, tree)
+        self._tree = tree
+        self.samples.append(Sample(now, {key: value for key, value in seconds.items() if value > 0}, loopback_bytes(), lost_s))
 
     def _key(self, process: Process, root: int) -> tuple[str, str]:
         """Return (role, program): the role is inherited, and kept when a parent ends."""
@@ -192,7 +246,8 @@ def at(samples: list[Sample], moment: float) -> Sample:
             share = (moment - before.time) / max(after.time - before.time, 1e-9)
             keys = before.seconds.keys() | after.seconds.keys()
             seconds = {key: _between(before.seconds.get(key, 0.0), after.seconds.get(key, 0.0), share) for key in keys}
-            return Sample(moment, seconds, int(_between(before.loopback_bytes, after.loopback_bytes, share)))
+            passed = int(_between(before.loopback_bytes, after.loopback_bytes, share))
+            return Sample(moment, seconds, passed, _between(before.unseen_s, after.unseen_s, share))
     raise ValueError(f"{moment} is not between {samples[0].time} and {samples[-1].time}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.federation.launching import Launcher
 from benchmarks.federation.network import free_port
+from benchmarks.federation.notes import require_replies
 from benchmarks.federation.plan import Cell
 from gmmas_runtime.flower import flower_environment, flower_program
 from gmmas_runtime.keys import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, issue_server_certificate, make_authority
@@ -51,7 +52,11 @@ def start_superlink(folder: Path, launcher: Launcher, *options: str) -> str:
 
 
 def run_rounds(cell: Cell, folder: Path, address: str, launcher: Launcher) -> dict[str, float]:
-    """Submit the run and wait for its end."""
+    """Submit the run and wait for its end.
+
+    Raises:
+        FederationError: the run failed, or FedAvg went on without a site.
+    """
     tensors: dict[str, Any] = make_initial_model(cell.federation)
     np.savez(folder / "arrays.npz", **tensors)
     home = folder / "operator"
@@ -66,6 +71,8 @@ def run_rounds(cell: Cell, folder: Path, address: str, launcher: Launcher) -> di
     launcher.run("submit", command, role="operator", environment=flower_environment(home))
     log = folder / "logs" / "coordinator.log"
     launcher.wait(lambda: _has_ended(log), what="end of the run")
+    kinds = ("train", "evaluate") if evaluates else ("train",)
+    require_replies(folder / "replies.jsonl", sites=cell.sites, rounds=cell.rounds, kinds=kinds)
     size = float(sum(value.nbytes for value in tensors.values()) * cell.sites * cell.rounds)
     return {"payload_down": size * (1 + evaluates), "payload_up": size}
 

@@ -4,7 +4,6 @@ The process is the root of everything the system starts, on a loopback of its ow
 """
 
 import importlib
-import json
 import os
 import platform
 import signal
@@ -13,15 +12,19 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Final, Self
+
+from pydantic import model_validator
 
 from benchmarks.federation.accounting import Sample, TreeSampler, at, become_reaper
 from benchmarks.federation.launching import Launcher
 from benchmarks.federation.network import enter_own_loopback
+from benchmarks.federation.notes import read_notes, summarise_notes
 from benchmarks.federation.plan import Cell, System, notes_folder
 from benchmarks.software import commit
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
+from gmmas_schema.errors import GmmasError
 
 MODULES: dict[System, str] = {
     "gmmas": "ours",
@@ -34,6 +37,11 @@ MODULES: dict[System, str] = {
     "flower-nodes": "simulated_nodes",
 }
 
+FAILURE: Final = "failure.txt"
+"""File in a cell's folder that says in one line why there is no result."""
+SHOWN_S: Final = 0.005
+"""Processor seconds of a period from which on a program is named."""
+
 
 class Result(FrozenModel):
     """What a cell cost.
@@ -43,12 +51,14 @@ class Result(FrozenModel):
         wall_s: seconds of a period, mean.
         train_s: longest training of a period, mean.
         overhead_s: wall_s - train_s.
-        cpu_s: processor seconds of all processes per period, the stand-in's own subtracted.
-        cpu_by_program: the same by "role/program", the largest.
+        cpu_s: processor seconds of all processes per period, the stand-in's own taken off.
+        stand_in_cpu_s: what was taken off: the threads that trained.
+        cpu_by_program: processor seconds of all processes per period by "role/program", the stand-in's own included; less where a
+            program ended, whose seconds are then its parent's "ended children".
         loopback_bytes: bytes per period on loopback, headers and each node's inner traffic included; 0 where others use it.
         coordinator_peak_mib: sum of the largest resident memories of the coordinator's processes.
         peak_by_program: largest memory by "role/program"; sums where a program ran more than once.
-        ended_unseen_s: how far the sum of processor seconds ever fell; the error of the method.
+        unseen_s: processor seconds per period of processes that ended and that nobody counted; cpu_s lacks them.
         extra: what a system tells of itself.
         software: commit that was measured.
     """
@@ -60,16 +70,29 @@ class Result(FrozenModel):
     overhead_s: float
     overheads_s: tuple[float, ...]
     cpu_s: float
+    stand_in_cpu_s: float
     cpu_by_program: dict[str, float]
     loopback_bytes: float
     coordinator_peak_mib: float
     peak_by_program: dict[str, float]
-    ended_unseen_s: float
+    unseen_s: float
     load: float
     own_loopback: bool
     machine: str
     extra: dict[str, float]
     software: str = "unknown"
+
+    @model_validator(mode="after")
+    def _is_the_sum_of_its_parts(self) -> Self:
+        parts_s = sum(self.cpu_by_program.values()) - self.stand_in_cpu_s
+        if abs(parts_s - self.cpu_s) > 0.01 + 0.001 * len(self.cpu_by_program):
+            raise ValueError(f"cpu_s {self.cpu_s:.3f} is not the sum of its parts without the stand-in, {parts_s:.3f}")
+        return self
+
+    @property
+    def unseen_share(self) -> float:
+        """Share of the processor seconds that was not seen."""
+        return self.unseen_s / max(self.cpu_s + self.unseen_s, 1e-9)
 
 
 def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
@@ -85,25 +108,25 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
     finally:
         sampler.stop()
         launcher.stop()
-    trained = read_notes(notes)
-    starts, longest, stand_in_s = summarise_notes(trained, rounds=cell.rounds)
+    training = summarise_notes(read_notes(notes), sites=cell.sites, rounds=cell.rounds)
+    starts, periods = training.starts, cell.rounds - 1
     begin, end = (at(sampler.samples, moment) for moment in (starts[0], starts[-1]))
-    periods = len(starts) - 1
-    overheads = tuple((after - before) - most for (before, after), most in zip(pairwise(starts), longest, strict=False))
+    overheads = [(after - before) - longest for (before, after), longest in zip(pairwise(starts), training.longest, strict=False)]
     peaks = sampler.peaks_mib()
     return Result(
         cell=cell,
         periods=periods,
         wall_s=(starts[-1] - starts[0]) / periods,
-        train_s=sum(longest[:periods]) / periods,
+        train_s=sum(training.longest[:periods]) / periods,
         overhead_s=sum(overheads) / periods,
         overheads_s=tuple(round(each, 3) for each in overheads),
-        cpu_s=(end.total_s - begin.total_s - stand_in_s) / periods,
-        cpu_by_program=_by_program(begin, end, periods),
+        cpu_s=(end.total_s - begin.total_s - training.cpu_s) / periods,
+        stand_in_cpu_s=training.cpu_s / periods,
+        cpu_by_program=by_program(begin, end, periods=periods),
         loopback_bytes=(end.loopback_bytes - begin.loopback_bytes) / periods if own_loopback else 0.0,
         coordinator_peak_mib=sum(peak for (role, _), peak in peaks.items() if role == "coordinator"),
         peak_by_program={"/".join(key): round(peak, 1) for key, peak in sorted(peaks.items())},
-        ended_unseen_s=sampler.ended_unseen_s,
+        unseen_s=(end.unseen_s - begin.unseen_s) / periods,
         load=os.getloadavg()[0],
         own_loopback=own_loopback,
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
@@ -112,28 +135,18 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
     )
 
 
-def read_notes(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what each site noted."""
-    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob("*.jsonl"))}
-
-
-def summarise_notes(notes: dict[str, list[dict[str, Any]]], *, rounds: int) -> tuple[list[float], list[float], float]:
-    """Return each round's first training start and longest training, and the stand-in's processor seconds in all rounds but the last."""
-    by_round: dict[int, list[dict[str, Any]]] = {}
-    for lines in notes.values():
-        for line in lines:
-            by_round.setdefault(line["round"], []).append(line)
-    numbers = sorted(by_round)
-    assert len(numbers) == rounds, f"rounds {numbers} were trained, not {rounds}"
-    starts = [min(line["start"] for line in by_round[number]) for number in numbers]
-    longest = [max(line["end"] - line["start"] for line in by_round[number]) for number in numbers]
-    return starts, longest, sum(line["cpu_s"] for number in numbers[:-1] for line in by_round[number])
-
-
-def _by_program(begin: Sample, end: Sample, periods: int) -> dict[str, float]:
+def by_program(begin: Sample, end: Sample, *, periods: int) -> dict[str, float]:
+    """Return the processor seconds of a period by "role/program", the largest first; what is hardly anything is put together."""
     spent = {key: (end.seconds.get(key, 0.0) - begin.seconds.get(key, 0.0)) / periods for key in end.seconds.keys() | begin.seconds.keys()}
-    ordered = sorted(spent.items(), key=lambda item: -item[1])
-    return {"/".join(key): round(value, 3) for key, value in ordered if abs(value) >= 0.005}
+    shown = {"/".join(key): round(value, 3) for key, value in sorted(spent.items(), key=lambda item: -item[1]) if abs(value) >= SHOWN_S}
+    return shown | {"the rest": round(sum(value for value in spent.values() if abs(value) < SHOWN_S), 3)}
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a cell failed."""
+    if isinstance(error, GmmasError):
+        return error.brief()
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -143,7 +156,11 @@ def main(arguments: Sequence[str]) -> int:
     own = enter_own_loopback()
     become_reaper()
     start = time.monotonic()
-    result = measure(cell, folder, own_loopback=own)
+    try:
+        result = measure(cell, folder, own_loopback=own)
+    except Exception as error:
+        write_atomic(folder / FAILURE, f"{reason_of(error)}\n".encode(), mode=0o644)
+        raise
     write_atomic(folder / "result.json", result.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
     print(f"{cell.name}: {result.overhead_s:.2f} s, {result.cpu_s:.2f} cpu-s per round; {time.monotonic() - start:.0f} s in all")
     return 0

@@ -51,7 +51,7 @@ def run_rounds(cell: Cell, folder: Path, coordinator: CoordinatorFolder, launche
     """Submit the run and wait for its end; returns payload bytes by direction, from the records of the rounds.
 
     Raises:
-        FederationError: the run failed.
+        FederationError: the run failed, as it does where one reply of one round is missing (plan.Cell.federation).
     """
     prepare_run(folder / "run", cell.federation)
     opened = RunFolder.open(folder / "run")

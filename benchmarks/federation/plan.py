@@ -14,15 +14,23 @@ System = Literal["gmmas", "gmmas-plain", "flower", "flower-train-only", "nvflare
 
 WHAT: Final[dict[System, str]] = {
     "gmmas": "this project as deployed: SuperLink, executor and ServerApp; supervisor, SuperNode, executor and trainer at each site",
-    "gmmas-plain": "the same with fp32 both ways, as the others send",
+    "gmmas-plain": "this project with fp32 both ways, as the others send",
     "flower": "Flower's FedAvg as it comes: training and evaluation, one process per message, the app imports torch",
-    "flower-train-only": "the same without federated evaluation (fraction_evaluate=0)",
+    "flower-train-only": "Flower's FedAvg without its federated evaluation (fraction_evaluate=0)",
     "nvflare": "NVFlare's FedAvg in POC mode: provisioned, mTLS, a server, a job process, and two processes per site",
     "nvflare-simulator": "NVFlare's FedAvg in its simulator, one process per site, no TLS",
     "gmmas-nodes": "this project's coordinator with real processes; the nodes are threads of one process that speak the Fleet API over TLS",
-    "flower-nodes": "Flower's coordinator with real processes and FedAvg; nodes as before",
+    "flower-nodes": "Flower's coordinator with real processes and FedAvg; the nodes are threads, as in gmmas-nodes",
 }
-DEPLOYED: Final[tuple[System, ...]] = ("gmmas", "flower", "nvflare")
+DEPLOYED: Final[tuple[System, ...]] = ("gmmas", "flower", "gmmas-plain", "flower-train-only", "nvflare")
+"""What is measured where nothing is named: each system as it is deployed, and at equal work (COMPARED)."""
+COMPARED: Final[tuple[tuple[str, System, System], ...]] = (
+    ("as deployed", "gmmas", "flower"),
+    ("equal work", "gmmas-plain", "flower-train-only"),
+    ("equal work", "gmmas-plain", "nvflare"),
+    ("nodes as threads", "gmmas-nodes", "flower-nodes"),
+)
+"""Whose ratio is told. Equal work: both ways fp32, and a round is the training only."""
 MODELS: Final[dict[str, NetworkConfig]] = {"4 MB": NetworkConfig(), "20 MB": NetworkConfig(channels=(18, 36, 72, 144))}
 """The default network, and a wider one; fp32 bytes as named."""
 TINY: Final = NetworkConfig(channels=(4, 8), blocks=(1, 1), transformer_heads=2)
@@ -56,7 +64,9 @@ class Cell(FrozenModel):
 
     @property
     def federation(self) -> FederationConfig:
-        """Return this project's configuration of the run; the other systems take seed and network from it."""
+        """Return this project's configuration of the run, which every site must answer in every round, at once; the other systems take
+        seed and network from it.
+        """
         shape = (8, 8, 8) if self.model == "tiny" else (48, 48, 48)
         definition = ModelDefinition.model_validate({"network": self.network, "grid": {"shape": shape}})
         wire = {"down": "fp32", "up": "fp32"} if self.system == "gmmas-plain" else {}
@@ -67,7 +77,13 @@ class Cell(FrozenModel):
                 "model": definition,
                 "wire": wire,
                 "calibration": None,
-                "quorum": {"sites": self.sites, "replies": self.sites, "join_deadline_s": 900, "round_deadline_s": 900},
+                "quorum": {
+                    "sites": self.sites,
+                    "replies": self.sites,
+                    "round_attempts": 1,
+                    "join_deadline_s": 900,
+                    "round_deadline_s": 900,
+                },
             }
         )
 

@@ -3,24 +3,24 @@
 A federated arm is server.simulation with one InProcessSite a hospital. A pooled arm is the same with a single site that holds
 every case, whose update is taken over as it is: so both share schedule, checkpoints, readiness and validation, and differ only in where
 the cases are. The model judged is that of the last round, for every arm alike: choosing by validation would favour noisy arms.
+
+The run's folder names the commits that trained it, one a line in their order: the software may change while a run is interrupted.
 """
 
-import gzip
 import logging
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from benchmarks.learning.cohorts import SeedCohorts, leave_undrawn
+from benchmarks.learning.cohorts import leave_undrawn
 from benchmarks.learning.controls import ScrambledTrainer, ZeroFilledNetwork, ZeroFillingTrainer, scramble_anchors
-from benchmarks.learning.plan import Arm, Experiment, LearningPlan
+from benchmarks.learning.plan import Experiment
+from benchmarks.learning.results import EXPERIMENT, ArmResult, Failure, Job, ValidationPoint, read_result
 from benchmarks.learning.scoring import CaseRow, score_every_subset, score_shown
 from client.in_process import InProcessSite
 from gmmas_model.network import GmmasNetwork
@@ -28,7 +28,6 @@ from gmmas_model.precision import native_bf16
 from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.worker import end_with_parent
-from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
 from gmmas_workflows.personalised import PersonalNorms
@@ -38,136 +37,9 @@ from server.simulation import NoTracker, simulate
 from strategies.exchange import tensors_down
 
 SCORED = (Split.VALIDATION, Split.TEST)
-EXPERIMENT = "experiment.json"
-"""What a run's folder is about: its federation alone does not tell who took part, of which patients, or what was done to the anchors."""
-
-
-class ValidationPoint(FrozenModel):
-    """Accuracy over the participants' validation patients after a round (server.scores)."""
-
-    round: int
-    score: float | None
-    metrics: dict[str, float]
-
-
-class ArmResult(FrozenModel):
-    """What one arm with one seed came to; runs/.../<seed>/<arm>.json.
-
-    Attributes:
-        software: commit that trained it.
-        precision: in which its convolutions ran, which is the processor's choice.
-        held_out: rows by held-out hospital and subset.
-        own: rows by training hospital with segmentations and split, with the sequences the hospital has.
-        curve: validation after each round.
-        mib_down: sent to the participants over all rounds; `mib_up` received from them; 0 without a federation.
-        seconds: wall time of the rounds.
-        steps: optimiser steps made, over all participants.
-        log_variance: of each task at the end.
-    """
-
-    experiment: Experiment
-    software: str
-    precision: str = "unknown"
-    held_out: dict[str, dict[str, tuple[CaseRow, ...]]]
-    own: dict[str, dict[Split, tuple[CaseRow, ...]]]
-    curve: tuple[ValidationPoint, ...]
-    mib_down: float
-    mib_up: float
-    seconds: float
-    steps: int
-    log_variance: dict[Task, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One arm with one seed, in a folder.
-
-    Attributes:
-        kept: folder of results that were made elsewhere or earlier (keep_result); None for none.
-    """
-
-    out: Path
-    plan: LearningPlan
-    arm: Arm
-    seed: int
-    software: str
-    kept: Path | None = None
-
-    @property
-    def experiment(self) -> Experiment:
-        """Return what is to be done."""
-        return self.plan.experiment(self.arm, self.seed)
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the run."""
-        return self.out / str(self.seed) / self.arm.name
-
-    @property
-    def result_path(self) -> Path:
-        """Return the file of the result."""
-        return self.folder.with_name(f"{self.arm.name}.json")
-
-    @property
-    def kept_path(self) -> Path | None:
-        """Return the file of the kept result, whether it is there or not."""
-        return None if self.kept is None else self.kept / str(self.seed) / f"{self.arm.name}.json.gz"
-
-    @property
-    def cohorts(self) -> SeedCohorts:
-        """Return the seed's hospitals."""
-        return SeedCohorts(self.out / str(self.seed), self.plan.phantoms_of(self.seed))
-
-    def state_of(self, site: str) -> Path:
-        """Return the folder of what a hospital carries from round to round, if its plan has it carry anything."""
-        return self.folder / "sites" / site
-
-    def rounds_done(self) -> int:
-        """Return the rounds that are on disk."""
-        return max(0, sum(path.name.isdigit() for path in (self.folder / "rounds").glob("*")) - 1)
-
-
-def read_result(job: Job) -> ArmResult | None:
-    """Return the result of a job that is done; None where there is none, or one of another experiment.
-
-    An experiment that was written before a key of the configuration existed is the same one where the key has its default.
-    """
-    for data in _results_of(job):
-        with suppress(ValidationError):
-            result = ArmResult.model_validate_json(data)
-            if result.experiment == job.experiment:
-                return result
-    return None
-
-
-def _results_of(job: Job) -> Iterator[bytes]:
-    """Yield what may be a job's result: that of the working folder, then the kept one."""
-    if job.result_path.is_file():
-        yield job.result_path.read_bytes()
-    if job.kept_path is not None and job.kept_path.is_file():
-        yield gzip.decompress(job.kept_path.read_bytes())
-
-
-def keep_result(job: Job) -> bool:
-    """Put a result that is done into the folder of kept ones, where it goes on counting when the working folder is gone.
-
-    Returns:
-        Whether there was one to be put there.
-    """
-    result, path = read_result(job), job.kept_path
-    if result is None or path is None:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, gzip.compress(result.model_dump_json().encode() + b"\n", mtime=0), mode=0o644)
-    return True
-
-
-def discard(job: Job) -> None:
-    """Delete a job's run and result, the kept one too, so that it is done anew."""
-    for path in (job.result_path, job.kept_path):
-        if path is not None:
-            path.unlink(missing_ok=True)
-    shutil.rmtree(job.folder, ignore_errors=True)
+SOFTWARE = "software.txt"
+UNKNOWN = "unknown"
+"""Stands for the commits of rounds that were trained before a run's folder named them."""
 
 
 def run_job(job: Job) -> str:
@@ -180,12 +52,16 @@ def run_job(job: Job) -> str:
         return ""
     end_with_parent()
     job.folder.parent.mkdir(parents=True, exist_ok=True)
+    job.failure_path.unlink(missing_ok=True)
     with _log_to(job.folder.with_suffix(".log")):
         try:
             result = _train_and_score(job)
         except Exception as error:
             logging.getLogger(__name__).exception("arm %s, seed %d", job.arm.name, job.seed)
-            return "".join(traceback.format_exception_only(error)).strip()
+            reason = "".join(traceback.format_exception_only(error)).strip()
+            failure = Failure(experiment=job.experiment, reason=reason)
+            write_atomic(job.failure_path, failure.model_dump_json().encode() + b"\n", mode=0o644)
+            return reason
     write_atomic(job.result_path, result.model_dump_json().encode() + b"\n", mode=0o644)
     return ""
 
@@ -194,6 +70,7 @@ def _train_and_score(job: Job) -> ArmResult:
     experiment = job.experiment
     config = experiment.federation
     folder = _open_run(job)
+    _note_software(job, folder)
     trainers = make_trainers(job)
     sites = {trainer.site: InProcessSite(trainer, folder=job.state_of(trainer.site)) for trainer in trainers}
     run = simulate(folder, sites, tracker=NoTracker())
@@ -205,7 +82,7 @@ def _train_and_score(job: Job) -> ArmResult:
     federated = experiment.kind == "federated"
     return ArmResult(
         experiment=experiment,
-        software=job.software,
+        software=", ".join(dict.fromkeys((*(_trained_by(job) or (UNKNOWN,)), job.software))),
         precision="bf16" if native_bf16("cpu") else "fp32",
         held_out={site: _score_site(job, network, site) for site in job.plan.held_out},
         own={site.name: own for site in job.plan.training_sites if (own := _score_own(job, network, site.name))},
@@ -247,16 +124,31 @@ def _open_run(job: Job) -> RunFolder:
 
     All arms of a seed have the same run name, from which the sites draw: the same patients in the same order, augmented alike.
     """
-    path, experiment = job.folder / EXPERIMENT, job.experiment
-    with suppress(FileNotFoundError, ValidationError, ConfigError):
-        if Experiment.model_validate_json(path.read_bytes()) == experiment:
+    experiment = job.experiment
+    with suppress(ConfigError):
+        if job.has_begun:
             return RunFolder.open(job.folder)
     # The kept result stays: it may be what the arm was before, and will be again.
     job.result_path.unlink(missing_ok=True)
     shutil.rmtree(job.folder, ignore_errors=True)
     folder = RunFolder.create(job.folder, experiment.federation, run=f"bench-{job.seed}")
-    write_atomic(path, experiment.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
+    write_atomic(job.folder / EXPERIMENT, experiment.model_dump_json(indent=1).encode() + b"\n", mode=0o644)
     return folder
+
+
+def _note_software(job: Job, folder: RunFolder) -> None:
+    """Add the commit of this installation to those that trained the run, if rounds are left to train and it is not the last of them."""
+    done = max(folder.finished_rounds(), default=0)
+    noted = _trained_by(job) or ((UNKNOWN,) if done > 0 else ())
+    if done < job.experiment.federation.rounds and noted[-1:] != (job.software,):
+        write_atomic(job.folder / SOFTWARE, "".join(f"{commit}\n" for commit in (*noted, job.software)).encode(), mode=0o644)
+
+
+def _trained_by(job: Job) -> tuple[str, ...]:
+    """Return the commits that trained the run; none where its folder does not tell."""
+    with suppress(FileNotFoundError):
+        return tuple((job.folder / SOFTWARE).read_text(encoding="utf-8").split())
+    return ()
 
 
 def _score_site(job: Job, network: GmmasNetwork, site: str) -> dict[str, tuple[CaseRow, ...]]:

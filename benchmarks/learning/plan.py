@@ -32,7 +32,8 @@ class Arm(FrozenModel):
         piece: part of the method that it belongs to; rows of a piece stand together.
         note: what the arm is, for readers of the table.
         kind: `federated` runs the rounds of a federation; `pooled` trains on the cases of all participants in one place, with as many
-            steps a round as they make together. One participant alone is `pooled` with that one.
+            steps a round as those of them with labels make together, so that unlabelled cases bring no steps of their own. One participant
+            alone is `pooled` with that one.
         participants: training hospitals that take part: all, those with any label, or by name.
         drawn: share of each hospital's training patients whose tumour counts as drawn, at least one where any is; the outlines of the
             others are taken away, their molecular results are not.
@@ -202,7 +203,7 @@ class LearningPlan(ArmsFile):
         raw["quorum"] = {"sites": nodes, "replies": nodes, "join_deadline_s": DEADLINE_S, "round_deadline_s": DEADLINE_S}
         if arm.kind == "pooled":
             raw = {key: value for key, value in raw.items() if key not in ONLY_A_FEDERATION} | {"strategy": {"kind": "fedavg"}}
-            raw["training"]["local_steps"] *= len(participants)
+            raw["training"]["local_steps"] *= max(1, len(set(participants) & set(self._labelled)))
             raw["training"] |= NOBODY_TO_LEAVE_IT_TO
         return Experiment(
             arm=arm.name,
@@ -223,8 +224,12 @@ class LearningPlan(ArmsFile):
         if arm.participants == "all":
             return tuple(site.name for site in sites)
         if arm.participants == "labelled":
-            return tuple(site.name for site in sites if any(share > 0 for share in site.labelled.values()))
+            return self._labelled
         return tuple(site.name for site in sites if site.name in arm.participants)
+
+    @property
+    def _labelled(self) -> tuple[str, ...]:
+        return tuple(site.name for site in self.training_sites if any(share > 0 for share in site.labelled.values()))
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ For seed i with patients P_i, let d_i(w) be the difference of a figure between t
 difference is the mean of d_i(1) over the seeds. A resample draws as many seeds as there are, with replacement, and within each drawn seed
 its patients with replacement, the same ones for both arms; the interval holds the middle 95 % of the resamples. So it covers both which
 patients were met and how training fell out, as far as a few seeds can show it (Efron and Tibshirani, 1993, on resampling in two stages).
+That is not far: up to three seeds it reaches from the lowest to the highest of their n differences, which by the luck of training alone
+lie on one side of 0 in 2^(1-n) of the cases (BY_LUCK).
 
 Shapes: K patients, S resamples, N modality subsets in the order of `subsets(MODALITIES)`, R regions, I seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -37,6 +39,10 @@ NESTED_PAIRS: Final = tuple(
 CLEAR_MARGIN: Final = 0.01
 """Difference in a patient's Dice from which one subset is called better than another."""
 ECE_BINS: Final = 10
+FEWEST_SEEDS: Final = 3
+"""An interval over fewer says how patients differ, and next to nothing about how training falls out."""
+BY_LUCK: Final[Mapping[int, float]] = {1: 1.0, 2: 0.5, 3: 0.25, 4: 0.21, 5: 0.17, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.1, 10: 0.1}
+"""How often an interval over this many seeds excludes 0 where the luck of training is all that differs (simulated with normal luck)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class CaseTable:
 
     Attributes:
         dice_NKR: all patients have a segmentation.
+        has_KR: whether a patient has a region, as far as the scores show it (regions_shown).
         hd95_NKR: mm; nan where surfaces were not compared.
         probability: (N, K) per marker.
         truth_K: bool per marker; all known.
@@ -52,6 +59,7 @@ class CaseTable:
     """
 
     dice_NKR: Float
+    has_KR: NDArray[np.bool_]
     probability: Mapping[Task, Float]
     truth_K: Mapping[Task, NDArray[np.bool_]]
     cases: tuple[str, ...]
@@ -68,8 +76,10 @@ class CaseTable:
             ordered = [rows["+".join(subset)] for subset in SUBSETS]
             names = {tuple(row.case for row in of_subset) for of_subset in ordered}
             (cases,) = names
+            dice_NKR = np.array([[[row.dice[region] for region in REGIONS] for row in of_subset] for of_subset in ordered])
             return cls(
-                dice_NKR=np.array([[[row.dice[region] for region in REGIONS] for row in of_subset] for of_subset in ordered]),
+                dice_NKR=dice_NKR,
+                has_KR=regions_shown(dice_NKR),
                 probability={t: np.array([[row.probability[t] for row in of_subset] for of_subset in ordered]) for t in MOLECULAR},
                 truth_K={t: np.array([row.truth[t] for row in ordered[0]], dtype=np.bool_) for t in MOLECULAR},
                 cases=cases,
@@ -82,6 +92,34 @@ class CaseTable:
                 expected=f"{len(SUBSETS)} subsets of the same fully labelled patients",
                 remedy="delete the result and run the arm again",
             ) from error
+
+
+def regions_shown(dice_NKR: Float) -> NDArray[np.bool_]:
+    """Return which patients have a region (K, R), told from the Dice of any models and subsets along N.
+
+    Dice is between 0 and 1 only where truth and outline overlap, and 1, but for an outline that is perfect, only where neither has a voxel.
+    So a patient without the region is one with a 1 and nothing between; one who has 0 throughout has a region that nobody found.
+    """
+    between_KR = ((dice_NKR > 0) & (dice_NKR < 1)).any(0)
+    shown_KR: NDArray[np.bool_] = between_KR | ~(dice_NKR == 1).any(0)
+    return shown_KR
+
+
+def agree_on_regions(tables: Mapping[str, CaseTable], *, seed: int) -> dict[str, CaseTable]:
+    """Return the tables of one seed's arms, by arm, each knowing of its patients what all arms together show.
+
+    Raises:
+        DataError: the patients differ.
+    """
+    for table in tables.values():
+        _refuse_other_patients(table, next(iter(tables.values())), seed=seed)
+    has_KR = regions_shown(np.concatenate([table.dice_NKR for table in tables.values()]))
+    return {arm: replace(table, has_KR=has_KR) for arm, table in tables.items()}
+
+
+def outlining_nothing(table: CaseTable) -> CaseTable:
+    """Return the patients under a model that outlines nothing: Dice 1 in every region that a patient lacks."""
+    return replace(table, dice_NKR=np.broadcast_to(~table.has_KR, table.dice_NKR.shape).astype(float))
 
 
 @dataclass(frozen=True)
@@ -107,6 +145,25 @@ def _dice(places: Sequence[int] = range(len(SUBSETS)), regions: Sequence[Region]
         return mean_by_resample(table.dice_NKR[list(places)][:, :, chosen].mean((0, 2)), counts_SK)
 
     return measure
+
+
+def _visible_dice(places: Sequence[int], region: Region) -> Callable[[CaseTable, Float], Float]:
+    """Return the mean Dice of a region over some subsets and the patients who have it; nan where a resample has none of them."""
+    return lambda table, counts_SK: _mean_among(
+        table.dice_NKR[list(places), :, REGIONS.index(region)].mean(0), table.has_KR[:, REGIONS.index(region)], counts_SK
+    )
+
+
+def _false_outlines(places: Sequence[int], region: Region) -> Callable[[CaseTable, Float], Float]:
+    """Return the share of (patient without a region, subset) in which some of it is outlined; nan where a resample has no such patient."""
+    return lambda table, counts_SK: _mean_among(
+        (table.dice_NKR[list(places), :, REGIONS.index(region)] < 1).mean(0), ~table.has_KR[:, REGIONS.index(region)], counts_SK
+    )
+
+
+def _mean_among(value_K: Float, among_K: NDArray[np.bool_], counts_SK: Float) -> Float:
+    with np.errstate(invalid="ignore"):
+        return mean_by_resample(value_K[among_K], counts_SK[:, among_K])
 
 
 def _hd95(places: Sequence[int]) -> Callable[[CaseTable, Float], Float]:
@@ -150,6 +207,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "dice": Figure("mean Dice, 15 subsets", 1, _dice()),
     **{f"dice_{region}": Figure(f"Dice {region.upper()}, 15 subsets", 1, _dice(regions=[region])) for region in REGIONS},
     "et_t1ce": Figure("Dice ET from T1ce alone", 1, _dice([T1CE_ONLY], [Region.ET])),
+    "et_visible": Figure("visible Dice ET, 15 subsets", 1, _visible_dice(range(len(SUBSETS)), Region.ET)),
+    "et_visible_t1ce": Figure("visible Dice ET, T1ce alone", 1, _visible_dice([T1CE_ONLY], Region.ET)),
+    "et_false": Figure("ET where there is none, 15 subsets", -1, _false_outlines(range(len(SUBSETS)), Region.ET)),
+    "et_false_t1ce": Figure("ET where there is none, T1ce alone", -1, _false_outlines([T1CE_ONLY], Region.ET)),
     "dice_full": Figure("mean Dice, all four", 1, _dice([FULL])),
     "dice_et_full": Figure("Dice ET, all four", 1, _dice([FULL], [Region.ET])),
     "auc_idh": Figure("AUC IDH, all four", 1, _auc(Task.IDH, [FULL])),
@@ -203,15 +264,24 @@ def _resampled(figure: Figure, arm: Mapping[int, CaseTable], other: Mapping[int,
     """Return the figure of both arms per seed and resample of its patients, (I, S) each; the resamples are the same for both."""
     values: tuple[list[Float], list[Float]] = ([], [])
     for seed in seeds:
-        if arm[seed].cases != other[seed].cases:
-            raise DataError(
-                "two arms of one seed were scored on different patients",
-                where=f"seed {seed}",
-                got=f"{len(arm[seed].cases)} and {len(other[seed].cases)} patients",
-                expected="the same, in the same order",
-                remedy="delete the seed's results and run it again",
-            )
+        _refuse_other_patients(arm[seed], other[seed], seed=seed)
         counts_SK, _ = resample_patients(len(arm[seed].cases), seed=seed)
         for side, tables in zip(values, (arm, other), strict=True):
             side.append(figure.measure(tables[seed], counts_SK))
     return np.array(values[0]), np.array(values[1])
+
+
+def _refuse_other_patients(table: CaseTable, other: CaseTable, *, seed: int) -> None:
+    if table.cases != other.cases:
+        raise DataError(
+            "two arms of one seed were scored on different patients",
+            where=f"seed {seed}",
+            got=f"{len(table.cases)} and {len(other.cases)} patients",
+            expected="the same, in the same order",
+            remedy="delete the seed's results and run it again",
+        )
+
+
+def told_apart(change: Interval, *, seeds: int) -> bool:
+    """Tell whether an interval over this many seeds excludes 0; never with one seed, whose luck any difference may be."""
+    return seeds > 1 and change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)

@@ -3,7 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.attacks import DEFENCES, FULL, QUICK, Bench, Cell, main, pairs, write_table
+from benchmarks import attacks as command
+from benchmarks.attack_runs import DEFENCES, FULL, QUICK, Bench, pairs
+from benchmarks.attacks import count_cells, main
 from benchmarks.hostile_sites import ATTACKS, FACTORS, flip_labels, make_site
 from gmmas_schema.errors import FederationError, ReasonCode
 from gmmas_schema.federation import FederationConfig, HoldersStrategy
@@ -13,6 +15,7 @@ from server.events import EventLog
 from server.local_grid import LocalGrid
 from server.records import Outcome
 from server.rounds import run_federation
+from tests.benchmarks.test_attack_table import make_cell
 from tests.client.tiny_sites import TINY, make_config, make_sample
 from tests.server.simulated_sites import RecordingTracker
 
@@ -76,18 +79,6 @@ def test_every_column_is_a_valid_run_and_forms_need_two_of_them(tmp_path) -> Non
     assert set(FACTORS) <= {attack for attack, _ in cells}
 
 
-def test_a_table_shows_dice_refusals_and_runs_that_broke_down(tmp_path) -> None:
-    common = {"seed": 1, "federation": config(), "cohorts": "", "software": "", "rounds": 2, "seconds": 1.0}
-    good = Cell(attack="none", defence="default", ended="", dice=dict.fromkeys(Region, 0.6), bad_refused=0, good_refused=1, **common)
-    broken = Cell(
-        attack="nan", defence="no checks", ended="ModelError: x", dice=dict.fromkeys(Region, 0), bad_refused=0, good_refused=0, **common
-    )
-    table = write_table([good, broken])
-    assert "| none |  | 0.600 (0/1) |" in table
-    assert "| nan | 0.000 (0/0) |  |" in table
-    assert "- nan, no checks, seed 1: after round 2, ModelError: x" in table
-
-
 @pytest.mark.parametrize("arguments", [["--attacks", "sign_flip"], ["--defences", "none"], ["--quick", "--final"]])
 def test_what_would_run_for_hours_as_something_else_is_refused(tmp_path, capsys, arguments) -> None:
     """An attack of another name would be an honest site; a quick table is no result."""
@@ -114,21 +105,71 @@ def test_what_no_attack_did_is_no_result(prepared, monkeypatch, attack, error) -
         monkeypatch.setattr(RunFolder, "finished_rounds", lambda self: begun(self) or (0,))
         raise error
 
-    monkeypatch.setattr("benchmarks.attacks.simulate", fail)
+    monkeypatch.setattr("benchmarks.attack_runs.simulate", fail)
     with pytest.raises(type(error)):
         bench.run(attack, "no checks", software="")
     assert bench.read(attack, "no checks") is None
+    assert bench.why_not(attack, "no checks") == "not run"
+    assert not bench.try_to_run(attack, "no checks", software="")
+    assert bench.why_not(attack, "no checks") == f"failed: {type(error).__name__}: {error.brief() if attack == 'nan' else 'x'}"
 
 
 @pytest.mark.slow
-def test_it_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path) -> None:
+@pytest.mark.parametrize("attack", ["nan", "shape"])
+def test_what_no_model_can_be_made_of_breaks_a_run_without_checks_and_no_dice_is_told(prepared, attack) -> None:
+    cell = Bench(prepared, QUICK, 1).run(attack, "no checks", software="c")
+    assert cell.broke_down
+    assert (cell.rounds, cell.dice) == (0, {})
+    assert cell.ended
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_scored_on_the_patients_who_have_the_region(prepared) -> None:
+    cell = Bench(prepared, QUICK, 1).run("none", "default", software="c")
+    assert not cell.broke_down
+    assert set(cell.dice) == set(Region)
+    assert set(cell.dice[Region.WT]) == set(cell.patients)
+    assert len(cell.patients) == QUICK.unseen
+    assert cell.precision in {"bf16", "fp32"}
+    assert 0 <= cell.outlined <= len(cell.patients)
+
+
+@pytest.mark.slow
+def test_it_runs_from_end_to_end_and_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
     arguments = ["--quick", "--out", str(tmp_path), "--attacks", "nan", "--defences", "no checks,default"]
     assert main(arguments) == 0
-    first = json.loads((tmp_path / "attacks.json").read_text())["cells"]
-    found = {cell["defence"]: (cell["rounds"], bool(cell["ended"]), cell["bad_refused"]) for cell in first}
+    summary = json.loads((tmp_path / "attacks.json").read_text())
+    found = {cell["defence"]: (cell["rounds"], bool(cell["ended"]), cell["bad_refused"]) for cell in summary["cells"]}
     assert found == {"no checks": (0, True, 0), "default": (2, False, 2)}
+    assert summary["software"]
+    assert "| nan | broke down in round 1 (0/0) |" in (tmp_path / "attacks.md").read_text()
     (tmp_path / "201" / "nan--no-checks.json").unlink()
     made = (tmp_path / "201" / "nan--default.json").stat().st_mtime_ns
     assert main(arguments) == 0
     assert (tmp_path / "201" / "nan--default.json").stat().st_mtime_ns == made
     assert len(json.loads((tmp_path / "attacks.json").read_text())["cells"]) == 2
+    (tmp_path / "201" / "nan--no-checks.json").unlink()
+    monkeypatch.setattr("benchmarks.attack_runs.simulate", lambda *_, **__: 1 / 0)
+    assert main(arguments) == 1
+    assert "- nan, no checks, seed 201: failed: ZeroDivisionError: division by zero" in (tmp_path / "attacks.md").read_text()
+    assert json.loads((tmp_path / "attacks.json").read_text())["missing"]
+
+
+def test_a_part_does_not_take_the_place_of_the_whole_committed_table(tmp_path, monkeypatch) -> None:
+    committed, out = tmp_path / "results", tmp_path / "out"
+    committed.mkdir()
+    monkeypatch.setattr(command, "COMMITTED", committed)
+    bench = Bench(out, FULL, 201)
+    for attack in ("none", "sign-flip"):
+        cell = make_cell(attack, "default", seed=201, federation=bench.config("default"), cohorts=FULL.phantoms(201).digest())
+        (out / "201").mkdir(parents=True, exist_ok=True)
+        (out / "201" / f"{attack}--default.json").write_text(cell.model_dump_json())
+    common = ["--report", "--final", "--out", str(out), "--defences", "default"]
+    assert main([*common, "--attacks", "none,sign-flip,replay"]) == 0
+    whole = (committed / "attacks.md").read_text()
+    assert "- replay, default, seed 201: not run" in whole
+    assert main([*common, "--attacks", "none"]) == 1
+    assert (committed / "attacks.md").read_text() == whole
+    assert main([*common, "--attacks", "none", "--replace"]) == 0
+    assert count_cells(json.loads((committed / "attacks.json").read_text())) == {"none, default, seed 201": 1}
+    assert main(["--report", "--out", str(tmp_path / "nothing"), "--attacks", "none"]) == 1

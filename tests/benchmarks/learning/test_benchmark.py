@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.jobs import ArmResult, Job, discard, keep_result, read_result
 from benchmarks.learning.plan import LearningPlan
 from benchmarks.learning.quick import CASES, QUICK_ARMS, shrink
+from benchmarks.learning.results import ArmResult, Job, discard, keep_result, read_result
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_a_result_holds_all_subsets_of_both_held_out_hospitals(out) -> None:
         assert {site: len(rows) for site, rows in result.held_out.items()} == {"development": 15, "test": 15}
         assert {len(rows) for site in result.held_out.values() for rows in site.values()} == {CASES}
         assert set(result.own) == {"full", "no-t1ce", "flair-only", "segmentation-only"}
-        assert [point.round for point in result.curve] == [0, 1, 2]
+        assert [point.round for point in result.curve] == [0, 1, 2, 3]
 
 
 def test_a_federation_exchanges_and_a_pool_does_not(out) -> None:
@@ -51,19 +51,21 @@ def test_a_federation_exchanges_and_a_pool_does_not(out) -> None:
     assert federated.mib_up > 0
     assert filled.mib_down > federated.mib_down, "every hospital gets every encoder"
     assert (pooled.mib_down, pooled.mib_up) == (0, 0)
-    assert federated.steps == pooled.steps == 2 * 2 * 5, "the hospital without labels makes none"
-    assert semi.steps == 2 * 2 * 6, "unless the model labels for it"
+    assert federated.steps == pooled.steps == 3 * 8 * 5, "the hospital without labels makes none"
+    assert semi.steps == federated.steps + 8, "unless the model labels for it, once it has been validated"
 
 
-def test_an_interrupted_arm_goes_on_to_the_same_result(out, tmp_path) -> None:
+def test_an_interrupted_arm_goes_on_to_the_same_result(out, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("benchmarks.learning.__main__.commit", lambda: "0ther11")
     shutil.copytree(out, tmp_path / "again")
     again = tmp_path / "again"
     (again / "101" / "gmmas.json").unlink()
     (again / "101" / "gmmas" / "result.json").unlink()
-    shutil.rmtree(again / "101" / "gmmas" / "rounds" / "0002")
+    shutil.rmtree(again / "101" / "gmmas" / "rounds" / "0003")
     kept = (again / "101" / "pooled.json").stat().st_mtime_ns
     assert main(["--quick", "--processes", "1", "--out", str(again)]) == 0
     assert without_times(read(again, "gmmas")) == without_times(read(out, "gmmas"))
+    assert read(again, "gmmas").commits == (*read(out, "gmmas").commits, "0ther11")
     assert (again / "101" / "pooled.json").stat().st_mtime_ns == kept
 
 
@@ -80,12 +82,14 @@ def test_a_failed_arm_is_told_and_the_others_count(out, tmp_path, capsys, monkey
     shown = capsys.readouterr().out
     assert "arm pooled, seed 101 failed: RuntimeError: no memory for this one" in shown
     assert "| fedavg-zero-fill |" in shown
+    assert "- **failed**: `pooled` 101: RuntimeError: no memory for this one" in shown
     assert "no memory" in (tmp_path / "again" / "101" / "pooled.log").read_text()
 
 
 def test_a_kept_result_counts_where_the_working_folder_is_gone(out, tmp_path) -> None:
     plan = shrink(LearningPlan.read())
     job = Job(out, plan, plan.arm("pooled"), plan.seeds[0], "", tmp_path / "kept")
+    job.result_path.write_text(read(out, "pooled").model_copy(update={"software": "abc1234"}).model_dump_json())
     assert keep_result(job)
     elsewhere = replace(job, out=tmp_path / "nowhere")
     assert read_result(elsewhere) is not None

@@ -3,6 +3,10 @@ import pytest
 from benchmarks.learning.plan import Arm, Experiment, LearningPlan, merge, nested, pick
 from gmmas_schema.errors import ConfigError
 from gmmas_schema.federation import FederationConfig
+from gmmas_schema.groups import REGION_ROWS, groups_sent
+from gmmas_schema.messages import SiteReport
+from gmmas_schema.vocabulary import Modality, Task
+from strategies.weighting import choose_weighting
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,32 @@ def test_a_hospital_alone_trains_on_all_it_has_drawn(plan) -> None:
     for name in ("pooled", "alone-no-t1ce", "alone-flair-only"):
         training = plan.experiment(plan.arm(name), 1).federation.training
         assert (training.enhancing_needs_t1ce, training.backbone) == ("never", "any")
+
+
+def test_unlabelled_cases_in_one_place_bring_no_steps_of_their_own(plan) -> None:
+    without, with_unlabelled = (plan.experiment(plan.arm(name), 1) for name in ("pooled", "pooled-with-unlabelled"))
+    assert set(with_unlabelled.participants) - set(without.participants) == {"unlabelled"}
+    assert with_unlabelled.federation.training.local_steps == without.federation.training.local_steps
+    assert with_unlabelled.steps == without.steps
+    assert plan.arm("pooled-with-unlabelled").compare_with == "pooled"
+
+
+def test_the_plain_average_and_what_it_is_compared_with_differ_in_weighting_alone(plan) -> None:
+    plain = plan.arm("fedavg")
+    assert plain.compare_with == "enhancing-never"
+    one, other = (plan.experiment(plan.arm(name), 1) for name in ("fedavg", plain.compare_with))
+    assert one.federation.strategy != other.federation.strategy
+    assert one.federation.model_copy(update={"strategy": other.federation.strategy}) == other.federation
+    count = {"site": "s", "run": "r", "round": 1, "model_digest": "", "cases": 8}
+    for labelled in ({Task.SEGMENTATION: 4, Task.IDH: 2}, {Task.IDH: 8}):
+        report = SiteReport(**count, labelled=labelled, modalities=(Modality.T1, Modality.FLAIR))
+        sent = groups_sent(report.modalities, labelled, backbone=one.federation.training.backbone)
+        plain_weights, weights = (
+            choose_weighting(each.federation.strategy, plan=each.federation.training)(report) for each in (one, other)
+        )
+        rows = [weights.pop(group) for group in REGION_ROWS if group in weights]
+        assert plain_weights.keys() & sent == weights.keys() | ({"head.segmentation"} if rows else set())
+        assert len(set(rows)) <= 1, "rows that all outlines teach are averaged as the head is"
 
 
 def test_an_experiment_is_another_with_phantoms_or_samples_made_otherwise(plan, monkeypatch) -> None:

@@ -5,7 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.learning.statistics import FIGURES, FULL, NESTED_PAIRS, SUBSETS, T1CE_ONLY, CaseTable, compare, value_of
+from benchmarks.learning.statistics import (
+    BY_LUCK,
+    FIGURES,
+    FULL,
+    NESTED_PAIRS,
+    SUBSETS,
+    T1CE_ONLY,
+    CaseTable,
+    agree_on_regions,
+    compare,
+    outlining_nothing,
+    regions_shown,
+    told_apart,
+    value_of,
+)
 from gmmas_schema.errors import DataError
 from gmmas_schema.vocabulary import MODALITIES, Modality, Task
 from tests.benchmarks.learning.results import make_rows
@@ -34,6 +48,51 @@ def test_figures_are_the_means_their_names_say() -> None:
     assert value_of(FIGURES["dice_et"], table) == pytest.approx(table.dice_NKR[:, :, 2].mean())
     assert value_of(FIGURES["et_t1ce"], table) == pytest.approx(table.dice_NKR[T1CE_ONLY, :, 2].mean())
     assert value_of(FIGURES["dice_full"], table) == pytest.approx(table.dice_NKR[FULL].mean())
+
+
+def test_a_region_is_where_an_outline_met_it_or_none_was_ever_right() -> None:
+    """Patients: met; absent and outlined at times; never found; perfect once, for which it must have been there."""
+    dice_NKR = np.array([[0.4, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.7]])[:, :, None]
+    assert regions_shown(dice_NKR)[:, 0].tolist() == [True, False, True, True]
+
+
+def test_visible_dice_is_of_those_who_have_it_and_false_outlines_of_those_who_do_not() -> None:
+    table = make_table()
+    assert table.has_KR.sum(0).tolist() == [K, K, K - 3]
+    assert value_of(FIGURES["et_visible"], table) == pytest.approx(table.dice_NKR[:, 3:, 2].mean())
+    assert value_of(FIGURES["et_visible_t1ce"], table) == pytest.approx(table.dice_NKR[T1CE_ONLY, 3:, 2].mean())
+    assert value_of(FIGURES["et_false"], table) == pytest.approx(7 / 15), "where T1ce is not shown"
+    assert value_of(FIGURES["et_false_t1ce"], table) == 0
+    together = 9 * value_of(FIGURES["et_visible"], table) + 3 * (1 - value_of(FIGURES["et_false"], table))
+    assert value_of(FIGURES["dice_et"], table) == pytest.approx(together / K)
+
+
+def test_a_resample_without_such_patients_is_left_out_and_so_is_a_cohort() -> None:
+    one = CaseTable.of(make_rows(0.7, seed=1, cases=K, without_et=1))
+    assert compare(FIGURES["et_false"], {1: one}, {1: one}).low == 0, "a third of the resamples does not have the one who lacks it"
+    everybody = CaseTable.of(make_rows(0.7, seed=1, cases=K, without_et=0))
+    assert np.isnan(value_of(FIGURES["et_false"], everybody))
+    assert compare(FIGURES["et_false"], {1: everybody}, {1: everybody}).value is None
+
+
+def test_outlining_nothing_scores_what_is_absent() -> None:
+    nothing = outlining_nothing(make_table())
+    assert value_of(FIGURES["dice_et"], nothing) == pytest.approx(3 / K)
+    assert value_of(FIGURES["dice"], nothing) == pytest.approx(1 / K)
+    assert value_of(FIGURES["et_visible"], nothing) == value_of(FIGURES["et_false"], nothing) == 0
+
+
+def test_arms_of_a_seed_agree_on_their_patients() -> None:
+    """One that outlines enhancing tumour in everybody, and hits nobody's, cannot tell who has none."""
+    table = make_table()
+    misses = replace(table, dice_NKR=table.dice_NKR * [1, 1, 0])
+    misses = replace(misses, has_KR=regions_shown(misses.dice_NKR))
+    assert misses.has_KR[:, 2].all()
+    agreed = agree_on_regions({"a": misses, "b": table}, seed=1)
+    assert [each.has_KR[:, 2].sum() for each in agreed.values()] == [K - 3, K - 3]
+    assert value_of(FIGURES["et_false"], agreed["a"]) == 1
+    with pytest.raises(DataError, match="different patients"):
+        agree_on_regions({"a": table, "b": replace(table, cases=tuple("abcdefghijkl"))}, seed=1)
 
 
 def test_surface_distances_are_in_millimetres_and_not_defined_where_none_were_compared() -> None:
@@ -88,6 +147,21 @@ def test_seeds_that_disagree_widen_the_interval_beyond_what_patients_do() -> Non
     first, second = (compare(FIGURES["dice"], arm, reference) for arm in (agree, disagree))
     assert first.value == pytest.approx(second.value)
     assert (second.low, second.high) == pytest.approx((-0.08, 0.16))
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_few_seeds_are_told_apart_by_luck_as_often_as_it_is_said(seeds) -> None:
+    """The only difference between the arms is how training fell out with each seed."""
+    rng = np.random.default_rng(5)
+    reference = {seed: make_table(seed=seed) for seed in range(seeds)}
+    trials, found = 150, 0
+    for _ in range(trials):
+        arm = {seed: shifted(table, rng.normal(0, 0.05)) for seed, table in reference.items()}
+        change = compare(FIGURES["dice"], arm, reference)
+        found += change.low > 0 or change.high < 0
+        assert seeds > 1 or not told_apart(change, seeds=seeds)
+    assert found / trials == pytest.approx(BY_LUCK[seeds], abs=0.1)
+    assert BY_LUCK[seeds] == 2.0 ** (1 - seeds)
 
 
 def test_only_seeds_of_both_count() -> None:
