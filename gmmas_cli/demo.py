@@ -40,7 +40,7 @@ from server.records import Outcome
 
 CONFIGS = Path(__file__).resolve().parents[1] / "site_configs"
 SHEET_CASES = 6
-ROUNDS_WITHOUT_BF16 = 18
+ROUNDS_WITHOUT_BF16 = 16
 """Of the quick demo, where the processor has no bf16 instructions: a step takes twice as long there, and a quarter of an hour is to do."""
 DEMO_ENTRIES = frozenset(
     {"cohorts", "coordinator", "sites", "run", "cache", "logs", "summary.json", "contact-sheet.png", CURVES}
