@@ -12,10 +12,10 @@ from gmmas_data.quality import QualityReport, check_cohort
 from gmmas_data.samples import Sample
 from gmmas_data.splits import split_patients
 from gmmas_schema.errors import DataError
-from gmmas_schema.messages import SiteDescription
+from gmmas_schema.messages import LabelCounts, SiteDescription
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.site import SiteConfig
-from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, REGIONS, TASKS, Split, Task
+from gmmas_schema.vocabulary import MODALITIES, MUTANT_ONLY, TASKS, Split, Task
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +67,9 @@ def describe_cohort(cohort: SiteCohort, *, site: str, model: ModelDefinition) ->
     """Return what the site holds for this model, in counts of training cases, before anything is preprocessed."""
     cases = cohort.cases[Split.TRAIN]
     modalities = tuple(m for m in MODALITIES if any(m in case.images for case in cases))
-    labelled = {task: [case for case in cases if _has_label(case, task)] for task in model.network.tasks}
-    outlines = labelled.get(Task.SEGMENTATION, [])
-    return SiteDescription(
-        site=site,
-        model_digest=model.digest(),
-        software=version("gmmas-fed"),
-        modalities=modalities,
-        cases=len(cases),
-        labelled={task: len(own) for task, own in labelled.items()},
-        shown={m: {task: sum(m in case.images for case in own) for task, own in labelled.items()} for m in modalities},
-        outlined={region: sum(region in case.known_regions for case in outlines) for region in REGIONS},
-    )
+    labelled = {task: [(case.images, case.known_regions) for case in cases if _has_label(case, task)] for task in model.network.tasks}
+    counts = LabelCounts.of(len(cases), labelled, modalities=modalities)
+    return SiteDescription(site=site, model_digest=model.digest(), software=version("gmmas-fed"), modalities=modalities, **dict(counts))
 
 
 def _with_labels_of(case: Case, heads: tuple[Task, ...]) -> Case:

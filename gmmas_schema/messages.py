@@ -4,6 +4,7 @@ A message has the records below. ARRAYS holds named tensors; TASK or REPORT hold
 The reply to a training request carries the evaluation of the model it received, so a round is one message each way.
 """
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from gmmas_schema.federation import TrainingPlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.policy import Safeguards
 from gmmas_schema.secure import SecureTask
-from gmmas_schema.vocabulary import Modality, Region, Split, Task
+from gmmas_schema.vocabulary import REGIONS, Modality, Region, Split, Task
 from gmmas_schema.wire import WireConfig
 
 PROTOCOL_VERSION = 5
@@ -127,6 +128,28 @@ class LabelCounts(FrozenModel):
     shown: dict[Modality, dict[Task, int]] = {}
     outlined: dict[Region, int] = {}
 
+    @classmethod
+    def of(
+        cls,
+        cases: int,
+        labelled: Mapping[Task, Sequence[tuple[Collection[Modality], Collection[Region]]]],
+        *,
+        modalities: Iterable[Modality],
+    ) -> "LabelCounts":
+        """Count cases.
+
+        Args:
+            cases: all of them.
+            labelled: per task the sequences of each labelled case, and the regions that its outlines tell.
+            modalities: of the site.
+        """
+        return LabelCounts(
+            cases=cases,
+            labelled={task: len(own) for task, own in labelled.items()},
+            shown={m: {task: sum(m in held for held, _ in own) for task, own in labelled.items()} for m in modalities},
+            outlined={region: sum(region in told for _, told in labelled.get(Task.SEGMENTATION, ())) for region in REGIONS},
+        )
+
     def telling(self, target: Target) -> int:
         """Return the cases with a label of a region or a task."""
         labelled = self.labelled.get(task_of(target), 0)
@@ -149,6 +172,8 @@ class SiteDescription(LabelCounts):
     model_digest: str
     software: str
     modalities: tuple[Modality, ...]
+    cases: int = Field(ge=0)
+    labelled: dict[Task, int]
 
 
 class Interval(FrozenModel):

@@ -51,17 +51,19 @@ def count_labels(samples: Sequence[Sample], tasks: Collection[Task], *, modaliti
         tasks: of the network, for a label without a head trains nothing.
         modalities: of the site.
     """
-    labelled = {task: [sample for sample in samples if has_label(sample, task)] for task in tasks}
-    outlines = labelled.get(Task.SEGMENTATION, [])
-    return LabelCounts(
-        cases=len(samples),
-        labelled={task: len(own) for task, own in labelled.items()},
-        shown={
-            m: {task: sum(bool(sample.present_M[MODALITIES.index(m)]) for sample in own) for task, own in labelled.items()}
-            for m in modalities
-        },
-        outlined={region: sum(tells_region(sample, region) for sample in outlines) for region in REGIONS},
+    return LabelCounts.of(
+        len(samples),
+        {task: [(_held(sample), _told(sample)) for sample in samples if has_label(sample, task)] for task in tasks},
+        modalities=modalities,
     )
+
+
+def _held(sample: Sample) -> tuple[Modality, ...]:
+    return tuple(m for m, present in zip(MODALITIES, sample.present_M, strict=True) if present)
+
+
+def _told(sample: Sample) -> tuple[Region, ...]:
+    return tuple(region for region in REGIONS if tells_region(sample, region))
 
 
 def held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> tuple[Modality, ...]:
@@ -70,7 +72,7 @@ def held_modalities(samples: Sequence[Sample], offered: Sequence[Modality]) -> t
     Raises:
         DataError: there is none.
     """
-    held = {m for sample in samples for m, present in zip(MODALITIES, sample.present_M, strict=True) if present}
+    held = {m for sample in samples for m in _held(sample)}
     if not held & set(offered):
         raise DataError(
             "no case has a sequence that this site offers",

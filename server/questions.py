@@ -144,10 +144,11 @@ class Questions:
 
         The replies of hospitals without labels are good ones, but a round of nothing else leaves the model as it is.
         """
-        if not any(shares.values()):
-            detail = {"attempt": attempt, "message": "no reply that counts trained anything"}
-            self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, detail=detail)
-        return any(shares.values())
+        moved = any(shares.values())
+        if not moved:
+            message, detail = "no reply that counts trained anything", {"attempt": attempt}
+            self._events.emit(EventKind.ROUND_FAILED, round=number, code=ReasonCode.QUORUM, message=message, detail=detail)
+        return moved
 
     def unfit(self, error: FederationError, number: int, attempt: int) -> FederationError:
         """Say why an attempt could not be begun with the sites that are there; returns that."""

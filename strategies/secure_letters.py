@@ -13,10 +13,9 @@ from pydantic import BaseModel, ValidationError
 from gmmas_schema.errors import ProtocolError
 from gmmas_schema.messages import DOCUMENT, REPORT, TASK
 from gmmas_schema.secure import PAYLOAD, PhaseReply, PhaseRequest
-from strategies.foreign_documents import name_faults, shorten
+from strategies.foreign_documents import LONGEST_DOCUMENT, UPDATE, name_faults, shorten
 
 PIECE_BYTES: Final = 5 * 2**20
-_DOCUMENT_LENGTH = 2**18
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
 
 
@@ -53,7 +52,7 @@ def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> tuple[Docume
     text = first.pop(DOCUMENT, None)
     pieces = [piece for fields in (first, *rest) if len(fields) == 1 and isinstance(piece := fields.get(PAYLOAD), bytes)]
     try:
-        if isinstance(text, str) and len(text) <= _DOCUMENT_LENGTH and len(pieces) == len(records):
+        if isinstance(text, str) and len(text) <= LONGEST_DOCUMENT and len(pieces) == len(records):
             return kind.model_validate_json(text), b"".join(pieces)
         faults = ", ".join(islice(content, 5)) or "no records"
     except ValidationError as error:
@@ -62,7 +61,7 @@ def _read(content: RecordDict, name: str, kind: type[DocumentT]) -> tuple[Docume
         "a message of secure aggregation cannot be read",
         got=shorten(faults),
         expected=f"{name} with a {kind.__name__} and its bytes",
-        remedy="run the same release of gmmas-fed on both sides",
+        remedy=UPDATE,
     )
 
 

@@ -2,8 +2,9 @@ import pytest
 from pydantic import ValidationError
 
 from gmmas_schema.errors import ProtocolError, ReasonCode
-from gmmas_schema.messages import Action, Notice, TaskRequest
+from gmmas_schema.messages import Action, Notice, SiteDescription, TaskRequest
 from gmmas_schema.model import ModelDefinition
+from gmmas_schema.vocabulary import Task
 
 
 def test_a_notice_is_one_printable_line():
@@ -25,3 +26,11 @@ def test_what_is_asked_of_all_sites_does_not_depend_on_what_one_is_told():
     told = request.model_copy(update={"counted": 2, "notice": Notice(round=3, code=ReasonCode.REPLY_REFUSED)})
     assert told.subject() == request.subject()
     assert told.digest() != request.digest()
+
+
+@pytest.mark.parametrize("missing", ["cases", "labelled"])
+def test_a_description_tells_its_counts(missing: str) -> None:
+    fields = {"site": "s", "model_digest": "d", "software": "t", "modalities": ["t1"], "cases": 3, "labelled": {"idh": 2}}
+    assert SiteDescription.model_validate(fields).telling(Task.IDH) == 2
+    with pytest.raises(ValidationError):
+        SiteDescription.model_validate({name: value for name, value in fields.items() if name != missing})
