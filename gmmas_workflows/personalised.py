@@ -1,6 +1,7 @@
 """The personalised mode: a site's normalisation layers are its own, the rest of the network is everybody's.
 
     round r at a site:   received model, norms replaced by those its round before ended with -> train -> norms kept, all of it sent
+    (the round before: the last whose answer counted; norms of an update that was refused would make the next one as bad)
 
 Scanners and protocols differ most in what normalisation takes out, so its scales and shifts are what sites need to differ in: Li, Jiang,
 Zhang, Kamp and Dou, "FedBN: Federated Learning on Non-IID Features via Local Batch Normalization", ICLR 2021 (there of batch
@@ -51,9 +52,9 @@ class PersonalNorms:
         self._site, self._definition, self._state = site, definition, SiteState(folder, kind=KIND, seal=seal)
         self.model_folder = None if folder is None else folder / FOLDER
 
-    def put_in(self, network: GmmasNetwork, *, run: str, round: int) -> bool:  # noqa: A002 - the field's word
-        """Replace the norms of the received model by the site's own; False where it has none yet."""
-        own, known = self._state.before(run=run, round=round), norm_names(network)
+    def put_in(self, network: GmmasNetwork, *, run: str, round: int, counted: int | None = None) -> bool:  # noqa: A002 - the field's word
+        """Replace the norms of the received model by the site's own of the last round that `counted`; False where it has none."""
+        own, known = self._state.before(run=run, round=round, counted=counted), norm_names(network)
         parameters = dict(network.named_parameters())
         fitting = {name: value for name, value in own.items() if name in known and value.shape == parameters[name].shape}
         with torch.no_grad():
@@ -61,11 +62,12 @@ class PersonalNorms:
                 parameters[name].copy_(torch.from_numpy(value))
         return bool(fitting)
 
-    def keep(self, network: GmmasNetwork, *, trained: Collection[str], run: str, round: int) -> None:  # noqa: A002
-        """Keep what a round made of the norms; those it did not train stay what they were."""
+    def keep(self, network: GmmasNetwork, *, trained: Collection[str], run: str, round: int, counted: int | None = None) -> None:  # noqa: A002
+        """Keep what a round made of the norms; those it did not train stay what they were in the last round that `counted`."""
         names = norm_names(network) & frozenset(trained)
         values = {name: p.detach().float().cpu().numpy() for name, p in network.named_parameters() if name in names}
-        self._state.write(self._state.before(run=run, round=round) | values, run=run, round=round)
+        before = self._state.before(run=run, round=round, counted=counted)
+        self._state.write(before | values, run=run, round=round, counted=counted)
 
     def consider(self, network: GmmasNetwork, evaluation: Evaluation, *, run: str, model_round: int) -> None:
         """Write the site's own model if it is the best of the run by the site's validation cases; without such cases, the newest.

@@ -112,7 +112,7 @@ class LocalTrainer(LocalEvaluator):
         with watch.stage("train"):
             losses = self._train(network, request, plan, pseudo, on_progress, should_stop) if sent else {}
         if plan.personalised == "norms":
-            self._norms.keep(network, trained=sent, run=request.run, round=request.round)
+            self._norms.keep(network, trained=sent, run=request.run, round=request.round, counted=request.counted)
 
         # 6. Return new values of the groups that were trained, and counts; never anything per patient.
         changed = {n: t.detach().float().cpu().numpy().copy() for n, t in network.state_dict().items() if n in sent}
@@ -157,7 +157,7 @@ class LocalTrainer(LocalEvaluator):
         evaluation = None if scores is None else self._summarise(scores, request, fewest)
         if plan.personalised == "none":
             return evaluation, None
-        own = self._norms.put_in(network, run=request.run, round=request.round)
+        own = self._norms.put_in(network, run=request.run, round=request.round, counted=request.counted)
         if scores is None:
             return None, None
         if own:

@@ -72,6 +72,15 @@ def test_a_round_that_is_asked_for_again_gives_the_same_bits(tmp_path, make_trai
     assert second.report.personalised == again.report.personalised
 
 
+def test_norms_of_a_round_whose_answer_did_not_count_are_not_carried_on(make_trainer, make_request, start) -> None:
+    trainer, twin = make_trainer(), make_trainer()
+    for each in (trainer, twin):
+        first = each.train(start, make_request(number=1, **PLAN))
+    trainer.train(start | first.tensors, make_request(number=2, learning_rate=0.1, **PLAN).model_copy(update={"counted": 1}))
+    third = make_request(number=3, **PLAN).model_copy(update={"counted": 1})
+    assert same(trainer.train(start | first.tensors, third).tensors, twin.train(start | first.tensors, third).tensors)
+
+
 def test_both_models_are_validated_and_told_apart(definition, make_trainer, make_request, start) -> None:
     trainer = make_trainer()
     first = trainer.train(start, make_request(number=1, learning_rate=1e-2, **PLAN))
