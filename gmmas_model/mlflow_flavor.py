@@ -14,24 +14,23 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mlflow.pyfunc
 import numpy as np
-import torch
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
-from gmmas_model.calibration import calibrate_prediction
-from gmmas_model.inference import predict_volume
-from gmmas_model.network import GmmasNetwork
 from gmmas_model.weights import load_weights, make_network
 from gmmas_schema.calibration import Temperatures
 from gmmas_schema.manifest import MANIFEST_FILE, MODEL_FILES
 from gmmas_schema.model import NetworkConfig
 from gmmas_schema.vocabulary import MARKERS, MODALITIES, REGIONS, SUBTYPES, Region, Task
+
+if TYPE_CHECKING:
+    from gmmas_model.network import GmmasNetwork
 
 FLAVOR_NAME: Final = "gmmas"
 
@@ -105,7 +104,7 @@ class PyfuncNetwork:
 
     def __init__(
         self,
-        network: GmmasNetwork,
+        network: "GmmasNetwork",
         temperatures: Temperatures = MappingProxyType({}),
         *,
         patch: tuple[int, int, int] | None = None,
@@ -128,6 +127,12 @@ class PyfuncNetwork:
             ModelError: a shape does not fit, or a sample has no modality that the model reads.
         """
         del params
+        # A coordinator logs models and computes nothing with them: it stays without torch and its memory.
+        import torch
+
+        from gmmas_model.calibration import calibrate_prediction
+        from gmmas_model.inference import predict_volume
+
         image_BMXYZ = torch.from_numpy(np.array(model_input["image"], dtype=np.float32))
         present_BM = torch.from_numpy(np.array(model_input["present"], dtype=bool))
         prediction = calibrate_prediction(predict_volume(self.network, image_BMXYZ, present_BM, patch=self.patch), self.temperatures)
