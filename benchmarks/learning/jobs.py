@@ -10,7 +10,7 @@ The run's folder names the commits that trained it, one a line in their order: t
 import logging
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
@@ -29,10 +29,12 @@ from gmmas_model.weights import load_tensors
 from gmmas_runtime.files import write_atomic
 from gmmas_runtime.worker import end_with_parent
 from gmmas_schema.errors import ConfigError
+from gmmas_schema.messages import Target
 from gmmas_schema.vocabulary import MODALITIES, Modality, Split, Task
 from gmmas_workflows.personalised import PersonalNorms
 from gmmas_workflows.training import LocalTrainer
 from server.checkpoint import RunFolder
+from server.records import RoundRecord
 from server.simulation import NoTracker, simulate
 from strategies.exchange import tensors_down
 
@@ -92,7 +94,13 @@ def _train_and_score(job: Job) -> ArmResult:
         seconds=sum(record.seconds for record in records),
         steps=sum(site.steps for record in records for site in record.sites),
         log_variance={task: float(tensors[f"uncertainty.{task}"]) for task in Task if f"uncertainty.{task}" in tensors},
+        joined=first_ready(records),
     )
+
+
+def first_ready(records: Sequence[RoundRecord]) -> dict[Target, int]:
+    """Return the first round in which each target was ready."""
+    return {target: record.round for record in reversed(records) for target, ramp in record.ready.items() if ramp > 0}
 
 
 def make_trainers(job: Job) -> list[LocalTrainer]:

@@ -161,6 +161,7 @@ def _notes(summary: Summary) -> list[str]:
     ]
     lines += [f"- `{row.arm.name}`: {row.arm.note}" for row in summary.arms if row.arm.note]
     lines += [f"- `{row.arm.name}` is compared with `{row.arm.compare_with}`" for row in summary.arms if row.arm.compare_with]
+    lines += [_joined(row) for row in summary.arms if row.joined is not None]
     lines += [_surfaces(row, summary) for row in summary.arms if row.figures["hd95"].mean is not None]
     smallest = {row.arm.name: min(row.log_variance.values()) for row in summary.arms if row.log_variance}
     lines += [f"- smallest log-variance of any task at the end: {', '.join(f'`{name}` {value:.2f}' for name, value in smallest.items())}"]
@@ -185,6 +186,14 @@ def _missing(summary: Summary) -> list[str]:
         found = [some] * bool(some) + [f"every seed of {every}"] * bool(every)
         lines += [f"- **{words}**: {'; '.join(found)}"] if found else []
     return lines
+
+
+def _joined(row: ArmSummary) -> str:
+    """Return the line about when pseudo-labels joined."""
+    assert row.joined is not None
+    rounds = {seed: ", ".join(f"{target} {number}" for target, number in sorted(found.items())) for seed, found in row.joined.items()}
+    said = "; ".join(f"{seed}: {found or 'never'}" for seed, found in rounds.items())
+    return f"- `{row.arm.name}`: first round in which pseudo-labels counted, by seed: {said}"
 
 
 def _surfaces(row: ArmSummary, summary: Summary) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchmarks.learning.cohorts import SeedCohorts
 from benchmarks.learning.plan import Arm, Experiment, LearningPlan
@@ -22,6 +22,7 @@ from benchmarks.learning.scoring import CaseRow
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError
+from gmmas_schema.messages import Target
 from gmmas_schema.vocabulary import Split, Task
 
 EXPERIMENT = "experiment.json"
@@ -51,6 +52,7 @@ class ArmResult(FrozenModel):
         seconds: wall time of the rounds, on a machine that did other things too.
         steps: optimiser steps made, over all participants.
         log_variance: of each task at the end.
+        joined: the round in which pseudo-labels of a target first counted.
     """
 
     experiment: Experiment
@@ -64,6 +66,7 @@ class ArmResult(FrozenModel):
     seconds: float
     steps: int
     log_variance: dict[Task, float]
+    joined: dict[Target, int] = Field(default_factory=dict)
 
     @property
     def commits(self) -> tuple[str, ...]:

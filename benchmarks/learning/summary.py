@@ -15,7 +15,7 @@ from benchmarks.learning.plan import Arm, LearningPlan
 from benchmarks.learning.results import ArmResult, Missing
 from benchmarks.learning.statistics import FIGURES, CaseTable, Figure, agree_on_regions, compare, outlining_nothing, value_of
 from gmmas_schema.base import FrozenModel
-from gmmas_schema.messages import Interval
+from gmmas_schema.messages import Interval, Target
 from gmmas_schema.vocabulary import REGIONS, Region, Split, Task
 
 Results = Mapping[str, Mapping[int, ArmResult]]
@@ -55,6 +55,7 @@ class ArmSummary(FrozenModel):
         own_dice: that Dice by hospital.
         mib_down: per run; steps too.
         log_variance: smallest at the end of a run, per task, over seeds.
+        joined: by seed the round in which pseudo-labels of a target first counted; None where the arm has no pseudo-labels.
         validation: mean over seeds of the validation figures by round.
     """
 
@@ -73,6 +74,7 @@ class ArmSummary(FrozenModel):
     mib_up: float
     steps: int
     log_variance: dict[Task, float]
+    joined: dict[int, dict[Target, int]] | None = None
     validation: dict[str, list[tuple[int, float]]]
 
 
@@ -222,6 +224,7 @@ def _summarise_arm(
         mib_up=float(np.mean([run.mib_up for run in runs])),
         steps=max(run.steps for run in runs),
         log_variance={task: min(run.log_variance[task] for run in runs) for task in runs[0].log_variance},
+        joined={seed: results[seed].joined for seed in seeds} if _has_pseudo_labels(runs[0]) else None,
         validation=validation_curves(runs),
     )
 
@@ -235,6 +238,10 @@ def _summarise_figure(figure: Figure, tables: Tables, row: Tables, others: Table
         by_seed={seed: value if np.isfinite(value) else None for seed, value in values.items()},
         difference=compare(figure, row, others),
     )
+
+
+def _has_pseudo_labels(run: ArmResult) -> bool:
+    return run.experiment.federation.training.semi_supervised is not None
 
 
 def _own_dice(result: ArmResult, split: Split) -> dict[str, float]:

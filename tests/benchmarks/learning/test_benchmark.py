@@ -53,6 +53,8 @@ def test_a_federation_exchanges_and_a_pool_does_not(out) -> None:
     assert (pooled.mib_down, pooled.mib_up) == (0, 0)
     assert federated.steps == pooled.steps == 3 * 8 * 5, "the hospital without labels makes none"
     assert semi.steps == federated.steps + 8, "unless the model labels for it, once it has been validated"
+    assert set(semi.joined.values()) == {3}
+    assert federated.joined == {}
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_result(out, tmp_path, monkeypatch) -> None:

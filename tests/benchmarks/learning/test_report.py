@@ -4,6 +4,7 @@ from benchmarks.learning.plan import LearningPlan
 from benchmarks.learning.report import ENHANCING, OTHERS, OVERLAP, write_markdown
 from benchmarks.learning.results import Missing
 from benchmarks.learning.summary import summarise
+from gmmas_schema.vocabulary import Region, Task
 from tests.benchmarks.learning.results import make_results
 
 SKILLS = {"gmmas": 0.7, "pooled": 0.75, "head-whole": 0.6, "modality-dropout-0": 0.7}
@@ -123,3 +124,10 @@ def test_an_arm_may_be_compared_with_another_than_the_reference(plan) -> None:
     assert "- `wire-int8` is compared with `wire-fp32`" in text
     assert "- `wire-int8`: HD95 " in text
     assert "times that of `wire-fp32`" in text
+
+
+def test_the_page_says_when_pseudo_labels_joined(plan) -> None:
+    results = make_results(plan, {"gmmas": 0.9, "semi": 0.9})
+    results["semi"][102] = results["semi"][102].model_copy(update={"joined": {Task.IDH: 4, Region.WT: 9}})
+    lines = [line for line in page(plan, results).splitlines() if "pseudo-labels counted" in line]
+    assert lines == ["- `semi`: first round in which pseudo-labels counted, by seed: 101: never; 102: idh 4, wt 9; 103: never"]
