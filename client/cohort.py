@@ -67,8 +67,9 @@ def describe_cohort(cohort: SiteCohort, *, site: str, model: ModelDefinition) ->
     """Return what the site holds for this model, in counts of training cases, before anything is preprocessed."""
     cases = cohort.cases[Split.TRAIN]
     modalities = tuple(m for m in MODALITIES if any(m in case.images for case in cases))
-    labelled = {task: [(case.images, case.known_regions) for case in cases if _has_label(case, task)] for task in model.network.tasks}
-    counts = LabelCounts.of(len(cases), labelled, modalities=modalities)
+    held = {task: [case.images for case in cases if _has_label(case, task)] for task in model.network.tasks}
+    told = [case.known_regions for case in cases if _has_label(case, Task.SEGMENTATION)]
+    counts = LabelCounts.of(len(cases), held, told, modalities=modalities)
     return SiteDescription(site=site, model_digest=model.digest(), software=version("gmmas-fed"), modalities=modalities, **dict(counts))
 
 

@@ -128,11 +128,11 @@ class LabelCounts(FrozenModel):
     shown: dict[Modality, dict[Task, int]] = {}
     outlined: dict[Region, int] = {}
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         cases: int,
-        labelled: Mapping[Task, Sequence[tuple[Collection[Modality], Collection[Region]]]],
+        held: Mapping[Task, Sequence[Collection[Modality]]],
+        told: Sequence[Collection[Region]],
         *,
         modalities: Iterable[Modality],
     ) -> "LabelCounts":
@@ -140,14 +140,15 @@ class LabelCounts(FrozenModel):
 
         Args:
             cases: all of them.
-            labelled: per task the sequences of each labelled case, and the regions that its outlines tell.
+            held: per task the sequences of each labelled case.
+            told: the regions that the outlines of each case tell; a case without outlines tells none.
             modalities: of the site.
         """
         return LabelCounts(
             cases=cases,
-            labelled={task: len(own) for task, own in labelled.items()},
-            shown={m: {task: sum(m in held for held, _ in own) for task, own in labelled.items()} for m in modalities},
-            outlined={region: sum(region in told for _, told in labelled.get(Task.SEGMENTATION, ())) for region in REGIONS},
+            labelled={task: len(own) for task, own in held.items()},
+            shown={m: {task: sum(m in case for case in own) for task, own in held.items()} for m in modalities},
+            outlined={region: sum(region in case for case in told) for region in REGIONS},
         )
 
     def telling(self, target: Target) -> int:

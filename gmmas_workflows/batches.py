@@ -53,7 +53,8 @@ def count_labels(samples: Sequence[Sample], tasks: Collection[Task], *, modaliti
     """
     return LabelCounts.of(
         len(samples),
-        {task: [(_held(sample), _told(sample)) for sample in samples if has_label(sample, task)] for task in tasks},
+        {task: [_held(sample) for sample in samples if has_label(sample, task)] for task in tasks},
+        [_told(sample) for sample in samples],
         modalities=modalities,
     )
 
