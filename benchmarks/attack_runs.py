@@ -3,7 +3,7 @@
 import shutil
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 from unittest import mock
@@ -113,10 +113,12 @@ class Bench:
         out: working folder.
         size: FULL or QUICK.
         seed: of patients, start and draws.
+        kept: cells that were done elsewhere or earlier; they count where the working folder has none.
     """
 
-    def __init__(self, out: Path, size: Size, seed: int) -> None:
+    def __init__(self, out: Path, size: Size, seed: int, *, kept: Sequence[Cell] = ()) -> None:
         self._size, self._seed, self._folder = size, seed, out / str(seed)
+        self._kept = {cell.name: cell for cell in kept}
         self._phantoms = size.phantoms(seed)
         self._cohorts = SeedCohorts(self._folder, self._phantoms)
         self._grid = size.federation.model.grid
@@ -132,11 +134,18 @@ class Bench:
 
     def read(self, attack: str, defence: str) -> Cell | None:
         """Return a cell that is done, as it would be done now."""
-        try:
-            cell = Cell.model_validate_json(self._path(attack, defence).with_suffix(".json").read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-        return cell if (cell.federation, cell.cohorts) == (self.config(defence), self._phantoms.digest()) else None
+        as_now = (self.config(defence), self._phantoms.digest())
+        found = (self._read_own(attack, defence), self._kept.get(self.name(attack, defence)))
+        return next((cell for cell in found if cell is not None and (cell.federation, cell.cohorts) == as_now), None)
+
+    def _read_own(self, attack: str, defence: str) -> Cell | None:
+        with suppress(FileNotFoundError, ValidationError):
+            return Cell.model_validate_json(self._path(attack, defence).with_suffix(".json").read_bytes())
+        return None
+
+    def discard(self, attack: str, defence: str) -> None:
+        """Delete a cell of the working folder."""
+        self._path(attack, defence).with_suffix(".json").unlink(missing_ok=True)
 
     def name(self, attack: str, defence: str) -> str:
         """Return the name of a cell, as Cell has it."""

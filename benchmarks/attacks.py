@@ -6,8 +6,8 @@
 
 Hospitals of phantoms with every sequence and every label, so that each group has as many holders, train through the real round loop; the
 last of them is bad. The model of the last round is scored on a held-out hospital, with all sequences (attack_table has the figures). All
-cells of a seed share patients, start and random draws. A cell that is done is kept; one that was interrupted begins anew, for a bad site
-has a memory.
+cells of a seed share patients, start and random draws. A cell that is done is kept, and one of the committed table need not be done
+again, on another machine for instance; one that was interrupted begins anew, for a bad site has a memory.
 
 `no checks` takes away the checks of form, identity and values that every reply passes before it is averaged. What it leaves is not a check
 of replies: no round writes a model with a value that is not finite, and arrays of other shapes cannot be added. So `nan` and `shape` end
@@ -21,14 +21,16 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
 from benchmarks.attack_runs import DEFENCES, FULL, QUICK, SCANNERS, Bench, pairs
-from benchmarks.attack_table import write_table
+from benchmarks.attack_table import Cell, write_table
 from benchmarks.committed import what_would_be_lost
 from benchmarks.hostile_sites import ATTACKS
 from benchmarks.software import commit
@@ -43,8 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console, software = Console(), commit()
     wanted = pairs(options.attacks, options.defences)
-    benches = [Bench(options.out, QUICK if options.quick else FULL, seed) for seed in options.seeds]
+    kept = () if options.fresh or options.quick else _committed_cells()
+    benches = [Bench(options.out, QUICK if options.quick else FULL, seed, kept=kept) for seed in options.seeds]
     planned = [(bench, *pair) for bench in benches for pair in wanted]
+    for bench, *pair in planned if options.fresh else ():
+        bench.discard(*pair)
     failed = 0 if options.report else _run(console, planned, software=software, processes=options.processes)
     cells = [cell for bench, attack, defence in planned if (cell := bench.read(attack, defence)) is not None]
     if not cells:
@@ -77,16 +82,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="only the table of what is there")
     parser.add_argument("--final", action="store_true", help="write the table to benchmarks/results too, where no cell of it would be lost")
     parser.add_argument("--replace", action="store_true", help="with --final: whatever would be lost")
+    parser.add_argument("--fresh", action="store_true", help="anew, whatever was done before (after the software has changed)")
     parser.add_argument("--quick", action="store_true", help="tiny")
     options = parser.parse_args(arguments)
     if options.quick and options.final:
         parser.error("--quick measures nothing, so it has no final table")
+    if options.fresh and options.report:
+        parser.error("--fresh does cells anew, and --report does none")
     options.attacks, options.defences = options.attacks.split(","), options.defences.split(",")
     options.seeds = [int(seed) for seed in options.seeds.split(",")]
     for named, known in ((options.attacks, ATTACKS), (options.defences, DEFENCES)):
         if unknown := set(named) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     return options
+
+
+def _committed_cells() -> list[Cell]:
+    """Return the cells of the committed table that can still be read."""
+    cells = []
+    with suppress(FileNotFoundError):
+        for raw in json.loads((COMMITTED / "attacks.json").read_text())["cells"]:
+            with suppress(ValidationError):
+                cells.append(Cell.model_validate(raw))
+    return cells
 
 
 def _run(console: Console, planned: Sequence[tuple[Bench, str, str]], *, software: str, processes: int) -> int:
@@ -105,6 +123,7 @@ def _write(console: Console, options: argparse.Namespace, summary: Mapping[str, 
     if options.final and (options.replace or not lost):
         targets.append(COMMITTED)
     for target in targets:
+        target.mkdir(parents=True, exist_ok=True)
         write_atomic(target / "attacks.json", json.dumps(summary, indent=1).encode() + b"\n", mode=0o644)
         write_atomic(target / "attacks.md", page.encode(), mode=0o644)
     if options.final and COMMITTED not in targets:

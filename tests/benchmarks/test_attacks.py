@@ -172,4 +172,29 @@ def test_a_part_does_not_take_the_place_of_the_whole_committed_table(tmp_path, m
     assert (committed / "attacks.md").read_text() == whole
     assert main([*common, "--attacks", "none", "--replace"]) == 0
     assert count_cells(json.loads((committed / "attacks.json").read_text())) == {"none, default, seed 201": 1}
-    assert main(["--report", "--out", str(tmp_path / "nothing"), "--attacks", "none"]) == 1
+    assert main(["--report", "--out", str(tmp_path / "nothing"), "--attacks", "replay"]) == 1
+
+
+def test_a_cell_of_the_committed_table_counts_until_it_would_be_done_otherwise(tmp_path, monkeypatch) -> None:
+    """On another machine, or with the working folder gone, hours are not spent again."""
+    bench = Bench(tmp_path, FULL, 201)
+    cells = [
+        make_cell(attack, "default", seed=201, federation=bench.config(defence), cohorts=FULL.phantoms(201).digest())
+        for attack, defence in (("none", "default"), ("labels", "clipped"))
+    ]
+    raw = [cell.model_dump(mode="json") for cell in cells]
+    (tmp_path / "attacks.json").write_text(json.dumps({"cells": [*raw, raw[0] | {"attack": "replay", "rounds": "many"}]}))
+    monkeypatch.setattr(command, "COMMITTED", tmp_path)
+    assert main(["--report", "--out", str(tmp_path / "out"), "--defences", "default"]) == 0
+    summary = json.loads((tmp_path / "out" / "attacks.json").read_text())
+    assert count_cells(summary) == {"none, default, seed 201": 1}
+    assert {"labels, default, seed 201", "replay, default, seed 201"} <= set(summary["missing"])
+
+
+@pytest.mark.slow
+def test_a_fresh_cell_is_done_whatever_was_done_before(prepared, monkeypatch) -> None:
+    arguments = ["--quick", "--out", str(prepared), "--attacks", "shape", "--defences", "no checks", "--seeds", "1"]
+    assert main(arguments) == 0
+    monkeypatch.setattr("benchmarks.attack_runs.simulate", lambda *_, **__: 1 / 0)
+    assert main(arguments) == 0
+    assert main([*arguments, "--fresh"]) == 1
