@@ -4,7 +4,8 @@
       + w_f (1 - mean_v cos(z_student, z_teacher))               over the voxels of the bottleneck
 
 A region's conditional logit counts at a voxel by the teacher's probability of the region around it, for inside a tumour that is not there
-the inner regions mean nothing. The teacher is never moved by this loss.
+the inner regions mean nothing, and only in cases where the teacher can tell the region at all (gmmas_workflows.objective). The teacher is never
+moved by this loss.
 
 Hinton, Vinyals and Dean, 2015 (temperature); Tarvainen and Valpola, NeurIPS 2017 (moving-average teacher); Zhang et al., ICCV 2019 (a
 network as its own teacher).
@@ -25,6 +26,7 @@ def distillation_loss(
     *,
     student_features_BCXYZ: Tensor,
     teacher_features_BCXYZ: Tensor,
+    taught_BR: Tensor,
     config: DistillationConfig,
 ) -> Tensor:
     """Return the loss of one batch, a scalar in fp32; 0 without cases.
@@ -34,6 +36,7 @@ def distillation_loss(
         teacher_BRXYZ: the same from all sequences; detached here.
         student_features_BCXYZ: fused bottleneck features of the student.
         teacher_features_BCXYZ: of the teacher; detached here.
+        taught_BR: regions that the student is to learn from the teacher, bool.
         config: weights, temperature and confidence.
     """
     student_BRXYZ, teacher_BRXYZ = student_BRXYZ.float(), teacher_BRXYZ.detach().float()
@@ -42,7 +45,7 @@ def distillation_loss(
     probability_BRXYZ = teacher_BRXYZ.sigmoid()
     around_BRXYZ = torch.cat([torch.ones_like(probability_BRXYZ[:, :1]), probability_BRXYZ.cumprod(1)[:, :-1]], dim=1)
     sure_BRXYZ = torch.maximum(probability_BRXYZ, 1 - probability_BRXYZ) > config.confidence
-    weight_BRXYZ = around_BRXYZ * sure_BRXYZ
+    weight_BRXYZ = around_BRXYZ * sure_BRXYZ * taught_BR[:, :, None, None, None]
     divergence_BRXYZ = bernoulli_divergence(teacher_BRXYZ / config.temperature, student_BRXYZ / config.temperature)
     divergence = (weight_BRXYZ * divergence_BRXYZ).sum((0, 2, 3, 4)) / weight_BRXYZ.sum((0, 2, 3, 4)).clamp_min(1.0)
     cosine_BXYZ = F.cosine_similarity(student_features_BCXYZ.float(), teacher_features_BCXYZ.detach().float(), dim=1)

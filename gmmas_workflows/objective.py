@@ -103,10 +103,14 @@ class Objective:
                 fused = self._teacher.fuse(self._teacher.encode(batch.image_BMXYZ, batch.present_BM), batch.present_BM)
                 teacher_BRXYZ, features_BCXYZ = self._teacher.decode(fused).region_logits_BRXYZ, fused[-1]
         rows_K = (batch.shown_BM != batch.present_BM).any(1).nonzero().squeeze(1)
+        # Of a region that labels may not teach here, the teacher knows nothing either.
+        every = replace(batch, region_known_BR=torch.ones_like(batch.region_known_BR))
+        taught = leave_out_enhancing(every, self._plan.enhancing_needs_t1ce, modalities=self._modalities)
         return distillation_loss(
             from_shown.region_logits_BRXYZ[rows_K],
             teacher_BRXYZ[rows_K],
             student_features_BCXYZ=shown_BCXYZ[rows_K],
             teacher_features_BCXYZ=features_BCXYZ[rows_K],
+            taught_BR=taught.region_known_BR[rows_K],
             config=self._distillation,
         )

@@ -13,7 +13,7 @@ CONFIG = DistillationConfig(temperature=2.0, confidence=0.8, prediction_weight=1
 LOGIT = st.floats(-80, 80, width=32)
 
 
-def loss(student, teacher, *, config=CONFIG, features=None):
+def loss(student, teacher, *, config=CONFIG, features=None, taught=(True, True, True)):
     shape = (len(student), 4, 2, 2, 2)
     ones = torch.ones(shape)
     return distillation_loss(
@@ -21,6 +21,7 @@ def loss(student, teacher, *, config=CONFIG, features=None):
         teacher,
         student_features_BCXYZ=ones if features is None else features,
         teacher_features_BCXYZ=ones,
+        taught_BR=torch.tensor([taught] * len(student), dtype=torch.bool).reshape(len(student), 3),
         config=config,
     )
 
@@ -57,6 +58,14 @@ def test_inner_regions_do_not_count_where_there_is_no_tumour():
     no_tumour = loss(logits(-9.0, 5.0, 5.0), logits(-9.0, -5.0, -5.0)).item()
     tumour = loss(logits(9.0, 5.0, 5.0), logits(9.0, -5.0, -5.0)).item()
     assert no_tumour < 0.01 * tumour
+
+
+def test_a_region_that_is_not_taught_moves_nothing():
+    student, teacher = logits(3.0, 3.0, 3.0).requires_grad_(), logits(-3.0, -3.0, -3.0) + logits(6.0, 6.0, 0.0)
+    assert loss(student, teacher, taught=(True, True, False)).item() == pytest.approx(0, abs=1e-6)
+    loss(student, teacher, taught=(True, True, False)).backward()
+    assert not student.grad[:, 2].any()
+    assert loss(student, teacher).item() > 1
 
 
 def test_turned_features_cost_their_cosine():

@@ -83,6 +83,21 @@ def test_enhancing_tumour_is_taught_by_what_shows_it(definition, batch) -> None:
     assert network.encoders[Modality.T1CE].stages[0][0].conv1.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize(("rule", "taught"), [("never", True), ("site", False), ("sample", False)])
+def test_without_t1ce_nobody_teaches_the_enhancing_tumour_by_its_own_guess(definition, batch, rule, taught) -> None:
+    modalities = tuple(m for m in MODALITIES if m is not Modality.T1CE)
+    torch.manual_seed(0)
+    network = GmmasNetwork(definition.network, modalities=modalities)
+    plan = PLAN.model_copy(update={"distillation": DistillationConfig(confidence=0.5), "enhancing_needs_t1ce": rule})
+    present, few = torch.tensor([[True, False, True, True]] * 2), torch.tensor([[True, False, False, False]] * 2)
+    none_BR = torch.zeros_like(batch.region_known_BR)
+    unlabelled = replace(batch, present_BM=present, shown_BM=few, region_known_BR=none_BR)
+    Objective(network, plan, modalities=modalities)(unlabelled).total.backward()
+    row_R = network.heads[Task.SEGMENTATION].weight.grad.flatten(1).abs().sum(1)
+    assert row_R[:2].all()
+    assert bool(row_R[2]) is taught
+
+
 def test_segmented_cases_are_drawn_to_known_anchors(definition, batch) -> None:
     config = definition.network.model_copy(update={"prototypes": 1})
     torch.manual_seed(0)
