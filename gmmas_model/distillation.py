@@ -4,8 +4,8 @@
       + w_f (1 - mean_v cos(z_student, z_teacher))               over the voxels of the bottleneck
 
 A region's conditional logit counts at a voxel by the teacher's probability of the region around it, for inside a tumour that is not there
-the inner regions mean nothing, and only in cases where the teacher can tell the region at all (gmmas_workflows.objective). The teacher is never
-moved by this loss.
+the inner regions mean nothing, and only in cases where the teacher can tell the region at all (gmmas_workflows.objective). The teacher is
+never moved by this loss.
 
 Hinton, Vinyals and Dean, 2015 (temperature); Tarvainen and Valpola, NeurIPS 2017 (moving-average teacher); Zhang et al., ICCV 2019 (a
 network as its own teacher).
