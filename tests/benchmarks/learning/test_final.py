@@ -49,11 +49,6 @@ def test_every_main_arm_with_every_seed_is_required(plan, tmp_path) -> None:
     check_final(plan, whole[1:], committed=nothing, incomplete=True)
 
 
-def test_more_seeds_are_required_of_the_arms_that_have_them(plan) -> None:
-    more = plan.model_copy(update={"more_seeds": (104,), "many": ("semi", "wire-int8")})
-    assert set(required(more)) - set(required(plan)) == {("semi", 104)}
-
-
 def test_nothing_of_a_fuller_table_is_lost_by_accident(plan, tmp_path) -> None:
     rows = [{"arm": {"name": arm}, "seeds": [101, 102], "unpaired": []} for arm in plan.main]
     rows.append({"arm": {"name": "fedadam"}, "seeds": [101, 102], "unpaired": [103]})
