@@ -41,7 +41,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Eleven hours on two cores without bf16; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
+# About ten hours on two cores without bf16; interrupted, it goes on where it was. While choosing, leave --final out: the test hospital is for the final table only.
 bench-learning: install
 	$(BIN)/python -m benchmarks.learning --final
 

@@ -86,8 +86,7 @@ def test_enhancing_tumour_is_taught_by_what_shows_it(definition, batch) -> None:
 @pytest.mark.parametrize(("rule", "taught"), [("never", True), ("site", False), ("sample", False)])
 def test_without_t1ce_nobody_teaches_the_enhancing_tumour_by_its_own_guess(definition, batch, rule, taught) -> None:
     modalities = tuple(m for m in MODALITIES if m is not Modality.T1CE)
-    torch.manual_seed(0)
-    network = GmmasNetwork(definition.network, modalities=modalities)
+    network = network_of(definition, modalities)
     plan = PLAN.model_copy(update={"distillation": DistillationConfig(confidence=0.5), "enhancing_needs_t1ce": rule})
     present, few = torch.tensor([[True, False, True, True]] * 2), torch.tensor([[True, False, False, False]] * 2)
     none_BR = torch.zeros_like(batch.region_known_BR)
