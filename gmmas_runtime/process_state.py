@@ -4,7 +4,6 @@ A process is known by pid and creation time together, so that a pid the system h
 a supervisor is alive is told by a file lock it holds, which the kernel drops with it.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,13 +15,13 @@ from pathlib import Path
 import psutil
 from pydantic import Field, ValidationError
 
+from gmmas_runtime.file_locks import is_locked, try_lock
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import FederationError, GmmasError
 
 CREATE_TIME_TOLERANCE_S = 1.0
 POLL_S = 0.05
-LOCK_ATTEMPTS = 5
 
 
 class ProcessState(StrEnum):
@@ -75,22 +74,15 @@ class SupervisorLock:
             FederationError: another supervisor holds it.
         """
         descriptor = os.open(_lock_file(state_file), os.O_RDWR | os.O_CREAT, 0o600)
-        for attempt in range(LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if attempt == LOCK_ATTEMPTS - 1:
-                    os.close(descriptor)
-                    raise FederationError(
-                        "these processes are running already",
-                        where=state_file.parent,
-                        got="a live supervisor" + (f" (pid {state.pid})" if (state := read_state(state_file)) else ""),
-                        expected="none",
-                        remedy="use the running one, or stop it first with the `down` or `stop` command",
-                    ) from error
-                # Whoever only asks whether a supervisor is alive, as whoever has just launched this one, holds the lock for a moment.
-                time.sleep(POLL_S)
+        if not try_lock(descriptor):
+            os.close(descriptor)
+            raise FederationError(
+                "these processes are running already",
+                where=state_file.parent,
+                got="a live supervisor" + (f" (pid {state.pid})" if (state := read_state(state_file)) else ""),
+                expected="none",
+                remedy="use the running one, or stop it first with the `down` or `stop` command",
+            )
         return cls(descriptor)
 
     def release(self) -> None:
@@ -113,18 +105,7 @@ def read_state(state_file: Path) -> SupervisorState | None:
 
 def is_supervised(state_file: Path) -> bool:
     """Return whether a live supervisor holds this state file."""
-    try:
-        descriptor = os.open(_lock_file(state_file), os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        # Shared, so that two who ask at once do not take each other for a supervisor.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(_lock_file(state_file))
 
 
 def live_state(state_file: Path) -> SupervisorState | None:

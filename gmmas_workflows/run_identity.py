@@ -5,21 +5,20 @@ run.json           identifier of the run; a resumed run keeps it
 lock               held while a process works
 """
 
-import fcntl
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gmmas_runtime.disk import told_of_disk
+from gmmas_runtime.file_locks import is_locked, try_lock
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_schema.base import FrozenModel
 from gmmas_schema.errors import ConfigError, FederationError
 
 IDENTITY: Final = "run.json"
-_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.05
+_LOCK: Final = "lock"
 
 ConfigT = TypeVar("ConfigT", bound=FrozenModel)
 
@@ -38,24 +37,22 @@ def hold_folder(path: Path) -> Iterator[None]:
         FederationError: another process holds it, or nobody can: the disk is read-only (code DISK).
     """
     with told_of_disk(path):
-        file = (path / "lock").open("w")
+        file = (path / _LOCK).open("w")
     with file as lock:
-        for attempt in range(_LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if attempt == _LOCK_ATTEMPTS - 1:
-                    raise FederationError(
-                        "another process is at work on this run",
-                        where=path,
-                        got="a held lock",
-                        expected="one process a run",
-                        remedy="wait for it or stop it first",
-                    ) from error
-                # Whoever only asks whether the run is at work holds the lock for a moment.
-                time.sleep(_LOCK_PAUSE_S)
+        if not try_lock(lock.fileno()):
+            raise FederationError(
+                "another process is at work on this run",
+                where=path,
+                got="a held lock",
+                expected="one process a run",
+                remedy="wait for it or stop it first",
+            )
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process works in a folder now."""
+    return is_locked(path / _LOCK)
 
 
 def begin_run(path: Path, config: FrozenModel, *, file: str, run: str) -> None:

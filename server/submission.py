@@ -15,8 +15,9 @@ from flwr.supercore.error import ApiErrorCode
 
 from gmmas_runtime.files import write_atomic
 from gmmas_schema.base import FrozenModel, differing_keys
-from gmmas_schema.errors import ConfigError, FederationError, ReasonCode
+from gmmas_schema.errors import ConfigError, FederationError
 from gmmas_schema.federation import FederationConfig
+from gmmas_workflows.run_identity import is_held
 from server.app_bundle import RUN_DIR, make_app_bundle
 from server.checkpoint import RunFolder, note_encryption
 from server.control import RefusalError, open_control
@@ -145,12 +146,7 @@ def _settle_earlier(opened: CoordinatorFolder, run_dir: Path) -> None:
 
 def is_at_work(run_dir: Path) -> bool:
     """Return whether a process works in the run's folder now."""
-    try:
-        with open_work(run_dir).hold():
-            return False
-    except FederationError as error:
-        # On a disk that takes nothing, nothing works.
-        return error.code is not ReasonCode.DISK
+    return is_held(open_work(run_dir).path)
 
 
 def read_submission(run_dir: Path) -> Submission | None:
