@@ -28,7 +28,7 @@ class Findings(FrozenModel):
         probability: P(IDH mutant), P(1p/19q codeleted), and where the model has a head for them P(high-grade), P(MGMT promoter
             methylated); in [0, 1]; of trained heads only.
         subtype: probability per subtype; sums to 1 and agrees with `probability` (WHO CNS5). Empty where IDH or 1p/19q was never trained.
-        untrained: regions and markers that the model was never trained on: it gives them in its maps, and they mean nothing.
+        untrained: regions and markers that the model was never trained on; its maps hold no such region.
         calibrated: the model came with a calibration and it was applied; else confidence is the network's own.
         abstained: markers that are left open, each with the reason: its confidence is below the one from which patients were right
             often enough. The probability is given all the same.

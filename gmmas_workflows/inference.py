@@ -46,7 +46,7 @@ class CasePrediction:
     Attributes:
         case: the case, with no other images than those used, and no segmentation.
         segmentation_IJK: label map in the values of the case's layout.
-        probability_RIJK: nested region probabilities.
+        probability_RIJK: nested region probabilities; 0 for a region that nobody trained.
         findings: volumes, molecular probabilities and provenance.
         affine: 4x4, voxel to millimetres in RAS+.
         uncertainty_IJK: entropy of the Monte-Carlo mean in [0, 1]; None where it was not asked for.
@@ -109,7 +109,7 @@ def predict_case(
         overlap=plan.overlap,
         on_progress=progress_of_part(on_progress, 0, parts),
     )
-    probability_RIJK = _restore_rounded(answer.regions_BRXYZ[0], sample)
+    probability_RIJK = blank_untrained(_restore_rounded(answer.regions_BRXYZ[0], sample), weights.untrained)
     regions_RIJK = threshold(probability_RIJK)
     spread = _spread(network, batch, weights, plan, progress_of_part(on_progress, 1, parts)) if plan.passes else None
     probability = {task: float(probability_B) for task, probability_B in answer.markers.items() if task not in weights.untrained}
@@ -161,6 +161,17 @@ def readable_modalities(weights: Weights) -> tuple[Modality, ...]:
         expected="one of " + ", ".join(MODALITIES),
         remedy="take the model of a run in which a hospital with labels took part",
     )
+
+
+def blank_untrained(probability_RIJK: NDArray[np.float32], untrained: Collection[Region | Task]) -> NDArray[np.float32]:
+    """Return region probabilities with 0 for the regions that nobody trained, so that nothing is outlined by a head drawn at random.
+
+    Args:
+        probability_RIJK: nested; stays nested, for a region that rests on an untrained one is untrained too.
+        untrained: of the weights.
+    """
+    told_R = np.array([region not in untrained for region in REGIONS], dtype=np.float32)
+    return probability_RIJK * told_R[:, None, None, None]
 
 
 def choose_images(case: Case, readable: Collection[Modality], *, wanted: Collection[Modality] | None) -> Case:

@@ -1,7 +1,8 @@
 """A prediction's folder, which appears as a whole or not at all.
 
     segmentation.nii.gz                      labels in the values of the case's layout (enhancing tumour 4 in BraTS 2021, 3 in 2023)
-    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001; segmented by gmmas_workflows.evaluation.threshold
+    probability_{wt,tc,et}.nii.gz            float32 in [0, 1], rounded to 0.001; segmented by gmmas_workflows.evaluation.threshold;
+                                             none of a region that nobody trained, which is not in the segmentation either
     uncertainty.nii.gz                       where it was asked for: entropy of the Monte-Carlo mean, float32 in [0, 1], rounded to 0.001
     findings.json                            gmmas_schema.findings.Findings
     overview.png                             the same at a glance
@@ -69,6 +70,8 @@ def _fill(folder: Path, prediction: CasePrediction) -> None:
     header = _plain_header(next(iter(prediction.case.images.values())))
     _write_nifti(folder / SEGMENTATION_FILE, prediction.segmentation_IJK, header)
     for region, probability_IJK in zip(REGIONS, prediction.probability_RIJK, strict=True):
+        if region in prediction.findings.untrained:
+            continue
         _write_nifti(folder / f"probability_{region}.nii.gz", probability_IJK, header)
     if prediction.uncertainty_IJK is not None:
         _write_nifti(folder / UNCERTAINTY_FILE, prediction.uncertainty_IJK, header)

@@ -31,7 +31,7 @@ from gmmas_schema.inference import OVERLAP, Flip
 from gmmas_schema.model import GridConfig
 from gmmas_schema.vocabulary import SUBTYPES, Layout, Modality, Region, Task
 from gmmas_workflows.evaluation import threshold
-from gmmas_workflows.inference import PROBABILITY_DECIMALS, choose_images, readable_modalities
+from gmmas_workflows.inference import PROBABILITY_DECIMALS, blank_untrained, choose_images, readable_modalities
 
 __all__ = [
     "GmmasInferer",
@@ -127,7 +127,14 @@ class GmmasInferer(Inferer):  # type: ignore[misc]
 
 
 class RestoreRegions(Transform):  # type: ignore[misc]
-    """From region probabilities on the grid to the voxels of the case's own files."""
+    """From region probabilities on the grid to the voxels of the case's own files.
+
+    Args:
+        untrained: heads that nobody trained; the probability of their regions is 0.
+    """
+
+    def __init__(self, *, untrained: Collection[Region | Task] = ()) -> None:
+        self.untrained = tuple(untrained)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the data with `regions`, a MetaTensor probability_RIJK rounded as in `gmmas predict`.
@@ -140,7 +147,7 @@ class RestoreRegions(Transform):  # type: ignore[misc]
         i, j, k = np.asarray(meta["native_shape"]).tolist()
         volume_RXYZ = torch.as_tensor(data["pred"]["regions"]).cpu().numpy()
         native_RIJK = restore(volume_RXYZ, affine=image.affine.cpu().numpy(), native_affine=native_affine, native_shape=(i, j, k), order=1)
-        probability_RIJK = torch.from_numpy(np.clip(native_RIJK.round(PROBABILITY_DECIMALS), 0, 1))
+        probability_RIJK = torch.from_numpy(blank_untrained(np.clip(native_RIJK.round(PROBABILITY_DECIMALS), 0, 1), self.untrained))
         kept = {name: meta[name] for name in ("filename_or_obj", "layout")}
         return {**data, "regions": MetaTensor(probability_RIJK, affine=torch.from_numpy(native_affine), meta=kept)}
 

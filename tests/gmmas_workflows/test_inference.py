@@ -18,7 +18,7 @@ from gmmas_schema.errors import DataError, ModelError, ReasonCode
 from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.model import ModelDefinition
 from gmmas_schema.trained_parts import HEADS, TrainedParts
-from gmmas_schema.vocabulary import MODALITIES, REGIONS, SUBTYPES, Layout, Modality, Region, Subtype, Task
+from gmmas_schema.vocabulary import ENHANCING, MODALITIES, NECROSIS, REGIONS, SUBTYPES, Layout, Modality, Region, Subtype, Task
 from gmmas_workflows.inference import predict_case, readable_modalities
 from gmmas_workflows.prediction_files import write_prediction
 from tests.gmmas_workflows.predictions import CASE, weights_of
@@ -230,6 +230,11 @@ def test_what_nobody_taught_is_not_told(weights) -> None:
     found = predict_case(CASE, own, plan=InferencePlan(passes=2))
     findings = found.findings
     assert findings.untrained == (Region.ET, Task.IDH, Task.CODELETION)
+    whole = predict_case(CASE, weights)
+    assert ENHANCING in whole.own_labels()
+    np.testing.assert_array_equal(found.own_labels(), np.where(whole.own_labels() == ENHANCING, NECROSIS, whole.own_labels()))
+    np.testing.assert_array_equal(found.probability_RIJK[:2], whole.probability_RIJK[:2])
+    assert not found.probability_RIJK[REGIONS.index(Region.ET)].any()
     assert (set(findings.volume_ml), findings.probability, findings.subtype) == ({Region.WT, Region.TC}, {}, {})
     assert (set(findings.uncertainty.region_std), findings.uncertainty.probability_std) == ({Region.WT, Region.TC}, {})
     of_idh = replace(weights, trained=TrainedParts(modalities=MODALITIES, heads=(*REGIONS, Task.IDH)))

@@ -42,6 +42,12 @@ def test_files_lie_on_the_cases_own_grid(written) -> None:
         assert image.header.get_slope_inter() in {(1.0, 0.0), (None, None)}
 
 
+def test_no_map_is_written_of_a_region_that_nobody_trained(prediction, tmp_path) -> None:
+    findings = prediction.findings.model_copy(update={"untrained": (Region.ET,)})
+    write_prediction(replace(prediction, findings=findings), tmp_path / "case")
+    assert FILES - {path.name for path in (tmp_path / "case").iterdir()} == {"probability_et.nii.gz"}
+
+
 def test_labels_regions_and_volumes_agree(written) -> None:
     labels = np.asarray(nib.load(written / "segmentation.nii.gz").dataobj)
     assert labels.dtype == np.uint8

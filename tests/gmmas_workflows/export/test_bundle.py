@@ -119,21 +119,21 @@ def test_windows_temperatures_and_mirror_images_through_monais_api(weights, tmp_
     assert "in windows of 16 x 16 x 16" in (bundle / "docs" / "README.md").read_text()
 
 
-def test_a_bundle_of_what_nobody_trained_says_so_and_writes_no_such_marker(weights, tmp_path, monkeypatch) -> None:
+def test_a_bundle_of_what_nobody_trained_says_so_and_writes_none_of_it(weights, tmp_path, monkeypatch) -> None:
     bundle, output = tmp_path / "half", tmp_path / "output"
     bundle.mkdir()
     read = (Modality.T1, Modality.T2, Modality.FLAIR)
-    own = replace(weights, trained=TrainedParts(modalities=read, heads=(*REGIONS, Task.CODELETION)))
+    own = replace(weights, trained=TrainedParts(modalities=read, heads=(Region.WT, Region.TC, Task.CODELETION)))
     write_bundle(bundle, own, name="half")
     formats = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]
     assert list(formats["inputs"]["image"]["channel_def"].values()) == ["T1", "T1ce (not read)", "T2", "FLAIR"]
     assert formats["outputs"]["idh"]["channel_def"] == {"0": "IDH mutant (never trained: means nothing)"}
     assert "never trained" in formats["outputs"]["subtype"]["channel_def"]["2"]
-    assert not any("never trained" in name for name in formats["outputs"]["pred"]["channel_def"].values())
+    assert ["never trained" in name for name in formats["outputs"]["pred"]["channel_def"].values()] == [False, False, True]
     card = (bundle / "docs" / "README.md").read_text()
     assert "It reads T1, T2 and FLAIR" in card
     assert "never trained on T1ce, which it does not read" in card
-    assert "never trained on labels of IDH status and 1p/19q status" in card
+    assert "never trained on labels of enhancing tumour (ET), IDH status and 1p/19q status" in card
     run_bundle(bundle, output, monkeypatch)
     prediction = predict_case(CASE, own)
     assert prediction.findings.modalities_used == read
