@@ -204,7 +204,8 @@ def _untrained(weights: Weights) -> str:
     told = [f"It was never trained on {_listed(unread)}, which it does not read."] if unread else []
     if heads:
         told.append(
-            f"It was never trained on labels of {_listed(heads)}: what the network says of that means nothing, and no such region or marker is written."
+            f"It was never trained on labels of {_listed(heads)}: what the network says of that means nothing,"
+            " and no such region or marker is written."
         )
     return "\n- **" + " ".join(told) + "**" if told else ""
 

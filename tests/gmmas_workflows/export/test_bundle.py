@@ -22,7 +22,7 @@ from gmmas_schema.inference import Flip, InferencePlan
 from gmmas_schema.manifest import CARD_FILE, CARD_TEXT
 from gmmas_schema.model import GridConfig
 from gmmas_schema.trained_parts import TrainedParts
-from gmmas_schema.vocabulary import REGIONS, Modality, Region, Task
+from gmmas_schema.vocabulary import Modality, Region, Task
 from gmmas_workflows.evaluation import THRESHOLD
 from gmmas_workflows.export.bundle import verify, write_bundle
 from gmmas_workflows.inference import PROBABILITY_DECIMALS, predict_case
