@@ -17,6 +17,8 @@ from gmmas_schema.wire import WireConfig
 
 LOSS_FLOOR: Final = 0.05
 """Added to a task's loss under its log-variance, which bounds the log-variance below."""
+LARGEST_ROUND_STEPS: Final = 100_000
+"""A round of so many steps takes a day; no site is told to train without end."""
 CHANCE_LOG_LOSS: Final = MappingProxyType({Task.SEGMENTATION: 0.0, **dict.fromkeys(MARKERS, -1.5)})
 """Log of each task's loss by chance."""
 
@@ -108,7 +110,7 @@ class TrainingPlan(FrozenModel):
         semi_supervised: pseudo-labels once a target is ready; None for labelled cases only.
     """
 
-    local_steps: PositiveInt = 30
+    local_steps: int = Field(default=30, ge=1, le=LARGEST_ROUND_STEPS)
     batch_size: PositiveInt = 2
     learning_rate: PositiveFloat = 2e-3
     final_learning_rate_share: float = Field(default=0.1, ge=0, le=1)

@@ -59,3 +59,8 @@ def test_combinations_that_make_no_sense_are_refused_by_both_keys_and_the_reason
         parse(**changes)
     assert all(key in str(caught.value.got) for key in keys)
     assert "does not go with" in str(caught.value.got)
+
+
+def test_no_site_is_told_to_train_without_end():
+    with pytest.raises(ConfigError, match=r"training\.local_steps"):
+        parse(training={"local_steps": 10**9})
