@@ -36,6 +36,7 @@ FAILURE: Final = ".failure.txt"
 
 DEFENCES: Final[dict[str, dict[str, Any]]] = {
     "no checks": {"norm_limit": None},
+    "norm limit 10": {"norm_limit": 10.0},
     "default": {},
     "cosine": {"cosine_limit": 0.0},
     "clipped": {"clip": {"kind": "median", "multiple": 1.0}},

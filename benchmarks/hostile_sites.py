@@ -1,6 +1,6 @@
 """Hospitals that answer wrongly, by accident or on purpose, for benchmarks/attacks.py.
 
-sign-flip       theta - (theta_k - theta)              sign-flip-5x    theta - 5 (theta_k - theta), within every norm limit
+sign-flip       theta - (theta_k - theta)              sign-flip-5x    theta - 5 (theta_k - theta)
 scale-100x      theta + 100 (theta_k - theta)          labels          trained on tumour where there is none, and on the other markers
 nan             one value a tensor is not a number     shape           tensors of another shape
 stale           the reply of the round before          replay          the first reply, again and again

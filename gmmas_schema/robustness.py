@@ -61,7 +61,7 @@ class RobustnessConfig(FrozenModel):
         combine: how a group's holders become one.
     """
 
-    norm_limit: float | None = Field(default=10.0, ge=1)
+    norm_limit: float | None = Field(default=3.0, ge=1)
     clip: NormClip | None = None
     cosine_limit: float | None = Field(default=None, ge=-1, le=1)
     combine: CombineRule = MeanRule()

@@ -27,7 +27,7 @@ def test_what_would_go_past_the_noise_is_refused_by_name_and_fine_without_privac
 
 
 def test_the_reach_of_the_optimiser_goes_with_privacy():
-    assert FederationConfig.parse({"privacy": PRIVACY}, where="test").robustness.norm_limit == 10.0
+    assert FederationConfig.parse({"privacy": PRIVACY}, where="test").robustness.norm_limit == 3.0
 
 
 def test_a_denominator_of_no_group_is_refused():
