@@ -10,7 +10,8 @@ holders in this round; with fewer than three of them that of the last rounds' ac
 r_g is the way Adam can go in a round: no value moves much farther than the step size in a step. Nobody within it is ever refused, so a
 group of few values (a gate, a task's log-variance), whose norms are small by chance now and then, costs no honest site its round.
 
-Anchors are sums over patients and no update: their size is || sums ||_2 per patient, and they have no reach.
+Anchors are sums over patients and no update: their size is that of the longest mean of a prototype's patients, whatever classes a site has
+and how many patients. They have no reach.
 """
 
 import math
@@ -61,7 +62,7 @@ def squared_length(value: Float32) -> float:
 
 
 def update_norms(tensors: Mapping[str, Float32], reference: Mapping[str, Float32]) -> dict[str, float]:
-    """Return how far a reply moved each of its groups; for anchors their size per patient.
+    """Return how far a reply moved each of its groups; for anchors the length of their longest mean.
 
     Args:
         tensors: finite tensors of a reply, whole groups.
@@ -70,8 +71,8 @@ def update_norms(tensors: Mapping[str, Float32], reference: Mapping[str, Float32
     norms: dict[str, float] = {}
     for group, names in names_by_group(tensors).items():
         if group == "anchors":
-            patients = float(np.sum(tensors[COUNTS], dtype=np.float64))
-            norms[group] = math.sqrt(squared_length(tensors[SUMS])) / max(1.0, patients)
+            means_KPC = tensors[SUMS].astype(np.float64) / np.maximum(tensors[COUNTS], 1)[..., None]
+            norms[group] = float(np.linalg.norm(means_KPC, axis=-1).max(initial=0.0))
         else:
             norms[group] = math.sqrt(math.fsum(squared_distance(tensors[name], reference[name]) for name in names))
     return norms

@@ -26,14 +26,19 @@ def test_norms_are_of_the_change_over_all_tensors_of_a_group():
     assert norms["uncertainty.idh"] == pytest.approx(abs(float(tensors["uncertainty.idh"]) - 1))
 
 
-def test_anchors_are_measured_per_patient():
-    """A hospital with many patients is no attack."""
+def test_anchors_are_measured_by_their_longest_mean():
+    """A hospital with many patients is no attack, nor is one with one class only."""
 
     def anchors(patients):
         counts = np.full((2, 2), patients, np.float32)
         return {"anchors.sums_KPC": np.full((2, 2, 4), 3.0 * patients, np.float32), "anchors.counts_KP": counts}
 
-    assert update_norms(anchors(5), REFERENCE)["anchors"] == pytest.approx(update_norms(anchors(500), REFERENCE)["anchors"])
+    few, many = anchors(5), anchors(500)
+    one = {name: value * np.array([1.0, 0.0], np.float32).reshape(2, *[1] * (value.ndim - 1)) for name, value in few.items()}
+    assert update_norms(few, REFERENCE)["anchors"] == pytest.approx(6.0)
+    assert update_norms(many, REFERENCE) == update_norms(one, REFERENCE) == update_norms(few, REFERENCE)
+    one["anchors.sums_KPC"][1, 1] = 100.0
+    assert update_norms(one, REFERENCE)["anchors"] == pytest.approx(200.0), "sums of nobody count whole"
 
 
 def test_reach_is_the_way_of_all_steps_in_all_values():
