@@ -1,13 +1,13 @@
 """How far a reply moved each group of tensors, and how far is too far.
 
     n_k,g = || theta_k,g - theta_g ||_2                         over all tensors of group g
-    refused where n_k,g > max(c median_j n_j,g, r_g),           r_g = sqrt(d_g) sum_s lr_s,   d_g values in the group
+    refused where n_k,g > max(c median_j n_j,g, s r_g),         r_g = sqrt(d_g) sum_s lr_s,   d_g values in the group,   s REACH_SLACK
 
 An update that is scaled up to outweigh the others (Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020; norm bounding:
 Sun et al., "Can You Really Backdoor Federated Learning?", 2019) shows in its length and nowhere else. The median is that of the group's
 holders in this round; with fewer than three of them that of the last rounds' accepted norms; without those, c r_g is the limit.
 
-r_g is the way Adam can go in a round: no value moves much farther than the step size in a step. Nobody within it is ever refused, so a
+r_g is the way Adam can go in a round: no value moves much farther than the step size in a step. Nobody within s r_g is ever refused, so a
 group of few values (a gate, a task's log-variance), whose norms are small by chance now and then, costs no honest site its round.
 
 Anchors are sums over patients and no update: their size is that of the longest mean of a prototype's patients, whatever classes a site has
@@ -34,6 +34,8 @@ Norms = Mapping[str, float]
 FEWEST_HOLDERS: Final = 3
 """Of two, each is as far from their median as the other."""
 HISTORY_ROUNDS: Final = 5
+REACH_SLACK: Final = 1.2
+"""A value whose gradient grows moves a little farther than the step size; honest parts came to 1.03 of their reach (decision 9)."""
 _BLOCK: Final = 1 << 16
 
 
@@ -138,7 +140,7 @@ class NormLimit:
         reach = self.reach.get(group, 0.0)
         if typical is None:
             return self.multiple * reach if reach > 0 else math.inf
-        return max(self.multiple * typical, reach)
+        return max(self.multiple * typical, REACH_SLACK * reach)
 
     def _refusal(self, site: str, group: str, norm: float, limit: float, typical: float | None) -> ProtocolError:
         usual = f"the median is {typical:.3g}" if typical is not None else "nothing to compare with yet"

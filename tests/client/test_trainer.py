@@ -203,7 +203,7 @@ def test_only_a_reason_code_leaves_the_trainer(
 def long_task(trainer: TrainerChannel) -> Iterator[ThreadPoolExecutor]:
     """Run a task of very many steps, which only an end from outside can finish."""
     with ThreadPoolExecutor(1) as pool:
-        task = pool.submit(trainer.train, make_request(steps=10**6), make_tensors(), timeout_s=TIMEOUT_S)
+        task = pool.submit(trainer.train, make_request(steps=10**5), make_tensors(), timeout_s=TIMEOUT_S)
         wait_until(lambda: trainer.status().state == State.TRAINING and trainer.status().step > 0, what="training")
         yield task
         wait_until(lambda: trainer.status().state != State.TRAINING, what="the end of the task")
@@ -220,7 +220,7 @@ def test_cancel_ends_the_running_task(trainer: TrainerChannel) -> None:
 
 def test_a_task_ends_with_its_caller(config: SiteConfig, trainer: TrainerChannel) -> None:
     with TrainerChannel(NodeFolder(config.node.state).socket) as caller, ThreadPoolExecutor(1) as pool:
-        task = pool.submit(caller.train, make_request(steps=10**6), make_tensors(), timeout_s=TIMEOUT_S)
+        task = pool.submit(caller.train, make_request(steps=10**5), make_tensors(), timeout_s=TIMEOUT_S)
         wait_until(lambda: trainer.status().step > 0 and trainer.status().state == State.TRAINING, what="training")
         caller.close()
         with pytest.raises(FederationError):
@@ -283,7 +283,7 @@ def test_a_request_is_admitted_by_its_document_and_told_the_size_of_its_tensors(
 
 def test_a_task_ends_with_its_time(trainer: TrainerChannel) -> None:
     with pytest.raises(FederationError) as caught:
-        trainer.train(make_request(steps=10**6), make_tensors(), timeout_s=0.5)
+        trainer.train(make_request(steps=10**5), make_tensors(), timeout_s=0.5)
     assert caught.value.code is ReasonCode.DEADLINE
     wait_until(lambda: trainer.status().state == State.IDLE, what="the end of the task")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmmas_schema.errors import ReasonCode
-from strategies.norms import HISTORY_ROUNDS, NormLimit, group_reach, update_norms
+from strategies.norms import HISTORY_ROUNDS, REACH_SLACK, NormLimit, group_reach, update_norms
 
 REFERENCE = {
     "fusion.a": np.full((2, 3), 5, np.float32),
@@ -59,7 +59,7 @@ def test_too_long_for_the_median_is_refused_by_name():
     assert refused({"a": 1.0, "b": 2.0, "c": 1.5, "z": 17.0}) == {}
 
 
-@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=6), st.lists(st.floats(0, 9), max_size=3))
+@given(st.lists(st.floats(0, 0.3 * REACH_SLACK), min_size=1, max_size=6), st.lists(st.floats(0, 9), max_size=3))
 def test_nobody_within_reach_is_refused_whatever_the_others_do(honest, others):
     norms = {f"h{i}": norm for i, norm in enumerate(honest)} | {f"o{i}": norm for i, norm in enumerate(others)}
     assert not set(refused(norms, reach={"fusion": 0.3})) & {f"h{i}" for i in range(len(honest))}
