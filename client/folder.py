@@ -14,7 +14,6 @@
 <state>/node.json         what the supervisor knows (gmmas_runtime.process_state)
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gmmas_runtime.file_locks import try_lock
 from gmmas_runtime.files import make_private_folder, write_atomic
 from gmmas_schema.errors import ConfigError, FederationError, GmmasError, ReasonCode, TrustError
 
@@ -148,16 +148,14 @@ class NodeFolder:
         """
         descriptor = os.open(self.root / "trainer.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not try_lock(descriptor):
                 raise FederationError(
                     "a trainer is already running in this state folder",
                     where=self.root,
                     got=f"process {os.read(descriptor, 32).decode() or 'unknown'}",
                     expected="one trainer per state folder",
                     remedy="`gmmas site status` shows it, `gmmas site stop` ends it",
-                ) from error
+                )
             os.truncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             yield

@@ -226,13 +226,11 @@ def _spread(
 def _summary(
     spread: Uncertain, regions_RIJK: NDArray[np.bool_], sample: Sample, *, without: Collection[Region | Task]
 ) -> UncertaintyFindings:
-    """Return the mean spread inside each region that was found, and that of the markers, but for heads that nobody trained."""
+    """Return the mean spread inside each region that was found, and that of the markers, but for those that nobody trained."""
     std_RIJK = restore_to_native(spread.region_std_BRXYZ[0].numpy(), sample, order=1)
     found = zip(REGIONS, std_RIJK, regions_RIJK, strict=True)
     return UncertaintyFindings(
-        region_std={
-            region: float(std_IJK[mask_IJK].mean()) for region, std_IJK, mask_IJK in found if mask_IJK.any() and region not in without
-        },
+        region_std={region: float(std_IJK[mask_IJK].mean()) for region, std_IJK, mask_IJK in found if mask_IJK.any()},
         probability_std={task: float(std_B) for task, std_B in spread.marker_std.items() if task not in without},
     )
 

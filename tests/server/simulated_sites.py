@@ -108,10 +108,10 @@ class SimulatedSite:
         generator = self.generator(request)
         mine = select_groups(tensors, groups_sent(self.modalities, self.labelled))
         # Within the reach of an optimiser in any round, whose checks judge these updates too.
-        steps = {
-            name: generator.uniform(0.004, 0.005, value.shape) * generator.choice((-1, 1), value.shape) for name, value in mine.items()
+        return {
+            name: (0.999 * value + generator.uniform(0.004, 0.005, value.shape) * generator.choice((-1, 1), value.shape)).astype(np.float32)
+            for name, value in mine.items()
         }
-        return {name: (0.999 * value + steps[name]).astype(np.float32) for name, value in mine.items()}
 
     def report(self, request: TaskRequest) -> SiteReport:
         dice = {region: Interval(value=float(self.generator(request).uniform(0, 1)), n=4) for region in REGIONS}
