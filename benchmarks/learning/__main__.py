@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = pick(whole, arms=() if arms == (ALL,) else arms, seeds=options.seeds)
         kept = None if options.quick else KEPT
         software = commit()
-        jobs = [Job(options.out, plan, arm, seed, software, kept) for seed in plan.seeds for arm in plan.arms]
+        jobs = [Job(options.out, plan, arm, seed, software, kept) for arm, seed in plan.runs]
         if options.final:  # hours of training must not end in a table that is refused
             _check_final(whole, jobs, options)
         failed = 0 if options.report else _run(console, jobs, options)

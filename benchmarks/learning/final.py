@@ -15,7 +15,7 @@ Run = tuple[str, int]
 
 def required(plan: LearningPlan) -> tuple[Run, ...]:
     """Return the runs of the main arms."""
-    return tuple((arm, seed) for arm in plan.main for seed in plan.seeds)
+    return tuple((arm.name, seed) for arm, seed in plan.runs if arm.name in plan.main)
 
 
 def check_final(plan: LearningPlan, shown: Collection[Run], *, committed: Path, incomplete: bool = False, replace: bool = False) -> None:

@@ -96,6 +96,8 @@ class ArmsFile(FrozenModel):
 
     Attributes:
         seeds: each has its own patients and its own initialisation.
+        more_seeds: for the arms of `many` alone, whose differences are too small for those of `seeds`.
+        many: names of these arms.
         reference: arm that the others are compared with.
         upper_bound: arm that the ratio is taken to.
         main: arms that are run where none are named.
@@ -107,6 +109,8 @@ class ArmsFile(FrozenModel):
     """
 
     seeds: tuple[PositiveInt, ...] = Field(min_length=1)
+    more_seeds: tuple[PositiveInt, ...] = ()
+    many: tuple[str, ...] = ()
     reference: str
     upper_bound: str
     main: tuple[str, ...]
@@ -132,7 +136,7 @@ class LearningPlan(ArmsFile):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two arms have the same name: {', '.join(twice)}")
         sites = {site.name for site in self.phantoms.sites}
-        needed = {self.reference, self.upper_bound, *self.main} - set(names) | {self.development, self.test} - sites
+        needed = {self.reference, self.upper_bound, *self.main, *self.many} - set(names) | {self.development, self.test} - sites
         needed |= {arm.compare_with for arm in self.arms if arm.compare_with is not None} - set(names)
         needed |= {name for arm in self.arms if not isinstance(arm.participants, str) for name in arm.participants} - sites
         if needed:
@@ -175,6 +179,12 @@ class LearningPlan(ArmsFile):
             expected = ", ".join(arm.name for arm in self.arms)
             raise ConfigError("there is no such arm", where="arms.yaml", got=name, expected=expected, remedy="name one of these")
         return found
+
+    @property
+    def runs(self) -> tuple[tuple[Arm, int], ...]:
+        """Return every arm with each of its seeds, seed by seed."""
+        every = tuple(dict.fromkeys((*self.seeds, *self.more_seeds)))
+        return tuple((arm, seed) for seed in every for arm in self.arms if seed in self.seeds or arm.name in self.many)
 
     @property
     def held_out(self) -> tuple[str, str]:
@@ -259,6 +269,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def pick(plan: LearningPlan, *, arms: Collection[str] = (), seeds: Collection[int] = ()) -> LearningPlan:
     """Return the plan with these arms (always with the reference, and what they are compared with) and seeds only; none named is all.
 
+    Seeds that are named are those of every arm.
+
     Raises:
         ConfigError: there is no such arm.
     """
@@ -268,4 +280,5 @@ def pick(plan: LearningPlan, *, arms: Collection[str] = (), seeds: Collection[in
         named.add(arm.name)
         left += [arm.compare_with] if arm.compare_with is not None else []
     kept = tuple(arm for arm in plan.arms if not arms or arm.name in named)
-    return plan.model_copy(update={"arms": kept, "seeds": tuple(seeds) or plan.seeds})
+    chosen = {"seeds": tuple(seeds), "more_seeds": ()} if seeds else {}
+    return plan.model_copy(update={"arms": kept, **chosen})

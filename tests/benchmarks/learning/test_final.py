@@ -15,7 +15,7 @@ SKILL = 0.6
 @pytest.fixture(scope="module")
 def plan() -> LearningPlan:
     """Return the plan with few main arms and seeds."""
-    return LearningPlan.read().model_copy(update={"main": ("gmmas", "pooled", "semi"), "seeds": (101, 102)})
+    return LearningPlan.read().model_copy(update={"main": ("gmmas", "pooled", "semi"), "seeds": (101, 102), "more_seeds": ()})
 
 
 @pytest.fixture
@@ -47,6 +47,11 @@ def test_every_main_arm_with_every_seed_is_required(plan, tmp_path) -> None:
         check_final(plan, whole[1:], committed=nothing)
     assert "--incomplete" in error.value.remedy
     check_final(plan, whole[1:], committed=nothing, incomplete=True)
+
+
+def test_more_seeds_are_required_of_the_arms_that_have_them(plan) -> None:
+    more = plan.model_copy(update={"more_seeds": (104,), "many": ("semi", "wire-int8")})
+    assert set(required(more)) - set(required(plan)) == {("semi", 104)}
 
 
 def test_nothing_of_a_fuller_table_is_lost_by_accident(plan, tmp_path) -> None:

@@ -161,3 +161,13 @@ def test_an_experiment_from_before_a_key_existed_is_the_same_one(plan) -> None:
 
 def test_an_arm_brings_what_it_is_compared_with_and_what_that_is(plan) -> None:
     assert [arm.name for arm in pick(plan, arms=["cutmix-off"]).arms] == ["gmmas", "few", "few-semi", "cutmix-off"]
+
+
+def test_arms_that_need_them_have_more_seeds(plan) -> None:
+    more = plan.model_copy(update={"seeds": (101, 102), "more_seeds": (103,), "many": ("gmmas", "semi")})
+    runs = [(arm.name, seed) for arm, seed in pick(more, arms=("semi", "pooled")).runs]
+    assert runs == [*((arm, seed) for seed in (101, 102) for arm in ("gmmas", "pooled", "semi")), ("gmmas", 103), ("semi", 103)]
+    named = pick(more, arms=("pooled",), seeds=(104,))
+    assert [(arm.name, seed) for arm, seed in named.runs] == [("gmmas", 104), ("pooled", 104)]
+    with pytest.raises(ConfigError, match="no-such-arm"):
+        LearningPlan.parse(plan.model_dump() | {"many": ("no-such-arm",)}, where="arms.yaml")
