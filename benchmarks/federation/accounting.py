@@ -16,6 +16,12 @@ sample and are not at the next, and S those that are at both, this process inclu
 
     lost = max(0, sum over V of (utime + stime + cutime + cstime) - sum over S of the growth of cutime + cstime)
 
+Memory is the kernel's own largest resident memory of each process, which no sampling misses. What a role holds at once is bounded by
+
+    held = max over samples of the sum over its living processes of their largest so far
+
+so a process that has ended before another grew does not count beside it; libraries that processes share count in each.
+
 Resolution: one clock tick (10 ms) for each process. This process's own work, the measuring, is left out.
 """
 
@@ -163,11 +169,13 @@ class TreeSampler:
     Attributes:
         roles: what each process that was started here is for, by its pid; descendants inherit it.
         programs: what a process is for by the end of its program's name, where systems start their processes themselves.
+        held_mib: what each role held at once (above).
     """
 
     roles: dict[int, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    held_mib: dict[str, float] = field(default_factory=dict)
     _tree: Sequence[Process] = ()
     _known: dict[int, tuple[str, str]] = field(default_factory=dict)
     _roles_seen: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -198,6 +206,7 @@ class TreeSampler:
         now, tree = found
         root, below = tree[0], tree[1:]
         seconds: dict[tuple[str, str], float] = {}
+        held_mib: dict[str, float] = {}
         for process in below:
             key = self._key(process, root.pid)
             seconds[key] = seconds.get(key, 0.0) + process.own_s
@@ -206,10 +215,12 @@ class TreeSampler:
             if process.state != "Z":
                 self._roles_seen[process.pid] = key
                 self._peaks[process.pid] = peak_mib(process.pid) or self._peaks.get(process.pid, 0.0)
+                held_mib[key[0]] = held_mib.get(key[0], 0.0) + self._peaks[process.pid]
             elif process.parent == root.pid and process.pid not in self.roles:
                 with suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
         seconds["ended", "ended"] = root.children_s
+        self.held_mib = {role: max(mib, self.held_mib.get(role, 0.0)) for role, mib in (self.held_mib | held_mib).items()}
         lost_s = (self.samples[-1].unseen_s if self.samples else 0.0) + unseen_s(self._tree, tree)
         self._tree = tree
         self.samples.append(Sample(now, {key: value for key, value in seconds.items() if value > 0}, loopback_bytes(), lost_s))

@@ -56,7 +56,7 @@ class Result(FrozenModel):
         cpu_by_program: processor seconds of all processes per period by "role/program", the stand-in's own included; less where a
             program ended, whose seconds are then its parent's "ended children".
         loopback_bytes: bytes per period on loopback, headers and each node's inner traffic included; 0 where others use it.
-        coordinator_peak_mib: sum of the largest resident memories of the coordinator's processes.
+        coordinator_peak_mib: what the coordinator's processes held at once, each with its largest resident memory so far.
         peak_by_program: largest memory by "role/program"; sums where a program ran more than once.
         unseen_s: processor seconds per period of processes that ended and that nobody counted; cpu_s lacks them.
         extra: what a system tells of itself.
@@ -112,7 +112,6 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
     starts, periods = training.starts, cell.rounds - 1
     begin, end = (at(sampler.samples, moment) for moment in (starts[0], starts[-1]))
     overheads = [(after - before) - longest for (before, after), longest in zip(pairwise(starts), training.longest, strict=False)]
-    peaks = sampler.peaks_mib()
     return Result(
         cell=cell,
         periods=periods,
@@ -124,8 +123,8 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
         stand_in_cpu_s=training.cpu_s / periods,
         cpu_by_program=by_program(begin, end, periods=periods),
         loopback_bytes=(end.loopback_bytes - begin.loopback_bytes) / periods if own_loopback else 0.0,
-        coordinator_peak_mib=sum(peak for (role, _), peak in peaks.items() if role == "coordinator"),
-        peak_by_program={"/".join(key): round(peak, 1) for key, peak in sorted(peaks.items())},
+        coordinator_peak_mib=sampler.held_mib.get("coordinator", 0.0),
+        peak_by_program={"/".join(key): round(peak, 1) for key, peak in sorted(sampler.peaks_mib().items())},
         unseen_s=(end.unseen_s - begin.unseen_s) / periods,
         load=os.getloadavg()[0],
         own_loopback=own_loopback,
