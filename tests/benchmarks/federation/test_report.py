@@ -166,8 +166,8 @@ def test_our_deployment_is_measured_in_earnest(tmp_path):
     summary = json.loads((tmp_path / "federation.json").read_text())
     (run,) = summary["runs"]
     assert run["periods"] == 1
-    assert run["train_s"] == pytest.approx(0.2, abs=0.15)
-    assert 0 < run["overhead_s"] < 60
+    assert 0.2 <= run["train_s"] < run["wall_s"], "the stand-in sleeps as long at least, on a busy machine longer"
+    assert run["overhead_s"] == pytest.approx(run["wall_s"] - run["train_s"])
     assert run["cpu_s"] > 0.05
     assert run["unseen_s"] < 0.1
     programs = set(run["cpu_by_program"]) | set(run["peak_by_program"])
