@@ -8,8 +8,11 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 COLOURS: Final = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#000000", "#999999")
+STYLES: Final = {"4 MB": "-o", "20 MB": "--s", "tiny": ":x"}
 PANELS: Final = (("overhead_s", "seconds beside training"), ("cpu_s", "processor seconds"))
 
 
@@ -21,6 +24,8 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     for panel, (key, label) in zip(panels, PANELS, strict=False):
         _bars(panel, [row for row in rows if not row["system"].endswith("-nodes")], key=key, label=f"{label} per round", colour=colour)
     _memory(panels[2], rows, colour=colour)
+    systems = [Patch(color=shade, label=system) for system, shade in colour.items()]
+    figure.legend(handles=systems, loc="outside lower center", ncols=len(systems), fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -32,23 +37,23 @@ def _bars(panel: Axes, rows: list[dict[str, Any]], *, key: str, label: str, colo
     for index, system in enumerate(systems):
         found = [(groups.index((row["model"], row["sites"])), max(row[key], 1e-2)) for row in rows if row["system"] == system]
         places = [place + (index - (len(systems) - 1) / 2) * width for place, _ in found]
-        bars = panel.bar(places, [value for _, value in found], width, color=colour[system], label=system)
+        bars = panel.bar(places, [value for _, value in found], width, color=colour[system])
         panel.bar_label(bars, fmt="%.3g", fontsize=7)
     panel.set(ylabel=label, yscale="log", xticks=range(len(groups)), xticklabels=[f"{model}, {sites} sites" for model, sites in groups])
     panel.margins(y=0.15)
-    panel.legend(fontsize=8, frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
 
 
 def _memory(panel: Axes, rows: list[dict[str, Any]], *, colour: dict[str, str]) -> None:
     for system, shade in colour.items():
-        for model, style in (("4 MB", "-o"), ("20 MB", "--s"), ("tiny", ":x")):
+        for model, style in STYLES.items():
             found = sorted((row["sites"], row["coordinator_peak_mib"]) for row in rows if (row["system"], row["model"]) == (system, model))
             if found:
-                panel.plot(*zip(*found, strict=True), style, color=shade, label=f"{system}, {model}", markersize=4)
+                panel.plot(*zip(*found, strict=True), style, color=shade, markersize=4)
     sites = sorted({row["sites"] for row in rows})
-    panel.set(xlabel="sites", ylabel="coordinator's processes, peak, MiB", xscale="log", ylim=(0, None))
+    panel.set(xlabel="sites", ylabel="coordinator's processes, at once, MiB", xscale="log", ylim=(0, None))
     panel.set_xticks(sites, [str(count) for count in sites])
     panel.minorticks_off()
-    panel.legend(fontsize=8, frameon=False)
+    models = dict.fromkeys(row["model"] for row in rows)
+    panel.legend(handles=[Line2D([], [], color="grey", marker=STYLES[model][-1], linestyle="", label=model) for model in models], fontsize=8, frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
