@@ -55,5 +55,9 @@ def _memory(panel: Axes, rows: list[dict[str, Any]], *, colour: dict[str, str]) 
     panel.set_xticks(sites, [str(count) for count in sites])
     panel.minorticks_off()
     models = dict.fromkeys(row["model"] for row in rows)
-    panel.legend(handles=[Line2D([], [], color="grey", marker=STYLES[model][-1], linestyle="", label=model) for model in models], fontsize=8, frameon=False)
+    panel.legend(
+        handles=[Line2D([], [], color="grey", marker=STYLES[model][-1], linestyle="", label=model) for model in models],
+        fontsize=8,
+        frameon=False,
+    )
     panel.spines[["top", "right"]].set_visible(False)
