@@ -24,9 +24,11 @@ ROLES: Final = {
     "server.runner_process": "coordinator",
     "client_train": "site",
     "client.worker_process": "site",
-    "job.py": "coordinator",
+    "simulator.simulator": "coordinator",
+    "simulator_worker": "site",
+    "job.py": "operator",
 }
-"""What NVFlare's processes are for; in the simulator the job's process is the server, in POC mode it is the operator's and idle."""
+"""What NVFlare's processes are for, by the end of their names."""
 POC_VARIABLE: Final = "NVFLARE_POC_WORKSPACE"
 
 
