@@ -35,5 +35,5 @@ def shrink(plan: LearningPlan) -> LearningPlan:
         arm.model_copy(update={"changes": arm.changes | AT_ONCE}) if AT_ONCE.keys() <= arm.changes.keys() else arm for arm in plan.arms
     )
     split = SplitConfig(validation=1 / CASES, test=1 / CASES)
-    seeds = {"seeds": plan.seeds[:1], "more_seeds": ()}
-    return plan.model_copy(update={"phantoms": phantoms, "federation": federation, "arms": arms, "split": split, **seeds})
+    small = {"phantoms": phantoms, "federation": federation, "arms": arms, "split": split, "seeds": plan.seeds[:1], "more_seeds": ()}
+    return plan.model_copy(update=small)
