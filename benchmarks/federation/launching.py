@@ -35,7 +35,7 @@ class Launcher:
     notes: Path
     train_s: float
     sampler: TreeSampler
-    timeout_s: float = 900.0
+    timeout_s: float
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, argv: Sequence[str | Path], *, role: str, environment: Mapping[str, str] | None = None) -> None:

@@ -100,7 +100,7 @@ def measure(cell: Cell, folder: Path, *, own_loopback: bool) -> Result:
     notes = notes_folder(folder)
     notes.mkdir(parents=True, exist_ok=True)
     sampler = TreeSampler()
-    launcher = Launcher(folder / "logs", notes, cell.train_s, sampler)
+    launcher = Launcher(folder / "logs", notes, cell.train_s, sampler, cell.patience_s)
     sampler.start()
     try:
         module = importlib.import_module(f"benchmarks.federation.{MODULES[cell.system]}")

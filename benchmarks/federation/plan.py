@@ -63,6 +63,11 @@ class Cell(FrozenModel):
         return f"{self.system}-{self.sites}sites-{self.model.replace(' ', '')}-{self.rounds}x{self.train_s:g}s-{self.repeat}"
 
     @property
+    def patience_s(self) -> float:
+        """Return how long any step of the run may take, the whole of its rounds too: with 64 sites, two of plain Flower take 1,000 s."""
+        return 30.0 * max(30, self.sites)
+
+    @property
     def federation(self) -> FederationConfig:
         """Return this project's configuration of the run, which every site must answer in every round, at once; the other systems take
         seed and network from it.
