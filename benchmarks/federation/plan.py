@@ -64,7 +64,7 @@ class Cell(FrozenModel):
 
     @property
     def patience_s(self) -> float:
-        """Return how long any step of the run may take, the whole of its rounds too: with 64 sites, two of plain Flower take 1,000 s."""
+        """Return how long any step of the run may take, the whole of its rounds too: with 64 sites, two of plain Flower take 1,150 s."""
         return 30.0 * max(30, self.sites)
 
     @property
