@@ -15,8 +15,9 @@ from typing import IO, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OBJECT_PATHS: Final = frozenset({"/v1/fleet/push-object", "/v1/fleet/pull-object"})
-FLEET_PATH: Final = "/v1/fleet/"
+from server.layers import FLEET_PATH
+
+OBJECT_PATHS: Final = frozenset({f"{FLEET_PATH}push-object", f"{FLEET_PATH}pull-object"})
 LARGEST_BODY_BYTES: Final = 32 * 2**20
 """Flower cuts arrays into objects of 5 MiB."""
 AT_ONCE: Final = 2

@@ -7,28 +7,31 @@ and whoever reaches that port may use the Control API. Here, before Flower sees 
     /v1/runtime/           from loopback only: Flower's own executor and run processes, each with a secret
     everything else        from loopback only, and with a key in the header CONTROL_HEADER
 
-What passes and carries models is kept on disk while the line is slow (server.spooling).
+What passes and carries models is kept on disk while the line is slow (server.spooling), and meets only those of Flower's layers that are
+for it (server.layers).
 
 The key (server.control_key) is known to whoever may read the coordinator's folder. So other users of this machine, and requests that a
 misconfigured reverse proxy lets through as if they were local, administer nothing.
 """
 
+import gc
 import hmac
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from flwr.superlink import extensions
+from flwr.superlink import main as superlink_main
 from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.control_key import CONTROL_HEADER, control_key
+from server.layers import FLEET_PATH, RUNTIME_PATH, where_needed
 from server.spooling import SpooledObjects
 
-PUBLIC_PATHS: Final = ("/v1/fleet/", "/health")
-RUNTIME_PATH: Final = "/v1/runtime/"
+PUBLIC_PATHS: Final = (FLEET_PATH, "/health")
 SECRET_OPTION: Final = "--superexec-auth-secret-file"  # noqa: S105 - its name
 
 
@@ -74,9 +77,12 @@ def _is_local(client: tuple[str, int] | None) -> bool:
 
 def main() -> None:
     """Run flower-superlink with the middleware in front of everything."""
-    before = extensions.get_middleware
+    flower: Any = superlink_main
+    before, layers = extensions.get_middleware, flower._get_middleware
     key = control_key(Path(sys.argv[sys.argv.index(SECRET_OPTION) + 1]).read_bytes())
     extensions.get_middleware = lambda: (Middleware(ClosedAdministration, key=key), Middleware(SpooledObjects), *before())
+    flower._get_middleware = lambda: where_needed(layers())
+    gc.freeze()  # what has been imported stays: the collector need not look through it again and again
     flower_superlink()
 
 
