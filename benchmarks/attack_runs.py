@@ -38,7 +38,7 @@ DEFENCES: Final[dict[str, dict[str, Any]]] = {
     "no checks": {"norm_limit": None},
     "norm limit 10": {"norm_limit": 10.0},
     "default": {},
-    "cosine": {"cosine_limit": 0.0},
+    "cosine": {"cosine_limit": -0.02},
     "clipped": {"clip": {"kind": "median", "multiple": 1.0}},
     "trimmed": {"combine": {"kind": "trimmed", "share": 0.2}},
     "median": {"combine": {"kind": "median"}},

@@ -57,7 +57,8 @@ class RobustnessConfig(FrozenModel):
         norm_limit: a reply is refused where its update of a group is longer than this multiple of the median of the group's holders and
             longer than an optimiser can walk in a round; None for no limit.
         clip: shorten long updates; what `norm_limit` refuses is refused all the same.
-        cosine_limit: a reply is refused where its cosine with the mean direction of the other holders is below this; None for no filter.
+        cosine_limit: a reply is refused where the cosine of the site's updates with the mean direction of the other holders is below this,
+            in the mean of its last rounds; None for no filter.
         combine: how a group's holders become one.
     """
 

@@ -12,7 +12,7 @@ A flag is a question to the hospital, no verdict: other scanners and other label
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Final
 
 from server.records import Outcome, RoundRecord, SiteRecord
@@ -35,7 +35,7 @@ class Drift:
     Attributes:
         lengths: rho in the last rounds, oldest first; None where it could not be told.
         length: median of the last SETTLED of them.
-        cosine: with the mean direction of the others, in the last round that tells it.
+        cosine: with the mean direction of the others, the mean of these rounds.
         shortened: in how many of these rounds its update was shortened.
         refused: in how many its reply was refused.
         flags: what is to be looked at, in words.
@@ -84,7 +84,8 @@ def _drift(name: str, records: Sequence[RoundRecord], ratios: Sequence[dict[str,
     known = [each for each in lengths if each is not None][-SETTLED:]
     length = median(known) if known else None
     mine = [site for record in records for site in record.sites if site.site == name]
-    cosine = next((site.cosine for site in reversed(mine) if site.cosine is not None), None)
+    cosines = [site.cosine for site in mine if site.cosine is not None]
+    cosine = fmean(cosines) if cosines else None
     shortened = sum(any(factor < 1 for factor in site.clipped.values()) for site in mine)
     refused = sum(site.outcome is Outcome.REFUSED for site in mine)
     settled = length if len(known) == SETTLED else None
@@ -101,7 +102,7 @@ def _flags(
     if length is not None and length <= SHORT:
         flags.append(f"its updates are {length:.2f} times as long as the others'")
     if cosine is not None and cosine < least_cosine:
-        flags.append(f"its update points away from the others' (cosine {cosine:.2f})")
+        flags.append(f"its updates point away from the others' (mean cosine {cosine:.2f})")
     if shortened * 2 > len(mine) >= SETTLED:
         flags.append(f"its update was shortened in {shortened} of {len(mine)} rounds")
     if refused:

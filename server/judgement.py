@@ -23,6 +23,7 @@ from server.events import EventLog
 from server.privacy_ledger import LEDGER_FILE, PrivacyLedger
 from server.records import Outcome, RoundRecord, SiteRecord
 from strategies.aggregation import Aggregate, RunningMean, Verdict
+from strategies.cosine import MEMORY_ROUNDS
 from strategies.norms import HISTORY_ROUNDS, NormLimit, Norms, group_reach
 from strategies.privacy import PrivateSum
 from strategies.robust import RobustAggregate
@@ -49,6 +50,7 @@ class Judge:
     def __init__(self, folder: RunFolder, *, events: EventLog) -> None:
         self._config, self._path, self._events = folder.config, folder.path, events
         self._history: deque[Mapping[str, Norms]] = deque(maxlen=HISTORY_ROUNDS)
+        self._directions: deque[Mapping[str, float]] = deque(maxlen=MEMORY_ROUNDS)
         self._ledger: PrivacyLedger | None = None
         self.rounds = self._config.rounds
         self.notices: dict[str, Notice] = {}
@@ -119,7 +121,8 @@ class Judge:
         if not config.robustness.needs_whole_round:
             return RunningMean(tensors)
         limit = NormLimit(config.robustness.norm_limit, reach=reach, history=tuple(self._history))
-        return RobustAggregate(tensors, config=config.robustness, spool=Spool(self._path / SPOOL), limit=limit)
+        spool, directions = Spool(self._path / SPOOL), tuple(self._directions)
+        return RobustAggregate(tensors, config=config.robustness, spool=spool, limit=limit, directions=directions)
 
     def decide(self, aggregate: Aggregate, sites: Iterable[SiteRecord], *, number: int) -> tuple[tuple[SiteRecord, ...], Verdict]:
         """Judge the replies of a round together and return their records with the outcome, and the verdict."""
@@ -142,6 +145,7 @@ class Judge:
     def remember(self, record: RoundRecord) -> None:
         """Take a finished round into account, oldest first."""
         self._history.append({site.site: site.norms for site in record.sites if site.norms})
+        self._directions.append({site.site: site.cosine for site in record.sites if site.cosine is not None})
         # Not when it is decided: what an attempt has accepted that came to no round is void.
         self.counted |= {site.site: record.round for site in record.sites if site.outcome is Outcome.ACCEPTED}
         self._notify(record.sites, record.round)

@@ -4,15 +4,19 @@
     c_k = sum_g n_k,g^2 <u_k,g, s_k,g> / |s_k,g|  /  sum_g n_k,g^2
 
 a mean over the groups that a site shares with at least three others, weighted by how much of its update lies there. Each other holder
-counts the same however long its update is. Comparing directions: Blanchard et al., NeurIPS 2017, begun by distances; by cosines: Fung, Yoon
-and Beschastnikh, "FoolsGold", RAID 2020, and Cao et al., "FLTrust", NDSS 2021. Sites with other scanners, other labels or few cases go
-other ways honestly, so the limit belongs below 0.
+counts the same however long its update is. Comparing directions: Blanchard et al., NeurIPS 2017, begun by distances; by cosines, and over
+the rounds: Fung, Yoon and Beschastnikh, "FoolsGold", RAID 2020; by cosines: Cao et al., "FLTrust", NDSS 2021.
+
+Once the model has learned the most, honest updates stand nearly across each other (cosines of -.08 to .2), and a single round tells noise.
+So a site is refused by the mean of its last rounds. Sites with other scanners, other labels or few cases go other ways honestly: the limit
+belongs below 0. Where half of the sites would be refused there is no direction that anybody could be against, and nobody is.
 
 With all sums S = sum_j u_j at hand, s_k = S - u_k: one pass over the spool, block by block.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -26,6 +30,8 @@ Float32 = NDArray[np.float32]
 
 FEWEST_HOLDERS: Final = 4
 """Among three, one that turns back leaves the other two with a mean direction of nothing."""
+MEMORY_ROUNDS: Final = 8
+"""Rounds whose cosines are averaged, this one among them."""
 
 
 def group_cosines(
@@ -75,17 +81,35 @@ def site_cosines(spool: Spool, *, reference: Mapping[str, Float32], norms: Mappi
     return {site: math.fsum(above[site]) / math.fsum(below[site]) for site in sorted(above)}
 
 
-def refuse_opposed(cosines: Mapping[str, float], *, limit: float) -> dict[str, ProtocolError]:
-    """Return why replies are refused, by site."""
+def mean_cosines(cosines: Mapping[str, float], *, earlier: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean cosine of each site that is judged in this round, over it and the rounds before.
+
+    Args:
+        cosines: of this round.
+        earlier: of the rounds before, oldest first, of refused replies too; the last MEMORY_ROUNDS - 1 count, where a site was judged.
+    """
+    rounds = [*earlier[1 - MEMORY_ROUNDS :], cosines]
+    return {site: fmean(each[site] for each in rounds if site in each) for site in cosines}
+
+
+def refuse_opposed(means: Mapping[str, float], *, limit: float) -> dict[str, ProtocolError]:
+    """Return why replies are refused, by site; none where it would be every other one.
+
+    Args:
+        means: of `mean_cosines`.
+        limit: the least that passes.
+    """
+    opposed = {site: mean for site, mean in means.items() if mean < limit}
+    if 2 * len(opposed) >= len(means):
+        return {}
     return {
         site: ProtocolError(
             "refused for the direction of its update",
             where=f"site {site}",
-            got=f"cosine {cosine:.3f} with the mean of the others",
+            got=f"cosine {mean:.3f} with the mean of the others, in the mean of its last {MEMORY_ROUNDS} rounds or fewer",
             expected=f"at least {limit:g}",
             remedy="compare the site's labels and preprocessing with the others'",
             code=ReasonCode.REPLY_REFUSED,
         )
-        for site, cosine in cosines.items()
-        if cosine < limit
+        for site, mean in opposed.items()
     }

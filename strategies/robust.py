@@ -1,7 +1,7 @@
 """One round with defences: replies are spooled to the disk, judged together, and combined.
 
     1. norms        too long for the group: refused                          strategies.norms
-    2. directions   against the others, if asked for: refused                 strategies.cosine
+    2. directions   for rounds against the others, if asked for: refused      strategies.cosine
     3. lengths      clipped, if asked for: theta + f (theta_k - theta)        f = min(1, limit / n_k,g)
     4. combining    weighted mean | median | trimmed mean among holders       strategies.order_statistics
 
@@ -9,7 +9,7 @@ A mean is added up while replies come, and what is refused in the end is subtrac
 usual round, with nobody refused, reads nothing back. Memory is that of a block over all sites; the disk holds one reply a site.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from gmmas_schema.errors import ProtocolError, ReasonCode
 from gmmas_schema.groups import group_of
 from gmmas_schema.robustness import FixedClip, MeanRule, RobustnessConfig
 from strategies.aggregation import ExactSum, RunningMean, Verdict, check_magnitude
-from strategies.cosine import refuse_opposed, site_cosines
+from strategies.cosine import mean_cosines, refuse_opposed, site_cosines
 from strategies.norms import NormLimit, update_norms
 from strategies.order_statistics import Combining, choose_combining, median, trimmed_mean
 from strategies.spool import Spool
@@ -34,10 +34,19 @@ class RobustAggregate:
         config: the defences.
         spool: an empty one for this round; removed by `close`.
         limit: what norms are compared with.
+        directions: cosines of the sites in the rounds before, oldest first.
     """
 
-    def __init__(self, tensors: Mapping[str, Float32], *, config: RobustnessConfig, spool: Spool, limit: NormLimit) -> None:
-        self._current, self._config, self._spool, self._limit = tensors, config, spool, limit
+    def __init__(
+        self,
+        tensors: Mapping[str, Float32],
+        *,
+        config: RobustnessConfig,
+        spool: Spool,
+        limit: NormLimit,
+        directions: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        self._current, self._config, self._spool, self._limit, self._directions = tensors, config, spool, limit, directions
         self._mean = RunningMean(tensors) if isinstance(config.combine, MeanRule) else None
         self._weights: dict[str, dict[str, float]] = {}
         self._norms: dict[str, dict[str, float]] = {}
@@ -67,7 +76,7 @@ class RobustAggregate:
         cosines: dict[str, float] = {}
         if self._config.cosine_limit is not None:
             cosines = site_cosines(self._spool, reference=self._current, norms=self._norms)
-            opposed = refuse_opposed(cosines, limit=self._config.cosine_limit)
+            opposed = refuse_opposed(mean_cosines(cosines, earlier=self._directions), limit=self._config.cosine_limit)
             self._drop(opposed)
             refused |= opposed
         self._factors = self._shorten()

@@ -75,7 +75,7 @@ def test_directions_refusals_and_shortenings_are_told() -> None:
     ]
     flags = {each.site: each.flags for each in drift_of(records)}
     assert flags == {
-        "turned": ("its update points away from the others' (cosine -0.20)",),
+        "turned": ("its updates point away from the others' (mean cosine -0.20)",),
         "refused": ("its reply was refused in 3 of 3 rounds",),
         "long": ("its update was shortened in 3 of 3 rounds",),
         "fine": (),

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from strategies.cosine import refuse_opposed, site_cosines
+from strategies.cosine import MEMORY_ROUNDS, mean_cosines, refuse_opposed, site_cosines
 from strategies.norms import update_norms
 from strategies.spool import Spool
 
@@ -50,3 +52,32 @@ def test_a_site_with_too_little_company_or_without_an_update_is_not_judged(tmp_p
     changes = updates("abc") | updates("d", ("heads.idh.a",)) | {"e": {"fusion.a": np.zeros(40), "fusion.b": np.zeros(40)}}
     assert cosines_of(tmp_path, changes) == {}
     assert set(cosines_of(tmp_path, changes | updates(["f"]))) == {"a", "b", "c", "f"}
+
+
+COSINES = st.dictionaries(st.sampled_from("abcdef"), st.floats(-1, 1, allow_subnormal=False), min_size=1)
+
+
+@given(COSINES, st.lists(COSINES, max_size=2 * MEMORY_ROUNDS))
+def test_a_site_is_judged_by_the_mean_of_its_last_rounds(cosines, earlier):
+    means = mean_cosines(cosines, earlier=earlier)
+    assert set(means) == set(cosines), "who is not judged in this round is not refused in it"
+    for site, mean in means.items():
+        own = [each[site] for each in [*earlier, cosines][-MEMORY_ROUNDS:] if site in each]
+        assert mean == pytest.approx(sum(own) / len(own), abs=1e-12)
+
+
+@given(COSINES, st.floats(-1, 1))
+def test_only_a_minority_is_refused(means, limit):
+    below = {site for site, mean in means.items() if mean < limit}
+    assert set(refuse_opposed(means, limit=limit)) == (below if 2 * len(below) < len(means) else set())
+
+
+def test_noise_of_single_rounds_refuses_nobody_and_a_turned_site_is_refused_in_every_round():
+    """Cosines of 16 rounds of `python -m benchmarks.attacks`: of an honest hospital, and of one whose updates are turned round."""
+    honest = [0.36, 0.04, 0.22, 0.05, -0.01, 0.17, 0.03, 0.04, 0.04, 0.05, 0.20, 0.01, 0.03, -0.04, -0.07, 0.03]
+    turned = [-0.37, -0.07, -0.17, -0.14, 0.01, -0.2, -0.2, -0.08, 0.02, -0.06, -0.09, -0.16, -0.18, -0.03, -0.04, -0.1]
+    earlier = []
+    for mine, bad in zip(honest, turned, strict=True):
+        cosines = {**dict.fromkeys("abcd", mine), "e": bad}
+        assert set(refuse_opposed(mean_cosines(cosines, earlier=earlier), limit=-0.02)) == {"e"}
+        earlier.append(cosines)
