@@ -247,6 +247,27 @@ def test_each_mode_does_what_it_says(unbroken):
     assert unbroken["median"].read_record(1).sites[0].shares["fusion"] == pytest.approx(0.2)
 
 
+def test_who_turned_back_is_refused_until_the_mean_of_its_rounds_is_over_the_limit_also_by_a_resumed_run(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def hook(event):
+        if (event.kind, event.round) == (EventKind.ROUND_FINISHED, 1):
+            raise Killed
+
+    def sites():
+        return make_grid(*honest("abcd"), SimulatedSite("z", alter=only_in(1, turn_back)))
+
+    folder = make_folder(tmp_path / "run", sites=5, norm_limit=None, cosine_limit=-0.034)
+    with pytest.raises(Killed):
+        run(sites(), folder, events=EventLog(folder.events_path, on_event=hook))
+    run(sites(), folder)
+    first, second, third = (folder.read_record(number).sites for number in (1, 2, 3))
+    assert [first[4].outcome, second[4].outcome, third[4].outcome] == [Outcome.REFUSED, Outcome.REFUSED, Outcome.ACCEPTED]
+    assert first[4].cosine < -0.034 < second[4].cosine
+    assert all(site.outcome is Outcome.ACCEPTED for site in (*first[:4], *second[:4], *third[:4]))
+
+
 class Replaying(SimulatedSite):
     """Answers every training request with the first answer it ever gave."""
 
