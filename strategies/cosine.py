@@ -4,11 +4,11 @@
     c_k = sum_g n_k,g^2 <u_k,g, s_k,g> / |s_k,g|  /  sum_g n_k,g^2
 
 a mean over the groups that a site shares with at least three others, weighted by how much of its update lies there. Each other holder
-counts the same however long its update is. Comparing directions: Blanchard et al., NeurIPS 2017, begun by distances; by cosines, and over
-the rounds: Fung, Yoon and Beschastnikh, "FoolsGold", RAID 2020; by cosines: Cao et al., "FLTrust", NDSS 2021.
+counts the same however long its update is. Comparing directions: Blanchard et al., NeurIPS 2017, begun by distances; by cosines: Cao et
+al., "FLTrust", NDSS 2021; by cosines and over the rounds: Fung, Yoon and Beschastnikh, "FoolsGold", RAID 2020.
 
-Once the model has learned the most, honest updates stand nearly across each other (cosines of -.08 to .2), and a single round tells noise.
-So a site is refused by the mean of its last rounds. Sites with other scanners, other labels or few cases go other ways honestly: the limit
+Once the model has learned the most, honest updates stand nearly across each other (cosines of -.1 to .2), and a single round tells noise.
+So a site is refused by the mean of its last rounds. Sites with other sequences, labels or scanners go other ways honestly: the limit
 belongs below 0. Where half of the sites would be refused there is no direction that anybody could be against, and nobody is.
 
 With all sums S = sum_j u_j at hand, s_k = S - u_k: one pass over the spool, block by block.
