@@ -13,6 +13,7 @@ from server.local_grid import LocalGrid
 from server.rounds import run_federation
 from tests.client.tiny_sites import make_config, make_trainer
 from tests.matrices import thinned
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker
 
 ROUNDS = 3
@@ -30,10 +31,6 @@ CHANGES = {
     },
 }
 WITHOUT_T1CE = (Modality.T1, Modality.FLAIR)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
 
 
 def make_folder(path):
@@ -79,14 +76,9 @@ def test_the_row_of_the_enhancing_tumour_is_the_full_sites_alone(finished) -> No
 @pytest.mark.parametrize(("number", "kind"), thinned(range(1, ROUNDS + 1), [EventKind.REPLY_ACCEPTED, EventKind.ROUND_FINISHED]))
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, finished, number, kind) -> None:
     """The sites of the first attempt have trained the round that is asked for again: their state is ahead of the coordinator's."""
-
-    def hook(event) -> None:
-        if (event.kind, event.round) == (kind, number):
-            raise Killed
-
     folder = make_folder(tmp_path / "run")
     with pytest.raises(Killed):
-        run(folder, tmp_path / "states", on_event=hook)
+        run(folder, tmp_path / "states", on_event=kill_at(kind, number))
     run(folder, tmp_path / "states")
     for each in range(1, ROUNDS + 1):
         assert folder.read_record(each).model_sha256 == finished.read_record(each).model_sha256

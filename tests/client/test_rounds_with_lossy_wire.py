@@ -14,6 +14,7 @@ from server.local_grid import LocalGrid
 from server.rounds import run_federation
 from strategies.wire import SHELF, ModelShelf
 from tests.client.tiny_sites import FLAIR_ONLY, TINY, make_config, make_trainer
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker
 
 ROUNDS = 3
@@ -21,10 +22,6 @@ WITH_ADAPTER = TINY.model_copy(update={"network": TINY.network.model_copy(update
 FULL = WireConfig(down="fp32", up="fp32")
 INT8 = WireConfig(up="int8")
 SPARSE = WireConfig(up="int8", top_k=0.25)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the coordinator may catch it."""
 
 
 def config(wire: WireConfig) -> FederationConfig:
@@ -73,12 +70,8 @@ def test_anchors_are_sums_over_patients_to_the_last_bit(finished) -> None:
     [(EventKind.ROUND_STARTED, 2), (EventKind.REPLY_ACCEPTED, 2), (EventKind.ROUND_FINISHED, 2), (EventKind.REPLY_ACCEPTED, 3)],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, finished, kind, number) -> None:
-    def hook(event) -> None:
-        if (event.kind, event.round) == (kind, number):
-            raise Killed
-
     with pytest.raises(Killed):
-        run(tmp_path, SPARSE, on_event=hook)
+        run(tmp_path, SPARSE, on_event=kill_at(kind, number))
     folder = run(tmp_path, SPARSE)
     for each in range(1, ROUNDS + 1):
         assert folder.read_record(each).model_sha256 == finished[SPARSE].read_record(each).model_sha256

@@ -17,6 +17,7 @@ from server.rounds import run_federation
 from strategies.codec import Parcel, read_report, unpack_tensors
 from tests.client.tiny_sites import FLAIR_ONLY, TINY, make_config, make_trainer, run
 from tests.matrices import thinned
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker
 
 ROUNDS = 4
@@ -103,17 +104,10 @@ def test_what_travels_is_of_the_senders_sequences_and_never_per_patient(finished
     ("number", "kind"), thinned([2, FIRST_READY, ROUNDS], [EventKind.ROUND_FINISHED, EventKind.REPLY_ACCEPTED, EventKind.ROUND_STARTED])
 )
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, finished, number, kind) -> None:
-    class Killed(BaseException):
-        pass
-
-    def hook(event) -> None:
-        if (event.kind, event.round) == (kind, number):
-            raise Killed
-
     folder = RunFolder.create(tmp_path / "run", config(), run="r")
     grid = LocalGrid({node: InProcessSite(trainer) for node, trainer in enumerate(make_trainers(), start=10)})
     with pytest.raises(Killed):
-        run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path, on_event=hook))
+        run_federation(grid, folder, tracker=RecordingTracker(), events=EventLog(folder.events_path, on_event=kill_at(kind, number)))
     run(make_trainers(), folder)
     for each in range(1, ROUNDS + 1):
         assert folder.read_record(each).model_sha256 == finished[0].read_record(each).model_sha256

@@ -18,6 +18,7 @@ from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
 from server.local_grid import LocalGrid
 from strategies.codec import write_report
+from tests.server.kills import Killed
 from tests.server.simulated_sites import Clock, SimulatedSite, make_config, run
 
 SITES = ("ash", "birch", "cedar", "dogwood")
@@ -110,10 +111,6 @@ def phase_of(message):
 
 def models(folder):
     return [folder.load_round(number).tensors for number in folder.finished_rounds()]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
 
 
 def kill_before_the_checkpoint(federation, monkeypatch):

@@ -10,14 +10,11 @@ from gmmas_schema.federation import FederationConfig
 from gmmas_workflows.run_folder import KEEP_LAST
 from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker, SimulatedSite, dice_of, make_config, make_grid, run
 
 ROUNDS, DONE, BEST = 6, 5, 1
 STEPS = ["average", "momentum", "adam"]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the coordinator may catch it."""
 
 
 def sites():
@@ -41,13 +38,8 @@ def unreadable(folder):
 
 def stopped(folder):
     """Run until round DONE is finished and what nothing needs any more is deleted."""
-
-    def hook(event: Event) -> None:
-        if (event.kind, event.round) == (EventKind.ROUND_STARTED, DONE + 1):
-            raise Killed
-
     with pytest.raises(Killed):
-        run(make_grid(*sites()), folder, events=EventLog(folder.events_path, on_event=hook))
+        run(make_grid(*sites()), folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_STARTED, DONE + 1)))
     return folder
 
 

@@ -13,6 +13,7 @@ from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
 from server.records import Outcome
 from strategies.codec import INDEX, pack_tensors, write_report
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import SimulatedSite, make_config, make_grid, run
 
 DIGITS = "9" * 4300
@@ -95,19 +96,10 @@ def test_a_reply_that_cannot_be_read_is_its_sites_fault_alone(tmp_path, name, wi
         assert all(line.isprintable() for line in message.split("\n"))
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
 def test_a_run_with_such_a_site_is_resumed(tmp_path, without_south):
     folder, hostile = new_folder(tmp_path / "run"), HOSTILE["a size that cannot be printed"]
-
-    def kill(event):
-        if (event.kind, event.round) == (EventKind.REPLY_REFUSED, 2):
-            raise Killed
-
     with pytest.raises(Killed):
-        run(make_grid(*sites(hostile)), folder, events=EventLog(folder.events_path, on_event=kill))
+        run(make_grid(*sites(hostile)), folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.REPLY_REFUSED, 2)))
     run(make_grid(*sites(hostile)), folder)
     assert weights(folder) == without_south
     assert {event.site for event in refusals(folder)} == {"south"}

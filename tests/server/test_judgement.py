@@ -15,6 +15,7 @@ from server.judgement import SPOOL
 from server.records import Outcome
 from strategies.anchors import COUNTS, SUMS
 from tests.matrices import thinned
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import TINY, SimulatedSite, make_config, make_grid, run
 
 ROUNDS = 3
@@ -40,20 +41,6 @@ def honest(names="abc"):
 
 def told(folder, kind):
     return [event for event in read_events(folder.events_path) if event.kind is kind]
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_at(folder, kind, number):
-    """Return an event log that ends the run as a kill would, at an event of a round."""
-
-    def hook(event):
-        if (event.kind, event.round) == (kind, number):
-            raise Killed
-
-    return EventLog(folder.events_path, on_event=hook)
 
 
 def same(first, second):
@@ -137,7 +124,11 @@ def test_a_refusal_before_the_others_came_is_told_too_and_after_a_resume(tmp_pat
     not_finite = only_in(1, scale(np.inf))
     folder = make_folder(tmp_path / "run")
     with pytest.raises(Killed):
-        run(make_grid(*honest(), SimulatedSite("z", alter=not_finite)), folder, events=killed_at(folder, EventKind.ROUND_STARTED, 2))
+        run(
+            make_grid(*honest(), SimulatedSite("z", alter=not_finite)),
+            folder,
+            events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_STARTED, 2)),
+        )
     site = SimulatedSite("z")
     run(make_grid(*honest(), site), folder)
     (notice,) = (request.notice for request in site.seen if request.action is Action.TRAIN and request.round == 2)
@@ -148,7 +139,7 @@ def test_a_refusal_before_the_others_came_is_told_too_and_after_a_resume(tmp_pat
 def test_replies_that_a_kill_left_on_the_disk_are_cleared_away_even_if_no_round_is_left(tmp_path):
     folder = make_folder(tmp_path / "run", rounds=1)
     with pytest.raises(Killed):
-        run(make_grid(*honest()), folder, events=killed_at(folder, EventKind.REPLY_ACCEPTED, 1))
+        run(make_grid(*honest()), folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.REPLY_ACCEPTED, 1)))
     (folder.path / SPOOL).mkdir(exist_ok=True)
     (folder.path / SPOOL / "0.f32").write_bytes(b"secret")
     run(make_grid(*honest()), folder)
@@ -179,7 +170,7 @@ def test_a_group_of_two_is_held_against_the_rounds_before_also_by_a_resumed_run(
 
     folder = make_folder(tmp_path / "run", sites=4)
     with pytest.raises(Killed):
-        run(make_grid(*sites()), folder, events=killed_at(folder, EventKind.ROUND_FINISHED, 2))
+        run(make_grid(*sites()), folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_FINISHED, 2)))
     run(make_grid(*sites()), folder)
     assert [folder.read_record(number).sites[3].outcome for number in (1, 2, 3)] == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.REFUSED]
     assert "codeletion" in folder.read_record(3).sites[3].reason
@@ -214,7 +205,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_in_any_order_of_replies(tmp_pa
     sites = [SimulatedSite("z", alter=turn_back), *honest("dcba")]
     folder = make_folder(tmp_path / "run", sites=5, norm_limit=None, **MODES[mode])
     with pytest.raises(Killed):
-        run(make_grid(*sites), folder, events=killed_at(folder, kind, number))
+        run(make_grid(*sites), folder, events=EventLog(folder.events_path, on_event=kill_at(kind, number)))
     run(make_grid(*sites), folder)
     for each in range(1, ROUNDS + 1):
         mine, theirs = folder.read_record(each), unbroken[mode].read_record(each)
@@ -239,7 +230,7 @@ def test_who_turned_back_is_refused_until_the_mean_of_its_rounds_is_over_the_lim
 
     folder = make_folder(tmp_path / "run", sites=5, norm_limit=None, cosine_limit=-0.034)
     with pytest.raises(Killed):
-        run(sites(), folder, events=killed_at(folder, EventKind.ROUND_FINISHED, 1))
+        run(sites(), folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_FINISHED, 1)))
     run(sites(), folder)
     first, second, third = (folder.read_record(number).sites for number in (1, 2, 3))
     assert [first[4].outcome, second[4].outcome, third[4].outcome] == [Outcome.REFUSED, Outcome.REFUSED, Outcome.ACCEPTED]

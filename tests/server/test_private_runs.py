@@ -15,6 +15,7 @@ from server.events import EventLog, read_events
 from server.privacy_ledger import LEDGER_FILE
 from server.tracking import round_metrics
 from strategies.accountant import affordable_releases, epsilon_of
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker, SimulatedSite, make_config, make_grid, run
 
 NO_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
@@ -24,24 +25,12 @@ UNCHECKED = RobustnessConfig(norm_limit=None)
 """A simulated site moves by a share of the values it receives, which are mostly noise here."""
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
 def make_folder(path, *, rounds=5, privacy=PRIVACY):
     return RunFolder.create(path, make_config(rounds=rounds).model_copy(update={"privacy": privacy, "robustness": UNCHECKED}), run="r1")
 
 
 def sites():
     return make_grid(SimulatedSite("a"), SimulatedSite("b", NO_T1CE))
-
-
-def kill_at(kind, number):
-    def hook(event):
-        if (event.kind, event.round) == (kind, number):
-            raise Killed
-
-    return hook
 
 
 def booked(folder):

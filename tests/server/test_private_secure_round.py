@@ -14,10 +14,10 @@ from server.privacy_ledger import LEDGER_FILE as BOOKED
 from server.tracking import round_metrics
 from strategies.accountant import epsilon_of
 from strategies.secure.ledger import OpenedSums
+from tests.server.kills import Killed
 from tests.server.secure_federation import (
     SITES,
     Federation,
-    Killed,
     SecureSimulatedSite,
     kill_before_the_checkpoint,
     make_secure_config,

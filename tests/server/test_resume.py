@@ -13,13 +13,10 @@ from gmmas_schema.federation import FederationConfig
 from gmmas_schema.vocabulary import MODALITIES, Modality, Task
 from server.checkpoint import RunFolder
 from server.events import EventLog, read_events
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import RecordingTracker, SimulatedSite, make_config, make_grid, run
 
 ROUNDS = 4
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the coordinator may catch it."""
 
 
 def sites():
@@ -50,16 +47,6 @@ def unbroken(tmp_path_factory):
     folder = new_folder(tmp_path_factory.mktemp("unbroken") / "run")
     run(make_grid(*sites()), folder)
     return outcome(folder)
-
-
-def kill_at(kind, number, site=None):
-    """Return an event hook that kills at one event."""
-
-    def hook(event: Event) -> None:
-        if (event.kind, event.round) == (kind, number) and site in {None, event.site}:
-            raise Killed
-
-    return hook
 
 
 def resume(folder, unbroken):

@@ -12,8 +12,9 @@ from gmmas_schema.errors import ModelError, TrustError
 from gmmas_schema.events import EventKind
 from server.checkpoint import ENCRYPTION, RunFolder, note_encryption
 from server.events import EventLog
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import make_grid
-from tests.server.test_resume import ROUNDS, Killed, kill_at, new_folder, outcome, resume, run, sites
+from tests.server.test_resume import ROUNDS, new_folder, outcome, resume, run, sites
 
 ADAM = {"server_step": {"kind": "adam"}}
 

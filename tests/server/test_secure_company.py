@@ -8,10 +8,10 @@ from gmmas_schema.events import EventKind
 from gmmas_schema.federation import FederationConfig
 from server.secure_company import COMPANY_FILE, Company
 from strategies.secure.site import SiteHalf
+from tests.server.kills import Killed
 from tests.server.secure_federation import (
     SITES,
     Federation,
-    Killed,
     kill_before_the_checkpoint,
     make_secure_config,
     models,

@@ -15,15 +15,12 @@ from server.events import EventLog
 from server.records import Outcome
 from strategies.wire import FEEDBACK, PATIENCE, SiteWire
 from tests.matrices import thinned
+from tests.server.kills import Killed, kill_at
 from tests.server.simulated_sites import Clock, SimulatedSite, make_config, make_grid, run
 
 ROUNDS = 4
 SPARSE = WireConfig(up="int8", top_k=0.25)
 NO_T1CE = tuple(m for m in MODALITIES if m is not Modality.T1CE)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the coordinator may catch it."""
 
 
 def new_folder(path, wire=SPARSE, **options):
@@ -70,27 +67,22 @@ KILLS = [
 @pytest.mark.parametrize(("number", "kind", "site"), thinned(range(1, ROUNDS + 1), KILLS))
 def test_debts_survive_a_kill_in_and_between_rounds(tmp_path, unbroken, number, kind, site):
     """In a round one or both sites have already moved on to its end when they are asked for it again."""
-
-    def hook(event: Event) -> None:
-        if (event.kind, event.round) == (kind, number) and site in {None, event.site}:
-            raise Killed
-
     folder = new_folder(tmp_path / "run")
     with pytest.raises(Killed):
-        run(make_grid(*sites(tmp_path / "states")), folder, events=EventLog(folder.events_path, on_event=hook))
+        run(make_grid(*sites(tmp_path / "states")), folder, events=EventLog(folder.events_path, on_event=kill_at(kind, number, site)))
     run(make_grid(*sites(tmp_path / "states")), folder)
     assert digests(folder) == digests(unbroken)
     assert wire_of(folder) == wire_of(unbroken)
 
 
 def test_that_would_be_seen_if_the_debts_were_lost(tmp_path, unbroken):
-    def hook(event: Event) -> None:
-        if (event.kind, event.round) == (EventKind.ROUND_FINISHED, 2):
-            raise Killed
-
     folder = new_folder(tmp_path / "run")
     with pytest.raises(Killed):
-        run(make_grid(*sites(tmp_path / "states")), folder, events=EventLog(folder.events_path, on_event=hook))
+        run(
+            make_grid(*sites(tmp_path / "states")),
+            folder,
+            events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_FINISHED, 2)),
+        )
     run(make_grid(*sites(tmp_path / "elsewhere")), folder)
     assert digests(folder)[:2] == digests(unbroken)[:2]
     assert digests(folder)[2] != digests(unbroken)[2]
@@ -144,11 +136,6 @@ class Losing(SimulatedSite):
 
 def test_an_answer_that_is_lost_leaves_no_trace(tmp_path):
     """The site trained twice, and owes what it would if it had not. The coordinator's records tell it, so a kill is no harm."""
-
-    def hook(event: Event) -> None:
-        if (event.kind, event.round) == (EventKind.ROUND_STARTED, 4):
-            raise Killed
-
     found = []
     for name, before in (("untrained", True), ("trained", False), ("killed", False)):
         losing = Losing("z", wire=SiteWire(SiteState(tmp_path / name / "z", kind=FEEDBACK)))
@@ -156,7 +143,7 @@ def test_an_answer_that_is_lost_leaves_no_trace(tmp_path):
         folder, grid = new_folder(tmp_path / name / "run"), make_grid(SimulatedSite("a"), SimulatedSite("b"), losing)
         if name == "killed":
             with pytest.raises(Killed):
-                run(grid, folder, events=EventLog(folder.events_path, on_event=hook))
+                run(grid, folder, events=EventLog(folder.events_path, on_event=kill_at(EventKind.ROUND_STARTED, 4)))
         run(grid, folder)
         found.append(digests(folder))
         assert [request.counted for request in losing.seen if request.action is Action.TRAIN] == ([0, 1] if before else [0, 1, 1, 1])
